@@ -1,0 +1,1 @@
+"""ccx: exact logical explanations of neurons over human concepts."""

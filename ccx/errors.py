@@ -1,0 +1,56 @@
+"""The errors that ccx raises on purpose: all derive from `CCXError`."""
+
+from __future__ import annotations
+
+
+class CCXError(Exception):
+    """Base class of every error that ccx raises on purpose."""
+
+
+class InputError(CCXError, ValueError):
+    """An argument that ccx cannot use: which, what was wanted, what came, what to do.
+
+    Parameters
+    ----------
+    argument
+        Name of the argument, as the caller wrote it.
+    wanted, got
+        What ccx expected and what it received, in the notation ``dtype[shape]`` where it fits.
+    remedy
+        What the caller can do about it.
+
+    """
+
+    def __init__(self, argument: str, *, wanted: str, got: str, remedy: str) -> None:
+        self.argument = argument
+        self.wanted = wanted
+        self.got = got
+        self.remedy = remedy
+        super().__init__(f"{argument}: expected {wanted}, got {got}; {remedy}")
+
+
+class ShapeError(InputError):
+    """An array of the wrong shape."""
+
+
+class DTypeError(InputError):
+    """An array of the wrong dtype."""
+
+
+class MemoryBudgetError(InputError):
+    """Work that would need more memory than there is; raised before anything is allocated."""
+
+
+class BackendError(CCXError):
+    """Arrays that no backend of ccx owns, or that belong to different backends."""
+
+
+class MissingExtraError(CCXError, ImportError):
+    """An optional library is needed and not installed."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(f'{purpose} needs {library}: install it with  pip install "ccx[{extra}]"')
+
+
+class StoreError(CCXError):
+    """A file or folder that ccx cannot read or write; nothing was lost."""

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the primitives that ccx is built on, public for other tools."""
