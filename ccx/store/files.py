@@ -1,0 +1,180 @@
+"""Atomic writing, strict JSON, and the errors of both."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+from ccx.errors import InputError, StoreError
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+def store_error(where: PathLike, problem: str, remedy: str) -> StoreError:
+    """Return the error to raise: where, what is wrong, what to do."""
+    return StoreError(f"{where}: {problem}; {remedy}")
+
+
+def reason(error: OSError) -> str:
+    """Return the operating system's words for an error, without the path."""
+    return error.strerror or str(error)
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """Return the content of a file."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
+
+
+@contextmanager
+def write_atomic(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a binary file that replaces `path` when the block ends well, and never otherwise.
+
+    The bytes go to ``.NAME.tmp`` in the same folder; at the end they are flushed to the disk, renamed over `path`,
+    and the folder is flushed. After an error the old file stays and the temporary one is removed. A killed
+    process may leave the temporary file; the next write to `path` takes it over. Writers of one path wait for
+    each other.
+
+    Raises
+    ------
+    StoreError
+        When the file system refuses anything. Other errors of the block pass unchanged.
+
+    """
+    target = Path(path).resolve()  # a symbolic link stays one
+    temp = target.with_name(f".{target.name}.tmp")
+    try:
+        with os.fdopen(_open_temp(temp), "wb") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                temp.replace(target)
+            except BaseException:
+                temp.unlink(missing_ok=True)  # while we still hold its lock: it is ours
+                raise
+        _sync_folder(target.parent)
+    except OSError as error:
+        remedy = "make room or choose another place, and write it again"
+        raise store_error(path, f"cannot write it ({reason(error)})", remedy) from error
+
+
+def write_bytes(path: PathLike, content: bytes) -> None:
+    """Write `content` to `path` atomically (see `write_atomic`)."""
+    with write_atomic(path) as file:
+        file.write(content)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically (see `write_atomic`)."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def _open_temp(temp: Path) -> int:
+    """Open and lock the temporary file, emptied -> file descriptor."""
+    while True:
+        descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # While we waited, the writer before us renamed or removed the file that we had opened.
+            if _is_named(descriptor, temp):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    """Tell whether `path` still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot flush folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def json_text(value: object, argument: str = "value", *, sort_keys: bool = False) -> str:
+    """Return `value` as one line of ASCII JSON, keys in the order given unless `sort_keys`.
+
+    Raises
+    ------
+    InputError
+        When `value` is not made of str, bool, int, finite float, None, lists, tuples and mappings; `argument` is the
+        name that the error gives it.
+
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False, sort_keys=sort_keys, default=_as_dict)
+    except (TypeError, ValueError, RecursionError) as error:
+        wanted = "JSON (text, finite numbers, booleans, None, lists, mappings)"
+        raise InputError(argument, wanted=wanted, got=str(error), remedy="convert it to these types") from error
+
+
+def _as_dict(value: object) -> dict[Any, Any]:
+    """Let `json` write mappings that are no dict."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    msg = f"{type(value).__name__} {value!r:.200}"
+    raise TypeError(msg)
+
+
+def parse_json(text: bytes, where: PathLike) -> Any:
+    """Parse strict JSON (UTF-8, no duplicate keys, no NaN); `where` begins the message of the `StoreError`."""
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        remedy = "it is truncated, damaged or no file of ccx: copy or make it again"
+        raise store_error(where, f"not valid JSON ({error})", remedy) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        msg = "a key occurs twice"
+        raise ValueError(msg)
+    return found
+
+
+def _refuse_constant(text: str) -> None:
+    msg = f"{text} is no number of JSON"
+    raise ValueError(msg)
+
+
+def read_json(path: PathLike, file_format: str) -> dict[str, Any]:
+    """Return the JSON object of a file whose ``format`` entry is `file_format`, for example ``ccx.run/1``."""
+    found = parse_json(read_bytes(path), path)
+    check_format(found.get("format") if isinstance(found, dict) else None, file_format, path)
+    return dict(found)
+
+
+def check_format(found: object, wanted: str, path: PathLike) -> None:
+    """Raise `StoreError` unless a file's ``name/version`` is the one that this ccx reads."""
+    if found == wanted:
+        return
+    name, _, version = wanted.partition("/")
+    if isinstance(found, str) and found.startswith(f"{name}/"):
+        problem = f"version {found.removeprefix(name)[1:]:.40} of {name}, and this ccx reads version {version}"
+        raise store_error(path, problem, "read it with the ccx that wrote it, or make it again with this one")
+    described = "no format of ccx" if found is None else f"format {found!r:.80}"
+    raise store_error(path, f"wanted a file of format {wanted}, it has {described}", "check the path")

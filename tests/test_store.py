@@ -1,0 +1,740 @@
+"""Files of ccx: nothing half-written, nothing misread, runs that go on after kill -9."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import ccx
+from ccx.errors import DTypeError, InputError, StoreError
+from ccx.store import (
+    RowLog,
+    content_hash,
+    json_text,
+    load_arrays,
+    read_json,
+    read_run,
+    save_arrays,
+    write_atomic,
+    write_bytes,
+    write_text,
+)
+from ccx.store.arrays import _header_checksum
+
+FORMAT = "ccx.test/1"
+DTYPES = ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
+
+
+@contextmanager
+def file_size_limit(n_bytes: int) -> Iterator[None]:
+    """Let the kernel refuse every write beyond `n_bytes` of a file (EFBIG), after a partial write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class FullDisk:
+    """Replaces functions of `os`: the `n_good`-th call and all later ones raise ENOSPC; pwrite first writes half."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, n_good: int, names: tuple[str, ...]) -> None:
+        self.n_calls = 0
+        for name in names:
+            monkeypatch.setattr(os, name, self._limited(getattr(os, name), n_good))
+
+    def _limited(self, function: Callable[..., Any], n_good: int) -> Callable[..., Any]:
+        def limited(*args: Any, **options: Any) -> Any:
+            self.n_calls += 1
+            if self.n_calls <= n_good:
+                return function(*args, **options)
+            if function.__name__ == "pwrite":
+                descriptor, content, offset = args
+                function(descriptor, content[: len(content) // 2], offset)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return limited
+
+
+# ------------------------------------------------------------------------------- atomic writing
+
+
+def test_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    write_text(path, "old")
+    write_text(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    write_bytes(str(path), b"")
+    assert path.read_bytes() == b""
+    assert os.listdir(tmp_path) == ["note.txt"]  # noqa: PTH208  # hidden files too
+
+
+def test_write_respects_umask_and_links(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        write_text(tmp_path / "file", "1")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "file")
+    write_text(link, "2")
+    assert link.is_symlink()
+    assert (tmp_path / "file").read_text() == "2"
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("mine"), KeyboardInterrupt()])
+def test_an_exception_keeps_the_old_file(tmp_path: Path, failure: BaseException) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail() -> None:
+        with write_atomic(path) as file:
+            file.write(b"new")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 4095, 4096, 8192, 20_000, 99_999])
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path, n_bytes: int) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fill_up() -> None:
+        with write_atomic(path) as file:
+            for _ in range(100):
+                file.write(bytes(1000))
+
+    with (
+        file_size_limit(n_bytes),
+        pytest.raises(StoreError, match=r"file: cannot write it \(File too large\); make room"),
+    ):
+        fill_up()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("n_good", range(2))
+def test_failing_fsync_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    FullDisk(monkeypatch, n_good, ("fsync",))
+    with pytest.raises(StoreError, match="No space left"):
+        write_text(path, "new")
+    assert path.read_text() == ("old" if n_good == 0 else "new")  # the folder's own flush comes after the rename
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unwritable_places(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="missing/file: cannot write it"):
+        write_text(tmp_path / "missing" / "file", "")
+    with pytest.raises(StoreError, match="Is a directory"):
+        write_text(tmp_path, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_writer_leaves_the_old_file_and_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    code = """
+        import sys
+        from ccx.store import write_atomic
+        with write_atomic(sys.argv[1]) as file:
+            file.write(bytes(100_000))
+            file.flush()
+            print("writing", flush=True)
+            sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(ccx.__file__).parents[1],
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"writing\n"
+        child.kill()
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_concurrent_writers_never_mix(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    contents = {bytes([65 + i]) * 200_000 for i in range(6)}
+    failures: list[BaseException] = []
+
+    def work(content: bytes) -> None:
+        try:
+            for _ in range(5):
+                write_bytes(path, content)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ----------------------------------------------------------------------------------------- JSON
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, np.float32(1), [np.zeros(2)], {"a": object()}])
+def test_json_refuses_what_it_cannot_keep(value: object) -> None:
+    with pytest.raises(InputError, match="settings: expected JSON"):
+        json_text(value, "settings")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[1]",
+        b"null",
+        b'{"format": NaN}',
+        b'{"format": "ccx.run/1", "format": "ccx.run/1"}',
+        b"[" * 100_000,
+        b"9" * 10_000,
+        b'{"format": "ccx.runner/1"}',
+        b'{"format": ["ccx.run/1"]}',
+    ],
+)
+def test_foreign_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"file\.json: "):
+        read_json(path, "ccx.run/1")
+    path.write_bytes(b'{"format": "ccx.run/2"}')
+    with pytest.raises(StoreError, match=r"version 2 of ccx\.run, and this ccx reads version 1"):
+        read_json(path, "ccx.run/1")
+    with pytest.raises(StoreError, match="No such file"):
+        read_json(tmp_path / "missing", "ccx.run/1")
+
+
+# ---------------------------------------------------------------------------------- array files
+
+
+def layouts(array: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    """Return equal arrays in other memory layouts."""
+    wide = np.repeat(array[..., None], 2, axis=-1) if array.ndim else array
+    return [
+        array,
+        np.array(array, order="F"),
+        wide[..., 0] if array.ndim else array,
+        array[::-1].copy()[::-1] if array.ndim else array,
+        array.astype(array.dtype.newbyteorder(">")),
+    ]
+
+
+any_array = st.sampled_from(DTYPES).flatmap(
+    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
+)
+
+
+@given(
+    arrays=st.dictionaries(st.text(max_size=5), any_array, max_size=5),
+    metadata=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
+    layout=st.integers(0, 4),
+)
+def test_arrays_come_back(
+    tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, Any], metadata: dict[str, str], layout: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "round.safetensors"
+    save_arrays(path, {name: layouts(array)[layout] for name, array in arrays.items()}, metadata, FORMAT)
+    for mmap in (True, False):
+        found, texts = load_arrays(path, FORMAT, mmap=mmap)
+        assert texts == metadata
+        assert list(found) == list(arrays)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array, strict=True)
+            assert not found[name].flags.writeable
+            assert found[name].flags.aligned
+            if array.dtype.kind == "f":  # NaN payloads and signs of zero as well
+                assert found[name].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_safetensors_reads_our_files(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "file.safetensors"
+    arrays = {
+        "a": np.arange(6).reshape(2, 3).astype(dtype),
+        "bytes": np.arange(3, dtype="u1"),
+        "empty": np.zeros((0, 4), dtype),
+        "scalar": np.ones((), dtype),
+    }
+    save_arrays(path, arrays, {"names": '["ü"]'}, FORMAT)
+    found = safetensors.numpy.load_file(path)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
+    with safetensors.safe_open(path, "np") as file:
+        assert file.metadata()["names"] == '["ü"]'
+
+
+def test_mapped_arrays_are_views_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    save_arrays(path, {"narrow": np.zeros(3, "u1"), "wide": np.arange(1000.0)}, {}, FORMAT)
+    found, _ = load_arrays(path, FORMAT)
+    assert found["wide"].ctypes.data % 64 == 0  # the widest come first, at a multiple of 64 bytes
+    base: Any = found["wide"]
+    while not isinstance(base, np.memmap):
+        base = base.base
+    assert base.mode == "r"
+    write_text(path, "replaced")  # the old file lives on under the mapping
+    np.testing.assert_array_equal(found["wide"], np.arange(1000.0))
+
+
+def test_big_arrays_of_any_layout(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 2**40, (130, 70, 300))
+    for i, other in enumerate([array.T, array[:, ::-1, ::3], array.astype(">i8").transpose(1, 0, 2)]):
+        save_arrays(tmp_path / "file", {"a": other}, {}, FORMAT)
+        np.testing.assert_array_equal(load_arrays(tmp_path / "file", FORMAT)[0]["a"], other, err_msg=str(i))
+        assert content_hash({"a": other}) == content_hash({"a": np.array(other, dtype="<i8", order="C")})
+
+
+def test_unsaveable_input_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(DTypeError, match="a: expected bool"):
+        save_arrays(path, {"a": np.zeros(1, complex)}, {}, FORMAT)
+    with pytest.raises(DTypeError):
+        save_arrays(path, {"a": np.array([None])}, {}, FORMAT)
+    with pytest.raises(InputError, match="metadata"):
+        save_arrays(path, {}, {"ccx.format": "x"}, FORMAT)
+    with pytest.raises(InputError, match="metadata"):
+        save_arrays(path, {}, {"a": 1}, FORMAT)  # type: ignore[dict-item]
+    with pytest.raises(InputError, match="arrays"):
+        save_arrays(path, {"__metadata__": np.zeros(1)}, {}, FORMAT)
+    with pytest.raises(InputError, match="at most 100000000 bytes"):
+        save_arrays(path, {}, {"long": "x" * 100_000_000}, FORMAT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    save_arrays(path, {"a": np.zeros(1)}, {}, "ccx.test/2")
+    with pytest.raises(StoreError, match=r"version 2 of ccx\.test, and this ccx reads version 1; .* make it again"):
+        load_arrays(path, FORMAT)
+    save_arrays(path, {"a": np.zeros(1)}, {}, "ccx.other/1")
+    with pytest.raises(StoreError, match=r"wanted a file of format ccx\.test/1, it has format 'ccx\.other/1'; check"):
+        load_arrays(path, FORMAT)
+    safetensors.numpy.save_file({"a": np.zeros(1)}, path)
+    with pytest.raises(StoreError, match="no format of ccx; check the path"):
+        load_arrays(path, FORMAT)
+    np.save(tmp_path / "file.npy", np.zeros(1))
+    with pytest.raises(StoreError, match="does not begin like a safetensors file"):
+        load_arrays(tmp_path / "file.npy", FORMAT)
+    with pytest.raises(StoreError, match=r"missing: cannot read it \(No such file"):
+        load_arrays(tmp_path / "missing", FORMAT)
+
+
+SAMPLE = {
+    "flags": np.array([True, False, True]),
+    "counts": np.arange(10, dtype="i8").reshape(2, 5),
+    "empty": np.zeros((0, 3), "f4"),
+    "half": np.arange(7, dtype="f2"),
+}
+
+
+def sample_bytes(folder: Path) -> bytes:
+    save_arrays(folder / "sample", SAMPLE, {"names": "sky tree"}, FORMAT)
+    return (folder / "sample").read_bytes()
+
+
+def assert_same_or_refused(path: Path, content: bytes) -> bool:
+    """Tell whether the file was refused; if not, it must hold what was saved."""
+    path.write_bytes(content)
+    try:
+        arrays, metadata = load_arrays(path, FORMAT)
+    except StoreError:
+        return True
+    assert metadata == {"names": "sky tree"}
+    assert list(arrays) == list(SAMPLE)
+    for name, array in SAMPLE.items():
+        np.testing.assert_array_equal(arrays[name], array, strict=True)
+    return False
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    content = sample_bytes(tmp_path)
+    for end in range(len(content)):
+        assert assert_same_or_refused(tmp_path / "sample", content[:end]), end
+    assert assert_same_or_refused(tmp_path / "sample", content + b"\0")
+    assert not assert_same_or_refused(tmp_path / "sample", content)
+
+
+@given(data=st.data())
+def test_a_wrong_byte_in_the_header_is_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    content = bytearray(sample_bytes(folder))
+    n_header = 8 + int.from_bytes(content[:8], "little")
+    position = data.draw(st.integers(0, n_header - 1))
+    content[position] = data.draw(st.integers(0, 255) | st.sampled_from(b'0123456789,[]{}"\\ eE.-+'))
+    assert_same_or_refused(folder / "sample", bytes(content))
+
+
+def crafted(folder: Path, change: Callable[[dict[str, Any]], None], data: bytes = bytes(16)) -> Path:
+    """Write a file with one or two arrays of 8 bytes whose header was changed and then given the right checksum."""
+    header: dict[str, Any] = {
+        "__metadata__": {"ccx.format": FORMAT},
+        "a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]},
+        "b": {"dtype": "F64", "shape": [1], "data_offsets": [8, 16]},
+    }
+    change(header)
+    header["__metadata__"]["ccx.checksum"] = _header_checksum(header)
+    text = json.dumps(header).encode()
+    (folder / "crafted").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return folder / "crafted"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda h: h["b"].update(data_offsets=[0, 8]), "'b' begins at byte 0 of the data, not 8"),  # overlap
+        (lambda h: h["b"].update(data_offsets=[9, 17]), "'b' begins at byte 9 of the data, not 8"),  # gap
+        (lambda h: h["a"].update(data_offsets=[-8, 0]), "'a' begins at byte -8"),
+        (lambda h: h["b"].update(shape=[2], data_offsets=[8, 24]), "truncated: 16 bytes of data, its header announces"),
+        (lambda h: h.pop("b"), "damaged: 16 bytes of data, its header announces 8"),
+        (lambda h: h["b"].update(shape=[2]), "offsets of 'b' do not fit its shape"),
+        (lambda h: h["b"].update(data_offsets=[16, 8]), "offsets of 'b' do not fit"),
+        (lambda h: h["b"].update(shape=[-1], data_offsets=[16, 8]), "offsets of 'b' do not fit"),
+        (lambda h: h["b"].update(shape=[-1, -1]), "offsets of 'b' do not fit"),
+        (lambda h: h["b"].update(shape=[0, 2**70], data_offsets=[16, 16]), "entry for 'b' cannot be read"),
+        (lambda h: h["b"].update(shape=[1] * 65), "entry for 'b' cannot be read"),
+        (lambda h: h["b"].update(shape=[1.0]), "entry for 'b' cannot be read"),
+        (lambda h: h["b"].update(shape=["1"]), "entry for 'b' cannot be read"),
+        (lambda h: h["b"].update(shape=None), "entry for 'b' cannot be read"),
+        (lambda h: h["b"].update(data_offsets=[8.0, 16.0]), "entry for 'b' cannot be read"),
+        (lambda h: h["b"].update(data_offsets=[8]), "entry for 'b' cannot be read"),
+        (lambda h: h["b"].update(dtype="BF16"), "entry for 'b' cannot be read"),
+        (lambda h: h["b"].pop("dtype"), "entry for 'b' cannot be read"),
+        (lambda h: h.update(b=[]), "entry for 'b' cannot be read"),
+    ],
+)
+def test_impossible_headers(tmp_path: Path, change: Callable[[dict[str, Any]], None], problem: str) -> None:
+    with pytest.raises(StoreError, match=problem):
+        load_arrays(crafted(tmp_path, change), FORMAT)
+
+
+def test_crafted_file_is_fine_unchanged(tmp_path: Path) -> None:
+    assert load_arrays(crafted(tmp_path, lambda _: None), FORMAT)[0]["b"].tolist() == [0.0]
+
+
+def test_huge_header_length_reads_nothing(tmp_path: Path) -> None:
+    for n_header in (10**8 + 1, 2**63, 2**64 - 1):
+        (tmp_path / "file").write_bytes(n_header.to_bytes(8, "little") + b"{}")
+        with pytest.raises(StoreError, match="does not begin like a safetensors file"):
+            load_arrays(tmp_path / "file", FORMAT)
+    (tmp_path / "file").write_bytes((10**8).to_bytes(8, "little") + b"{}")
+    with pytest.raises(StoreError, match="truncated: 10 bytes"):
+        load_arrays(tmp_path / "file", FORMAT)
+
+
+# --------------------------------------------------------------------------------------- hashes
+
+
+@given(array=any_array)
+def test_hash_knows_content_not_layout(array: np.ndarray[Any, Any]) -> None:
+    expected = content_hash({"a": array, "beam": 5})
+    assert len(expected) == 32
+    for other in layouts(array):
+        assert content_hash({"beam": 5, "a": other}) == expected
+    if array.size:
+        changed = array.copy()
+        changed.reshape(-1).view("u1")[-1] ^= 1
+        assert content_hash({"a": changed, "beam": 5}) != expected
+
+
+def test_hash_of_mapped_arrays(tmp_path: Path) -> None:
+    save_arrays(tmp_path / "file", SAMPLE, {}, FORMAT)
+    assert content_hash(load_arrays(tmp_path / "file", FORMAT)[0]) == content_hash(SAMPLE)
+
+
+def test_different_parts_hash_differently() -> None:
+    one = np.ones(4, "u1")
+    parts: list[dict[str, object]] = [
+        {},
+        {"a": one},
+        {"b": one},
+        {"a": one.view("i1")},
+        {"a": one.view("?")},
+        {"a": one.reshape(2, 2)},
+        {"a": one.reshape(4, 1)},
+        {"a": one[:3], "b": one},
+        {"a": one, "b": one[:3]},
+        {"a": np.zeros(0, "u1")},
+        {"a": np.zeros((0, 1), "u1")},
+        {"a": [1, 1, 1, 1]},
+        {"a": "1"},
+        {"a": 1},
+        {"a": 1.0},
+        {"a": None},
+        {"a": {"b": 1}},
+        {"a": {"b": 2}},
+    ]
+    assert len({content_hash(part) for part in parts}) == len(parts)
+    assert content_hash({"a": {"x": 1, "y": (2,)}}) == content_hash({"a": {"y": [2], "x": 1}})
+
+
+def test_hash_is_stable() -> None:
+    # Caches written today must be found tomorrow.
+    assert content_hash({"a": np.arange(3, dtype="i4"), "beam": 5}) == "25d24b5cd03446794140c756da0d07e1"
+
+
+def test_hash_refuses_other_parts() -> None:
+    with pytest.raises(DTypeError, match="labels: expected"):
+        content_hash({"labels": np.array(["a"])})
+    with pytest.raises(InputError, match="beam: expected JSON"):
+        content_hash({"beam": object()})
+
+
+# ---------------------------------------------------------------------------------- run folders
+
+KEY = ("unit", "cluster")
+HASHES = {"concepts": "c0", "activations": "a0"}
+SETTINGS = {"beam": 5, "length": 3, "ranges": None}
+
+
+def open_log(folder: Path, **options: Any) -> RowLog:
+    arguments = {"key": KEY, "settings": SETTINGS, "hashes": HASHES, "version": "1", "batch_rows": 3, **options}
+    return RowLog(folder, **arguments)
+
+
+def row(index: int) -> dict[str, Any]:
+    return {"unit": index // 5, "cluster": index % 5, "formula": "ü" * (index % 7), "iou": index / 7}
+
+
+def fill(folder: Path, n_rows: int = 20, **options: Any) -> None:
+    with open_log(folder, **options) as log:
+        for index in range(n_rows):
+            if (index // 5, index % 5) not in log:
+                log.append(row(index), {"seconds": time.process_time()})
+
+
+def test_rows_and_timings(tmp_path: Path) -> None:
+    fill(tmp_path / "a" / "b")
+    run, rows = read_run(tmp_path / "a" / "b", KEY)
+    assert run == {"format": "ccx.run/1", "version": "1", "hashes": HASHES, "settings": SETTINGS}
+    assert list(rows) == [row(index) for index in range(20)]
+    timings = (tmp_path / "a" / "b" / "timings.jsonl").read_text().splitlines()
+    assert [list(json.loads(line)) for line in timings] == [["seconds"]] * 20
+    with open_log(tmp_path / "a" / "b") as log:
+        assert log.rows == rows
+        assert len(log) == 20
+        assert (3, 4) in log
+        assert (4, 0) not in log
+
+
+def test_batches(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    with open_log(tmp_path) as log:
+        for index in range(5):
+            log.append(row(index))
+        assert rows.read_bytes().count(b"\n") == 3
+        assert len(log) == 5
+        log.flush()
+        assert rows.read_bytes().count(b"\n") == 5
+        log.append(row(5))
+    assert rows.read_bytes().count(b"\n") == 6
+    log.close()  # again: nothing happens
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [row(3), row(0), {"unit": 1}, {"unit": True, "cluster": 9}, {"unit": 1.0, "cluster": 2}, {**row(9), "x": {1}}],
+)
+def test_bad_rows_are_refused_and_the_log_goes_on(tmp_path: Path, bad: dict[str, Any]) -> None:
+    with open_log(tmp_path) as log:
+        for index in range(4):
+            log.append(row(index))
+        with pytest.raises(InputError, match="row: expected"):
+            log.append(bad)
+        with pytest.raises(InputError, match="timing: expected"):
+            log.append(row(4), {"seconds": float("nan")})
+        log.append(row(4))
+    assert read_run(tmp_path, KEY)[1] == tuple(row(index) for index in range(5))
+
+
+def test_resume_after_every_cut(tmp_path: Path) -> None:
+    fill(tmp_path)
+    path = tmp_path / "rows.jsonl"
+    whole = path.read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        assert len(read_run(tmp_path, KEY)[1]) == whole[:end].count(b"\n")
+        fill(tmp_path, batch_rows=100)
+        assert path.read_bytes() == whole
+
+
+def test_torn_timings_are_dropped(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    with (tmp_path / "timings.jsonl").open("ab") as file:
+        file.write(b'{"sec')
+    fill(tmp_path, 4)
+    assert len([json.loads(line) for line in (tmp_path / "timings.jsonl").read_text().splitlines()]) == 4
+
+
+def test_damaged_rows_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, 6)
+    path = tmp_path / "rows.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for damaged, problem in [
+        ([lines[0], lines[2], lines[1]], r"line 3: damaged: row \(0, 1\) follows row \(0, 2\)"),
+        ([lines[0], lines[0]], r"line 2: damaged: row \(0, 0\) follows row \(0, 0\)"),
+        ([lines[0], lines[1][:9] + b"\n", lines[2]], "line 2: damaged: not valid JSON"),
+        ([lines[0], b"\n", lines[2]], "line 2: damaged: not valid JSON"),
+        ([lines[0], b"\0" * 30 + b"\n", lines[2]], "line 2: damaged: not valid JSON"),
+        ([lines[0], b"[]\n"], "line 2: damaged: no integers"),
+        ([b'{"unit": 0}\n'], "line 1: damaged: no integers"),
+    ]:
+        path.write_bytes(b"".join(damaged))
+        for opening in (lambda: open_log(tmp_path), lambda: read_run(tmp_path, KEY)):
+            with pytest.raises(StoreError, match=problem + r".*; delete the lines from there on"):
+                opening()
+        assert path.read_bytes() == b"".join(damaged)
+
+
+def test_another_run_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for options, difference in [
+        ({"settings": {**SETTINGS, "beam": 10}}, r"differs in beam \(5 there, 10 here\); choose another folder, or"),
+        ({"settings": {"beam": 5, "ranges": None, "top": 2}}, r"length \(3 there, nothing here\), top \(nothing there"),
+        ({"hashes": {**HASHES, "activations": "a1"}}, r"differs in content of activations \("),
+        ({"version": "2"}, r"differs in version of ccx \(\"1\" there, \"2\" here\)"),
+        ({"settings": {"length": 3, "beam": 5}}, r"ranges \(null there, nothing here\)"),
+    ]:
+        with pytest.raises(StoreError, match=difference):
+            open_log(tmp_path, **options)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    open_log(tmp_path, settings=dict(reversed(SETTINGS.items()))).close()  # the order is no setting
+
+
+def test_foreign_folders_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(StoreError, match=r"has rows\.jsonl but no run\.json"):
+        open_log(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": "ccx.run/1"}')
+    with pytest.raises(StoreError, match="no version"):
+        read_run(tmp_path, KEY)
+    with pytest.raises(StoreError, match="beam \\(nothing there"):
+        open_log(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot write to it"):
+        open_log(tmp_path / "file")
+    with pytest.raises(StoreError, match="cannot read it"):
+        read_run(tmp_path / "nowhere", KEY)
+    with pytest.raises(InputError, match="settings: expected JSON"):
+        open_log(tmp_path / "new", settings={"beam": {5}})
+    assert not (tmp_path / "new").exists()
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log:
+        log.append(row(0))
+        with pytest.raises(StoreError, match="another process writes to it; wait for it, or choose another folder"):
+            open_log(tmp_path)
+        log.append(row(1))
+    fill(tmp_path, 3)
+    assert len(read_run(tmp_path, KEY)[1]) == 3
+
+
+@pytest.mark.parametrize("n_good", range(24))
+def test_full_disk_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
+    fill(tmp_path / "whole", 10)
+    with monkeypatch.context() as patch:
+        disk = FullDisk(patch, n_good, ("pwrite", "fsync", "ftruncate", "open"))
+        with suppress(StoreError):
+            fill(tmp_path / "run", 10)
+            assert disk.n_calls <= n_good
+    kept = tmp_path / "run" / "rows.jsonl"
+    whole = (tmp_path / "whole" / "rows.jsonl").read_bytes()
+    assert not kept.exists() or whole.startswith(kept.read_bytes())
+    fill(tmp_path / "run", 10)
+    assert kept.read_bytes() == whole
+
+
+def test_a_failed_batch_can_be_written_again(tmp_path: Path) -> None:
+    fill(tmp_path / "whole", 20)
+    whole = (tmp_path / "whole" / "rows.jsonl").read_bytes()
+    log = open_log(tmp_path / "run", batch_rows=20)
+    for n_bytes in range(0, len(whole) - 100, 97):
+        for index in range(len(log), min(len(log) + 4, 19)):
+            log.append(row(index))
+        with file_size_limit(n_bytes), pytest.raises(StoreError, match="File too large"):
+            log.flush()  # always less room than the rows need: some bytes are written
+    log.append(row(19), {"seconds": 1})
+    log.close()
+    assert (tmp_path / "run" / "rows.jsonl").read_bytes() == whole
+
+
+RUNNER = """
+    import sys, time
+    from ccx.store import RowLog
+    with RowLog(sys.argv[1], key=("unit", "cluster"), settings={}, hashes={}, version="1", batch_rows=3) as log:
+        print(len(log), flush=True)
+        for index in range(400):
+            if (index // 5, index % 5) not in log:
+                log.append({"unit": index // 5, "cluster": index % 5, "text": "x" * (index * 37 % 500)}, {"seconds": 1})
+                time.sleep(0.0005)
+"""
+
+
+def test_kill_9_at_random_moments(tmp_path: Path) -> None:
+    rng = random.Random(0)
+
+    def start(folder: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(tmp_path / folder)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(ccx.__file__).parents[1])
+
+    with start("whole") as child:
+        child.communicate()
+    assert child.returncode == 0
+    n_kills = 0
+    for _ in range(200):
+        with start("killed") as child:
+            assert child.stdout is not None
+            n_before = int(child.stdout.readline())
+            if n_before < 380:
+                time.sleep(rng.uniform(0.0, 0.06))
+                child.kill()
+        n_kills += child.returncode == -signal.SIGKILL
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGKILL
+    assert n_kills >= 3
+    for name in ("run.json", "rows.jsonl"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
