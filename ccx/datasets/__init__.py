@@ -1,0 +1,1 @@
+"""Data sets that ccx can explain a network on."""
