@@ -11,32 +11,35 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 from llvmlite import ir
 from numba.extending import intrinsic
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def jit(function: F) -> F:
+def jit(function: Callable[..., Any]) -> Any:
     """Compile `function` with numba: cached on disk, without the GIL, IEEE arithmetic as written."""
-    return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+    return numba.njit(cache=True, nogil=True)(function)
 
 
-def inline(function: F) -> F:
+def inline(function: Callable[..., Any]) -> Any:
     """Like `jit`, for small helpers that are called from other kernels."""
-    return numba.njit(cache=True, nogil=True, inline="always")(function)  # type: ignore[no-any-return]
+    return numba.njit(cache=True, nogil=True, inline="always")(function)
 
 
-@intrinsic
+def _instruction(emitter: Callable[..., Any]) -> Any:
+    """Make an LLVM instruction callable from kernels."""
+    return intrinsic(emitter)
+
+
+@_instruction
 def popcount64(typing_context: Any, word: Any) -> Any:
     """Count the ones of a uint64 (LLVM's ctpop, which it vectorises) -> uint64."""
     return numba.types.uint64(numba.types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
-@intrinsic
+@_instruction
 def trailing_zeros64(typing_context: Any, word: Any) -> Any:
     """Count the zeros below the lowest one of a uint64 that is not 0 (LLVM's cttz) -> uint64."""
 
