@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import itertools
 import pickle
 import re
@@ -602,9 +601,3 @@ def test_depth_is_no_limit(shape: str) -> None:
 def test_huge_bad_input_is_an_input_error(text: str) -> None:
     with pytest.raises(InputError):
         parse(text)
-
-
-def test_public_names() -> None:
-    module = importlib.import_module("ccx.formula")
-    assert module.__all__ == sorted(module.__all__)
-    assert all(hasattr(module, name) for name in module.__all__)
