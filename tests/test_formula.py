@@ -334,8 +334,9 @@ def test_rename_renders_ids_with_names() -> None:
 # --- left-deep formulas ---
 
 
-def test_operator_values_are_the_tie_order() -> None:
+def test_operator_values_are_the_tie_order_and_the_kernels_encoding() -> None:
     assert [(op.name, int(op)) for op in Operator] == [("OR", 0), ("AND", 1), ("AND_NOT", 2)]
+    assert left_deep("abcd", np.array([2, 0, 1], np.uint8)) == parse("(((a AND NOT b) OR c) AND d)")
 
 
 @given(left_deep_formulas())
@@ -353,10 +354,6 @@ def test_other_shapes_have_no_left_deep_parts(text: str) -> None:
     assert parse(text).left_deep_parts() is None
     with pytest.raises(InputError, match="expected a left-deep formula of distinct concepts"):
         parse(text).canonical()
-
-
-def test_left_deep_accepts_the_kernels_encoding() -> None:
-    assert left_deep(["a", "b", "c", "d"], np.array([2, 0, 1], np.uint8)) == parse("(((a AND NOT b) OR c) AND d)")
 
 
 @pytest.mark.parametrize(
