@@ -1,0 +1,251 @@
+"""Packed bit rows on the CPU; `ccx.kernels.rows` documents and validates.
+
+Every function here takes the arguments of its namesake there, checked, as NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccx.kernels.cpu._jit import available_threads, inline, jit, parallel, popcount64
+
+# To start a thread costs about as much as to read this many words from memory.
+_WORDS_PER_THREAD = 1 << 17
+# A tile of `intersection_counts`: so many rows of a meet so many rows of b that their words (32 KB) stay in the
+# first cache; the rows of a (256 KB at most) stay in the second while all of b passes.
+_TILE_ROWS = 64
+_TILE_WORDS = 512
+_TILE_WORDS_OF_B = 4096
+# Words of a slice in element-wise operations: what is computed between stays in the second cache.
+_SLICE_WORDS = 1 << 14
+
+
+def pack(bits: NDArray[np.bool_], threads: int | None) -> NDArray[np.uint64]:
+    """Serve `ccx.kernels.rows.pack`."""
+    *lead, n_bits = bits.shape
+    n_words = -(-n_bits // 64)
+    table = bits.reshape(math.prod(lead), n_bits)
+    rows = np.zeros((table.shape[0], n_words), dtype="<u8")
+    row_bytes = rows.view(np.uint8)
+
+    def work(start: int, stop: int) -> None:
+        packed = np.packbits(table[start:stop], axis=-1, bitorder="little")
+        row_bytes[start:stop, : packed.shape[1]] = packed
+
+    parallel(work, table.shape[0], _threads(threads, rows.size))
+    return rows.astype(np.uint64, copy=False).reshape(*lead, n_words)
+
+
+def unpack(rows: NDArray[np.uint64], n_bits: int, threads: int | None) -> NDArray[np.bool_]:
+    """Serve `ccx.kernels.rows.unpack`."""
+    row_bytes = _table(rows).astype("<u8", copy=False).view(np.uint8)
+
+    def work(start: int, stop: int) -> NDArray[np.uint8]:
+        return np.unpackbits(row_bytes[start:stop], axis=-1, count=n_bits, bitorder="little")
+
+    pieces = parallel(work, row_bytes.shape[0], _threads(threads, rows.size))
+    bits: NDArray[np.uint8] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return bits.view(np.bool_).reshape(*rows.shape[:-1], n_bits)
+
+
+def logical_and(
+    a: NDArray[np.uint64], b: NDArray[np.uint64], out: NDArray[np.uint64] | None, threads: int | None
+) -> NDArray[np.uint64]:
+    """Serve `ccx.kernels.rows.logical_and`."""
+    return _elementwise(lambda x, y, result: np.bitwise_and(x, y, out=result), a, b, out, threads)
+
+
+def logical_or(
+    a: NDArray[np.uint64], b: NDArray[np.uint64], out: NDArray[np.uint64] | None, threads: int | None
+) -> NDArray[np.uint64]:
+    """Serve `ccx.kernels.rows.logical_or`."""
+    return _elementwise(lambda x, y, result: np.bitwise_or(x, y, out=result), a, b, out, threads)
+
+
+def logical_and_not(
+    a: NDArray[np.uint64], b: NDArray[np.uint64], out: NDArray[np.uint64] | None, threads: int | None
+) -> NDArray[np.uint64]:
+    """Serve `ccx.kernels.rows.logical_and_not`."""
+    return _elementwise(lambda x, y, result: np.bitwise_and(x, ~y, out=result), a, b, out, threads)
+
+
+def popcount(rows: NDArray[np.uint64], threads: int | None) -> NDArray[np.int64]:
+    """Serve `ccx.kernels.rows.popcount`."""
+    table = _table(rows)
+    n_rows, n_words = table.shape
+    counts = _count_rows(lambda *piece: _popcount(table, *piece), n_rows, n_words, threads)
+    return counts.reshape(rows.shape[:-1])
+
+
+def and_popcount(a: NDArray[np.uint64], b: NDArray[np.uint64], threads: int | None) -> NDArray[np.int64]:
+    """Serve `ccx.kernels.rows.and_popcount`."""
+    lead = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+    table_a, table_b = _table(a), _table(b)
+    rows_a, rows_b = _row_numbers(a.shape[:-1], lead), _row_numbers(b.shape[:-1], lead)
+    counts = _count_rows(
+        lambda *piece: _and_popcount(table_a, table_b, rows_a, rows_b, *piece), rows_a.size, a.shape[-1], threads
+    )
+    return counts.reshape(lead)
+
+
+def intersection_counts(a: NDArray[np.uint64], b: NDArray[np.uint64], threads: int | None) -> NDArray[np.int64]:
+    """Serve `ccx.kernels.rows.intersection_counts`."""
+    if a.shape[0] < b.shape[0]:  # threads share out the rows of the longer table
+        return np.ascontiguousarray(intersection_counts(b, a, threads).T)
+    a, b = _table(a), _table(b)
+    counts = np.zeros((a.shape[0], b.shape[0]), dtype=np.int64)
+    parallel(
+        lambda i, j: _intersection_counts(a[i:j], b, _TILE_ROWS, _TILE_WORDS, _TILE_WORDS_OF_B, counts[i:j]),
+        a.shape[0],
+        _threads(threads, counts.size * a.shape[1]),
+    )
+    return counts
+
+
+def _threads(threads: int | None, n_words: int) -> int:
+    """Return how many threads are worth starting for work on `n_words` words."""
+    return max(1, min(threads or available_threads(), n_words // _WORDS_PER_THREAD))
+
+
+def _table(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return `rows` as ``uint64[n_rows, n_words]``, contiguous, native; a copy only where they are not."""
+    lead = rows.shape[:-1]
+    return np.ascontiguousarray(rows, dtype=np.uint64).reshape(math.prod(lead), rows.shape[-1])
+
+
+def _row_numbers(shape: tuple[int, ...], lead: tuple[int, ...]) -> NDArray[np.uint64]:
+    """Return which row of a table with leading axes `shape` stands at each place of `lead`."""
+    numbers = np.arange(math.prod(shape), dtype=np.uint64).reshape(shape)
+    return np.broadcast_to(numbers, lead).reshape(-1)
+
+
+def _elementwise(
+    operation: Callable[..., Any],
+    a: NDArray[np.uint64],
+    b: NDArray[np.uint64],
+    out: NDArray[np.uint64] | None,
+    threads: int | None,
+) -> NDArray[np.uint64]:
+    """Run ``operation(a, b, out)`` over cache-sized slices of the longest axis, some on each thread."""
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    if out is not None and not all(_slices_apart(out, operand) for operand in (a, b)):
+        out[...] = _elementwise(operation, a, b, None, threads)
+        return out
+    if out is None:
+        out = np.empty(shape, dtype=np.uint64)
+    a, b = np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+    axis = int(np.argmax(shape))
+    step = max(1, _SLICE_WORDS * shape[axis] // max(1, out.size))
+
+    def work(start: int, stop: int) -> None:
+        for first in range(start, stop, step):
+            piece = (slice(None),) * axis + (slice(first, min(first + step, stop)),)
+            operation(a[piece], b[piece], out[piece])
+
+    parallel(work, shape[axis], _threads(threads, out.size))
+    return out
+
+
+def _slices_apart(out: NDArray[np.uint64], operand: NDArray[np.uint64]) -> bool:
+    """Return whether writing a slice of `out` leaves the other slices of `operand` as they are."""
+    if not np.may_share_memory(out, operand):
+        return True
+    same_place = out.__array_interface__["data"] == operand.__array_interface__["data"]
+    return same_place and (out.shape, out.strides) == (operand.shape, operand.strides)
+
+
+def _count_rows(count: Callable[..., Any], n_rows: int, n_words: int, threads: int | None) -> NDArray[np.int64]:
+    """Call ``count(row0, row1, word0, word1, counts)`` over pieces; long rows are cut where there are few."""
+
+    def piece(row0: int, row1: int, word0: int, word1: int) -> NDArray[np.int64]:
+        counts = np.empty(row1 - row0, dtype=np.int64)
+        count(row0, row1, word0, word1, counts)
+        return counts
+
+    n_threads = _threads(threads, n_rows * n_words)
+    if n_rows >= n_threads:
+        return np.concatenate(parallel(lambda start, stop: piece(start, stop, 0, n_words), n_rows, n_threads))
+    parts = parallel(lambda start, stop: piece(0, n_rows, start, stop), n_words, n_threads)
+    counts: NDArray[np.int64] = np.stack(parts).sum(axis=0, dtype=np.int64)
+    return counts
+
+
+@jit
+def _popcount(
+    rows: NDArray[np.uint64], row0: int, row1: int, word0: int, word1: int, counts: NDArray[np.int64]
+) -> None:
+    for i in range(row0, row1):
+        row = rows[i, word0:word1]
+        ones = np.uint64(0)
+        for w in range(row.size):
+            ones += popcount64(row[w])
+        counts[i - row0] = np.int64(ones)
+
+
+@jit
+def _and_popcount(
+    a: NDArray[np.uint64],
+    b: NDArray[np.uint64],
+    rows_a: NDArray[np.uint64],
+    rows_b: NDArray[np.uint64],
+    row0: int,
+    row1: int,
+    word0: int,
+    word1: int,
+    counts: NDArray[np.int64],
+) -> None:
+    for i in range(row0, row1):
+        counts[i - row0] = _shared_ones(a[rows_a[i], word0:word1], b[rows_b[i], word0:word1])
+
+
+@jit
+def _intersection_counts(
+    a: NDArray[np.uint64],
+    b: NDArray[np.uint64],
+    tile_rows: int,
+    tile_words: int,
+    tile_words_of_b: int,
+    counts: NDArray[np.int64],
+) -> None:
+    n, n_words = a.shape
+    m = b.shape[0]
+    for i0 in range(0, n, tile_rows):
+        i1 = min(i0 + tile_rows, n)
+        for w0 in range(0, n_words, tile_words):
+            w1 = min(w0 + tile_words, n_words)
+            tile_rows_of_b = max(4, tile_words_of_b // (w1 - w0))
+            for j0 in range(0, m, tile_rows_of_b):
+                j1 = min(j0 + tile_rows_of_b, m)
+                for i in range(i0, i1):
+                    row = a[i, w0:w1]
+                    j = j0
+                    while j + 4 <= j1:  # four at a time: a word of `row` is loaded once for four
+                        ones0, ones1, ones2, ones3 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+                        row0, row1, row2, row3 = b[j, w0:w1], b[j + 1, w0:w1], b[j + 2, w0:w1], b[j + 3, w0:w1]
+                        for w in range(row.size):
+                            word = row[w]
+                            ones0 += popcount64(word & row0[w])
+                            ones1 += popcount64(word & row1[w])
+                            ones2 += popcount64(word & row2[w])
+                            ones3 += popcount64(word & row3[w])
+                        counts[i, j] += np.int64(ones0)
+                        counts[i, j + 1] += np.int64(ones1)
+                        counts[i, j + 2] += np.int64(ones2)
+                        counts[i, j + 3] += np.int64(ones3)
+                        j += 4
+                    while j < j1:
+                        counts[i, j] += _shared_ones(row, b[j, w0:w1])
+                        j += 1
+
+
+@inline
+def _shared_ones(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> np.int64:
+    ones = np.uint64(0)
+    for w in range(a.size):
+        ones += popcount64(a[w] & b[w])
+    return np.int64(ones)

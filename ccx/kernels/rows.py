@@ -1,0 +1,255 @@
+"""Packed bit rows: 64 cells a word.
+
+Bit j of a row is bit ``j % 64`` of word ``j // 64`` (least significant first); the bits of the last word
+beyond the row, its padding, are zero. Rows stand in the last axis: ``uint64[..., n_words]``. Functions take
+NumPy arrays of any memory layout and byte order, and torch tensors in main memory; they return NumPy arrays.
+`threads` is the number of threads (None: every available processor); results do not depend on it.
+"""
+
+from __future__ import annotations
+
+import operator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
+
+__all__ = [
+    "and_popcount",
+    "intersection_counts",
+    "logical_and",
+    "logical_and_not",
+    "logical_or",
+    "n_words",
+    "pack",
+    "popcount",
+    "unpack",
+]
+
+
+def n_words(n_bits: int) -> int:
+    """Return the number of 64-bit words that a row of `n_bits` bits takes.
+
+    Examples
+    --------
+    >>> n_words(64), n_words(65)
+    (1, 2)
+
+    """
+    try:
+        count = operator.index(n_bits)
+    except TypeError:
+        count = -1
+    if count < 0:
+        raise InputError(
+            argument="n_bits", wanted="an integer >= 0", got=repr(n_bits), remedy="pass the length of a row in bits"
+        )
+    return -(-count // 64)
+
+
+def pack(bits: Any, *, threads: int | None = None) -> Any:
+    """Pack booleans into bit rows: ``bool[..., n_bits] -> uint64[..., n_words]``.
+
+    Raises
+    ------
+    DTypeError
+        If `bits` is not boolean.
+    ShapeError
+        If `bits` has no axis.
+
+    Examples
+    --------
+    >>> pack(np.array([True, False, True]))
+    array([5], dtype=uint64)
+
+    """
+    bits = as_array(bits, "bits")
+    if bits.dtype.kind != "b":
+        raise DTypeError(
+            argument="bits", wanted="bool[..., n_bits]", got=describe(bits), remedy="compare first: bits != 0"
+        )
+    if bits.ndim == 0:
+        raise ShapeError(argument="bits", wanted="bool[..., n_bits]", got="a scalar", remedy="pass at least one axis")
+    return backend_for(bits).rows.pack(bits, check_threads(threads))
+
+
+def unpack(rows: Any, n_bits: int, *, threads: int | None = None) -> Any:
+    """Undo `pack`: ``uint64[..., n_words] -> bool[..., n_bits]``.
+
+    Raises
+    ------
+    DTypeError
+        If `rows` is not uint64.
+    ShapeError
+        If rows of `n_bits` bits do not take `n_words` words.
+
+    """
+    rows = as_rows(rows, "rows", n_bits)
+    return backend_for(rows).rows.unpack(rows, operator.index(n_bits), check_threads(threads))
+
+
+def logical_and(a: Any, b: Any, out: Any = None, *, threads: int | None = None) -> Any:
+    """Intersect rows: ``a & b``.
+
+    Parameters
+    ----------
+    a, b
+        ``uint64[..., n_words]`` with the same `n_words`; the leading axes broadcast.
+    out
+        ``uint64[..., n_words]`` of the broadcast shape to write into; may be `a` or `b`. None: a new array.
+    threads
+        Number of threads.
+
+    Returns
+    -------
+    uint64[..., n_words]
+        `out`, or a new array.
+
+    Raises
+    ------
+    DTypeError
+        If an array is not uint64.
+    ShapeError
+        If the shapes do not fit together.
+
+    """
+    backend, operands = _operands(a, b, out)
+    return backend.rows.logical_and(*operands, check_threads(threads))
+
+
+def logical_or(a: Any, b: Any, out: Any = None, *, threads: int | None = None) -> Any:
+    """Unite rows: ``a | b``; arguments, result and errors as in `logical_and`."""
+    backend, operands = _operands(a, b, out)
+    return backend.rows.logical_or(*operands, check_threads(threads))
+
+
+def logical_and_not(a: Any, b: Any, out: Any = None, *, threads: int | None = None) -> Any:
+    """Subtract rows: ``a & ~b``, padding stays zero; arguments, result and errors as in `logical_and`."""
+    backend, operands = _operands(a, b, out)
+    return backend.rows.logical_and_not(*operands, check_threads(threads))
+
+
+def popcount(rows: Any, *, threads: int | None = None) -> Any:
+    """Count the ones of each row: ``uint64[..., n_words] -> int64[...]``.
+
+    Raises
+    ------
+    DTypeError
+        If `rows` is not uint64.
+    ShapeError
+        If `rows` has no axis.
+
+    """
+    rows = as_rows(rows, "rows")
+    return backend_for(rows).rows.popcount(rows, check_threads(threads))
+
+
+def and_popcount(a: Any, b: Any, *, threads: int | None = None) -> Any:
+    """Count the ones that rows share: ``popcount(a & b)`` in one pass, nothing is stored between.
+
+    Parameters
+    ----------
+    a, b
+        ``uint64[..., n_words]`` with the same `n_words`; the leading axes broadcast.
+    threads
+        Number of threads.
+
+    Returns
+    -------
+    int64[...]
+        One count for each pair of rows, in the broadcast leading shape.
+
+    Raises
+    ------
+    DTypeError
+        If an array is not uint64.
+    ShapeError
+        If the shapes do not fit together.
+
+    """
+    a, b = as_rows(a, "a"), as_rows(b, "b")
+    _broadcast_shape(a, b)
+    return backend_for(a, b).rows.and_popcount(a, b, check_threads(threads))
+
+
+def intersection_counts(a: Any, b: Any, *, threads: int | None = None) -> Any:
+    """Count the ones that every row of `a` shares with every row of `b`.
+
+    Parameters
+    ----------
+    a, b
+        ``uint64[n, n_words]`` and ``uint64[m, n_words]``.
+    threads
+        Number of threads.
+
+    Returns
+    -------
+    int64[n, m]
+        ``counts[i, j] = popcount(a[i] & b[j])``.
+
+    Raises
+    ------
+    DTypeError
+        If an array is not uint64.
+    ShapeError
+        If an array is not two-dimensional, or the rows differ in length.
+
+    """
+    a, b = as_rows(a, "a"), as_rows(b, "b")
+    for argument, array in (("a", a), ("b", b)):
+        if array.ndim != 2:
+            remedy = f"{argument}.reshape(-1, {array.shape[-1]}) makes a table of rows"
+            raise ShapeError(argument, wanted="uint64[n, n_words]", got=describe(array), remedy=remedy)
+    _check_same_words(a, b)
+    return backend_for(a, b).rows.intersection_counts(a, b, check_threads(threads))
+
+
+def as_rows(value: Any, argument: str, n_bits: int | None = None) -> Any:
+    """Return `value` as an array of packed rows, ``uint64[..., n_words]``; of `n_bits` bits each, if given."""
+    rows = as_array(value, argument)
+    wanted = "uint64[..., n_words]" if n_bits is None else f"uint64[..., {n_words(n_bits)}]"
+    if (rows.dtype.kind, rows.dtype.itemsize) != ("u", 8):
+        raise DTypeError(argument, wanted=wanted, got=describe(rows), remedy="make rows with ccx.kernels.pack")
+    if rows.ndim == 0:
+        raise ShapeError(argument, wanted=wanted, got="a scalar", remedy="pass at least one axis")
+    if n_bits is not None and rows.shape[-1] != n_words(n_bits):
+        remedy = f"pass rows of {n_bits} bits, or the number of bits that was packed"
+        raise ShapeError(argument, wanted=wanted, got=describe(rows), remedy=remedy)
+    return rows
+
+
+def _operands(a: Any, b: Any, out: Any) -> tuple[ModuleType, tuple[Any, Any, Any]]:
+    """Return the backend and the checked operands of a bitwise operation."""
+    a, b = as_rows(a, "a"), as_rows(b, "b")
+    shape = _broadcast_shape(a, b)
+    if out is None:
+        return backend_for(a, b), (a, b, None)
+    out = as_rows(out, "out")
+    if out.shape != shape:
+        wanted = f"uint64[{', '.join(map(str, shape))}]"
+        raise ShapeError(
+            argument="out", wanted=wanted, got=describe(out), remedy="pass an array of the broadcast shape"
+        )
+    if not getattr(out.flags, "writeable", True):  # CuPy arrays are always writeable and have no such flag
+        raise InputError(argument="out", wanted="a writeable array", got="a read-only one", remedy="pass a copy")
+    return backend_for(a, b, out), (a, b, out)
+
+
+def _broadcast_shape(a: Any, b: Any) -> tuple[int, ...]:
+    _check_same_words(a, b)
+    try:
+        lead = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+    except ValueError as error:
+        wanted = f"leading axes that broadcast with {describe(a)}"
+        remedy = "insert axes of length 1 where rows repeat"
+        raise ShapeError(argument="b", wanted=wanted, got=describe(b), remedy=remedy) from error
+    return (*lead, a.shape[-1])
+
+
+def _check_same_words(a: Any, b: Any) -> None:
+    if a.shape[-1] != b.shape[-1]:
+        remedy = "pack rows of the same number of bits"
+        raise ShapeError(argument="b", wanted=f"uint64[..., {a.shape[-1]}]", got=describe(b), remedy=remedy)
