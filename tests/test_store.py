@@ -395,6 +395,18 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     assert not assert_same_or_refused(tmp_path / "sample", content)
 
 
+def test_every_flipped_bit_of_the_header_is_refused(tmp_path: Path) -> None:
+    content = sample_bytes(tmp_path)
+    n_header = 8 + int.from_bytes(content[:8], "little")
+    n_text = len(content[:n_header].rstrip(b" "))
+    for position in range(n_header):
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << bit
+            refused = assert_same_or_refused(tmp_path / "sample", bytes(damaged))
+            assert refused or position >= n_text  # white space may become other white space
+
+
 @given(data=st.data())
 def test_a_wrong_byte_in_the_header_is_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp()

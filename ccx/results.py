@@ -1,0 +1,545 @@
+"""What ccx found: one `Explanation` a (unit, range), and `Explanations`, the table of them.
+
+Both are immutable. `Explanations.save` writes one JSON file, a run folder holds the same records one a line
+(`ccx.store.RowLog`); ``docs/results.md`` and ``results_schema.json`` describe them.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, overload
+
+from ccx.errors import InputError, MissingExtraError
+from ccx.formula import Formula, parse
+from ccx.store import PathLike, RowLog, json_text, read_json, read_run, write_text
+from ccx.store.files import store_error
+
+if TYPE_CHECKING:
+    import pandas
+    from rich.table import Table
+
+FORMAT = "ccx.explanations/1"
+ROW_KEY = ("unit", "cluster")
+_N_SHOWN, _N_SHOWN_HTML, _N_CLIPPED = 10, 100, 80
+_IOU_STYLES = ((0.2, "bold green"), (0.1, "green"), (0.04, "yellow"))  # 0.04: Network Dissection's detector
+
+
+class Status(StrEnum):
+    """Why there is a formula, or why there is none."""
+
+    EXPLAINED = "explained"
+    SILENT = "silent"  # the unit has no activation left to cluster
+    CONSTANT = "constant"  # all activations of the unit are equal
+    EMPTY = "empty"  # no cell lies in the range
+    NO_OVERLAP = "no_overlap"  # the best IoU is 0
+    BELOW_MIN_IOU = "below_min_iou"  # the best IoU is less than was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A formula that came close to the best one.
+
+    Attributes
+    ----------
+    formula
+        In canonical form.
+    iou, intersection, union
+        As in `Explanation`.
+
+    """
+
+    formula: Formula
+    iou: float
+    intersection: int
+    union: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The formula that describes best where one unit's activation lies in one range.
+
+    Attributes
+    ----------
+    unit
+        Index of the unit; of the bitmap, when bitmaps were given.
+    cluster
+        Number of the range among the unit's ranges, from 0, ascending.
+    range
+        The open interval of activation, which may end at infinity; None when there is none, as for given bitmaps.
+    formula
+        In canonical form; None unless `status` is ``explained``.
+    iou
+        ``intersection / union``; 0.0 without a formula.
+    intersection, union
+        |F ∧ B| and |F ∨ B| in cells.
+    bitmap_cells, formula_cells
+        |B| and |F|.
+    status
+        Why there is a formula or none.
+    visited
+        Number of formulas that the search evaluated exactly.
+    optimal
+        True where no formula of the allowed length scores higher, and that is proven.
+    alternatives
+        The next best formulas, best first, when more than one was asked for.
+    score
+        What the search maximised: ``iou * penalty ** (length - 1)``, which is `iou` without a length penalty.
+
+    """
+
+    unit: int
+    cluster: int
+    range: tuple[float, float] | None
+    formula: Formula | None
+    iou: float
+    intersection: int
+    union: int
+    bitmap_cells: int
+    formula_cells: int
+    status: Status
+    visited: int
+    optimal: bool
+    alternatives: tuple[Candidate, ...] = ()
+    score: float
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the explanation as JSON-able values (``docs/results.md``)."""
+        return {
+            "unit": int(self.unit),
+            "cluster": int(self.cluster),
+            "range": None if self.range is None else [_written_end(end) for end in self.range],
+            "formula": None if self.formula is None else str(self.formula),
+            "iou": float(self.iou),
+            "score": float(self.score),
+            "intersection": int(self.intersection),
+            "union": int(self.union),
+            "bitmap_cells": int(self.bitmap_cells),
+            "formula_cells": int(self.formula_cells),
+            "status": str(self.status),
+            "visited": int(self.visited),
+            "optimal": bool(self.optimal),
+            "alternatives": [
+                {
+                    "formula": str(other.formula),
+                    "iou": float(other.iou),
+                    "intersection": int(other.intersection),
+                    "union": int(other.union),
+                }
+                for other in self.alternatives
+            ],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Explanation:
+        """Return the explanation whose `to_record` is `record`.
+
+        Raises
+        ------
+        InputError
+            When fields are missing, unknown or of another type.
+
+        """
+        values = _checked(record, _RECORD)
+        if values["status"] not in set(Status):
+            raise _bad_field(field="status", wanted=f"one of {', '.join(Status)}", got=values["status"])
+        return cls(
+            **values
+            | {
+                "range": None if values["range"] is None else _read_range(values["range"]),
+                "formula": None if values["formula"] is None else parse(values["formula"]),
+                "status": Status(values["status"]),
+                "alternatives": tuple(_read_candidate(other) for other in values["alternatives"]),
+            }
+        )
+
+
+_CANDIDATE: dict[str, tuple[type, ...]] = {
+    "formula": (str,),
+    "iou": (float, int),
+    "intersection": (int,),
+    "union": (int,),
+}
+_RECORD: dict[str, tuple[type, ...]] = {
+    "unit": (int,),
+    "cluster": (int,),
+    "range": (list, NoneType),
+    "formula": (str, NoneType),
+    "iou": (float, int),
+    "score": (float, int),
+    "intersection": (int,),
+    "union": (int,),
+    "bitmap_cells": (int,),
+    "formula_cells": (int,),
+    "status": (str,),
+    "visited": (int,),
+    "optimal": (bool,),
+    "alternatives": (list,),
+}
+
+
+def _checked(record: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """Return the record as a dict of exactly these fields with exactly these types, numbers as floats."""
+    if not isinstance(record, Mapping) or record.keys() != kinds.keys():
+        raise _bad_field(field="record", wanted=f"the fields {', '.join(kinds)}", got=record)
+    values = dict(record)
+    for name, allowed in kinds.items():
+        if type(values[name]) not in allowed:  # not isinstance: a bool is no int here
+            raise _bad_field(name, " or ".join(kind.__name__ for kind in allowed), values[name])
+        if float in allowed:
+            values[name] = _finite(name, values[name])
+    return values
+
+
+def _finite(name: str, value: float) -> float:
+    """Return `value` as a float; JSON can write numbers that no float holds."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _bad_field(name, "a finite number", value)
+    return number
+
+
+def _written_end(end: float) -> float | str:
+    """Return an end of a range; JSON has no infinity."""
+    return str(float(end)) if math.isinf(end) else float(end)
+
+
+def _read_range(ends: list[Any]) -> tuple[float, float]:
+    if len(ends) != 2:
+        raise _bad_field(field="range", wanted="two ends", got=ends)
+    lower, upper = (float(end) if end in ("inf", "-inf") else _read_number(end) for end in ends)
+    return lower, upper
+
+
+def _read_number(end: object) -> float:
+    return _checked({"range": end}, {"range": (float, int)})["range"]  # type: ignore[no-any-return]
+
+
+def _read_candidate(record: object) -> Candidate:
+    values = _checked(record, _CANDIDATE)
+    return Candidate(**values | {"formula": parse(values["formula"])})
+
+
+def _bad_field(field: str, wanted: str, got: object) -> InputError:
+    return InputError(argument=field, wanted=wanted, got=f"{got!r:.200}", remedy="pass a record that to_record made")
+
+
+class Explanations(Sequence[Explanation]):
+    """What `ccx.explain` returns: explanations in the order of unit and range, and how they came about.
+
+    Immutable; indexing gives an `Explanation`, slicing `Explanations`.
+
+    Parameters
+    ----------
+    items
+        The explanations.
+    settings
+        JSON-able settings of the search; kept as JSON keeps them (tuples become lists).
+    concepts_hash
+        Content hash of the concepts.
+    version
+        The version of ccx that found them.
+
+    Raises
+    ------
+    InputError
+        When `settings` are not JSON-able.
+
+    """
+
+    __slots__ = ("_concepts_hash", "_items", "_settings", "_version")
+
+    def __init__(
+        self, items: Iterable[Explanation], *, settings: Mapping[str, Any], concepts_hash: str, version: str
+    ) -> None:
+        self._items = tuple(items)
+        self._settings = json_text(settings, argument="settings")  # text, so that nobody can change it from outside
+        self._concepts_hash = concepts_hash
+        self._version = version
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the search, a copy."""
+        return dict(json.loads(self._settings))
+
+    @property
+    def concepts_hash(self) -> str:
+        """Content hash of the concepts."""
+        return self._concepts_hash
+
+    @property
+    def version(self) -> str:
+        """The version of ccx that found them."""
+        return self._version
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """The units that occur, each once, in order."""
+        return tuple(dict.fromkeys(item.unit for item in self))
+
+    @property
+    def explained(self) -> Explanations:
+        """Only those that have a formula."""
+        return self._with(item for item in self if item.formula is not None)
+
+    def of_unit(self, unit: int) -> Explanations:
+        """Return the explanations of one unit.
+
+        Raises
+        ------
+        InputError
+            When there are none.
+
+        """
+        found = self._with(item for item in self if item.unit == unit)
+        if not found:
+            units = ", ".join(map(str, self.units[:_N_SHOWN])) + ", ..." * (len(self.units) > _N_SHOWN)
+            raise InputError(
+                argument="unit", wanted=f"one of {units or 'none'}", got=f"{unit}", remedy="choose one of found.units"
+            )
+        return found
+
+    def _with(self, items: Iterable[Explanation]) -> Explanations:
+        return Explanations(items, settings=self.settings, concepts_hash=self.concepts_hash, version=self.version)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return iter(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Explanation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Explanations: ...
+
+    def __getitem__(self, index: int | slice) -> Explanation | Explanations:
+        return self._with(self._items[index]) if isinstance(index, slice) else self._items[index]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Explanations):
+            return NotImplemented
+        return (
+            self._items == other._items
+            and self.settings == other.settings
+            and self.concepts_hash == other.concepts_hash
+            and self.version == other.version
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._items, self.concepts_hash, self.version))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers that describe the whole.
+
+        Returns
+        -------
+        summary
+            ``explanations`` and ``units`` count them, ``statuses`` counts each status that occurs; ``mean_iou``,
+            ``median_iou``, ``max_iou`` and ``mean_length`` are over the explained ones, None without any.
+
+        """
+        explained = self.explained
+        ious = [item.iou for item in explained]
+        lengths = [item.formula.length for item in explained if item.formula is not None]
+        counts = Counter(item.status for item in self)
+        return {
+            "explanations": len(self),
+            "units": len(self.units),
+            "statuses": {str(status): counts[status] for status in Status if counts[status]},
+            "mean_iou": statistics.fmean(ious) if ious else None,
+            "median_iou": statistics.median(ious) if ious else None,
+            "max_iou": max(ious, default=None),
+            "mean_length": statistics.fmean(lengths) if lengths else None,
+        }
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one JSON-able record an explanation (``docs/results.md``)."""
+        return [item.to_record() for item in self]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a data frame with one row an explanation.
+
+        The columns are the fields of `Explanation`, with ``lower`` and ``upper`` for its range (NaN when there is
+        none), formulas as text (None when there is none), ``length`` (the number of concepts, 0 without formula) and
+        ``alternatives`` (their texts).
+
+        Raises
+        ------
+        MissingExtraError
+            When pandas is not installed.
+
+        """
+        try:
+            import pandas as pd  # noqa: PLC0415  # an optional library
+        except ImportError as error:
+            raise MissingExtraError("pandas", "pandas", "to_pandas()") from error
+
+        columns = {
+            "unit": "int64",
+            "cluster": "int64",
+            "lower": "float64",
+            "upper": "float64",
+            "formula": "object",
+            "length": "int64",
+            "iou": "float64",
+            "score": "float64",
+            "intersection": "int64",
+            "union": "int64",
+            "bitmap_cells": "int64",
+            "formula_cells": "int64",
+            "status": "object",
+            "visited": "int64",
+            "optimal": "bool",
+            "alternatives": "object",
+        }
+        rows = []
+        for item in self:
+            lower, upper = (math.nan, math.nan) if item.range is None else item.range
+            texts = {"lower": lower, "upper": upper, "length": 0 if item.formula is None else item.formula.length}
+            rows.append(item.to_record() | texts | {"alternatives": tuple(str(c.formula) for c in item.alternatives)})
+        # Typed series: pandas would infer other dtypes where values are missing or the table is empty.
+        return pd.DataFrame(
+            {name: pd.Series([row[name] for row in rows], dtype=dtype) for name, dtype in columns.items()}
+        )
+
+    def __repr__(self) -> str:
+        numbers = self.summary()
+        median = "" if numbers["median_iou"] is None else f", median IoU {numbers['median_iou']:.3f}"
+        n_explained = numbers["statuses"].get(Status.EXPLAINED, 0)
+        head = f"Explanations: {len(self)} of {numbers['units']} units, {n_explained} explained{median}"
+        cells = [_HEADINGS, *(_cells(item) for item in self._items[:_N_SHOWN])]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADINGS) - 1)]
+        lines = [
+            "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), _clip(row[-1])])
+            for row in cells
+        ]
+        more = [f"... and {len(self) - _N_SHOWN} more"] if len(self) > _N_SHOWN else []
+        return "\n".join([head, *lines, *more] if self else [head])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(item)) + "</tr>"
+            for item in self._items[:_N_SHOWN_HTML]
+        )
+        n_more = len(self) - _N_SHOWN_HTML
+        more = f"<p>... and {n_more} more</p>" if n_more > 0 else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
+
+    def table(self, max_rows: int | None = None) -> Table:
+        """Return a `rich.table.Table` of the first `max_rows` explanations (None: all), coloured by IoU."""
+        from rich.table import Table  # noqa: PLC0415  # slow to import, and only needed here
+        from rich.text import Text  # noqa: PLC0415
+
+        n_more = 0 if max_rows is None else max(0, len(self) - max_rows)
+        table = Table(caption=f"... and {n_more} more" if n_more else None)
+        for heading in _HEADINGS[:-1]:
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(_HEADINGS[-1], overflow="fold")
+        for item in self._items[:max_rows]:
+            style = next((style for least, style in _IOU_STYLES if item.iou >= least), "dim")
+            unit, cluster, ends, iou, formula = _cells(item)
+            # Text, not str: a name may look like markup.
+            shown = Text(formula, style="" if item.formula is not None else "dim italic")
+            table.add_row(unit, cluster, Text(ends), Text(iou, style=style), shown)
+        return table
+
+    def save(self, path: PathLike) -> None:
+        """Write everything to one JSON file, atomically (``docs/results.md``).
+
+        Raises
+        ------
+        StoreError
+            When the file cannot be written; an older one stays.
+
+        """
+        head = {
+            "format": FORMAT,
+            "version": self.version,
+            "concepts_hash": self.concepts_hash,
+            "settings": self.settings,
+        }
+        rows = ",\n".join(json_text(record, "explanation") for record in self.to_records())
+        write_text(path, f'{json_text(head)[:-1]},"explanations":[\n{rows}\n]}}\n')
+
+    @classmethod
+    def load(cls, path: PathLike) -> Explanations:
+        """Read a file of `save`, or a run folder; of a run that goes on, the explanations that are there by now.
+
+        Raises
+        ------
+        StoreError
+            When it is missing, truncated, damaged, foreign or of another schema version.
+
+        """
+        if Path(path).is_dir():
+            found, rows = read_run(path, ROW_KEY)
+            found |= {"concepts_hash": found["hashes"].get("concepts"), "explanations": list(rows)}
+        else:
+            found = read_json(path, FORMAT)
+        for name, kind in (("version", str), ("concepts_hash", str), ("settings", dict), ("explanations", list)):
+            if not isinstance(found.get(name), kind):
+                raise store_error(path, f"damaged: no {name}", _AGAIN)
+        items = []
+        for index, record in enumerate(found["explanations"]):
+            try:
+                items.append(Explanation.from_record(record))
+            except InputError as error:
+                raise store_error(path, f"damaged: explanation {index}: {error}", _AGAIN) from error
+        return cls(items, settings=found["settings"], concepts_hash=found["concepts_hash"], version=found["version"])
+
+
+_AGAIN = "copy or make it again"
+_HEADINGS = ("unit", "cluster", "range", "IoU", "formula")
+
+
+def _cells(item: Explanation) -> tuple[str, ...]:
+    """Return what the tables show of an explanation, in the order of `_HEADINGS`."""
+    ends = "" if item.range is None else f"({item.range[0]:.4g}, {item.range[1]:.4g})"
+    formula = f"[{item.status}]" if item.formula is None else str(item.formula)
+    return str(item.unit), str(item.cluster), ends, f"{item.iou:.3f}", formula
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _N_CLIPPED else text[: _N_CLIPPED - 3] + "..."
+
+
+def open_run(
+    folder: PathLike,
+    *,
+    settings: Mapping[str, Any],
+    concepts_hash: str,
+    hashes: Mapping[str, str],
+    version: str,
+) -> RowLog:
+    """Open a run folder for `Explanation.to_record` rows, which `Explanations.load` reads.
+
+    Parameters
+    ----------
+    folder, settings, version
+        As in `ccx.store.RowLog`.
+    concepts_hash
+        Content hash of the concepts.
+    hashes
+        Content hashes of the other inputs, for example ``{"activations": ...}``.
+
+    Raises
+    ------
+    StoreError
+        As in `ccx.store.RowLog`.
+
+    """
+    return RowLog(folder, key=ROW_KEY, settings=settings, hashes={"concepts": concepts_hash, **hashes}, version=version)
