@@ -37,7 +37,7 @@ class DTypeError(InputError):
     """An array of the wrong dtype."""
 
 
-class MemoryBudgetError(InputError):
+class MemoryBudgetError(InputError, MemoryError):
     """Work that would need more memory than there is; raised before anything is allocated."""
 
 

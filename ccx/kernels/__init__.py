@@ -1,1 +1,53 @@
-"""Arrays in, arrays out: the primitives that ccx is built on, public for other tools."""
+"""Arrays in, arrays out: the primitives that ccx is built on, public for other tools.
+
+The array chooses the backend: NumPy arrays and torch tensors in main memory run on the CPU. Every
+primitive has a plain NumPy twin under `ccx.kernels.reference`, against which it is tested.
+"""
+
+from ccx.kernels.activations import bitmap_histogram, range_histogram, upsample, upsample_pack
+from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
+from ccx.kernels.formulas import Extensions, best_extensions, best_singles, conjunction_counts, formula_counts
+from ccx.kernels.kmeans import kmeans_1d
+from ccx.kernels.rows import (
+    and_popcount,
+    intersection_counts,
+    logical_and,
+    logical_and_not,
+    logical_or,
+    n_words,
+    pack,
+    popcount,
+    unpack,
+)
+from ccx.kernels.shapes import bounding_boxes, inscribed_rectangles
+
+__all__ = [
+    "AtomBuilder",
+    "Atoms",
+    "ConceptRows",
+    "Extensions",
+    "and_popcount",
+    "atom_rows",
+    "best_extensions",
+    "best_singles",
+    "bitmap_histogram",
+    "bounding_boxes",
+    "concept_counts",
+    "concept_rows",
+    "conjunction_counts",
+    "formula_counts",
+    "inscribed_rectangles",
+    "intersection_counts",
+    "kmeans_1d",
+    "logical_and",
+    "logical_and_not",
+    "logical_or",
+    "n_words",
+    "pack",
+    "pair_counts",
+    "popcount",
+    "range_histogram",
+    "unpack",
+    "upsample",
+    "upsample_pack",
+]

@@ -253,3 +253,10 @@ def _check_same_words(a: Any, b: Any) -> None:
     if a.shape[-1] != b.shape[-1]:
         remedy = "pack rows of the same number of bits"
         raise ShapeError(argument="b", wanted=f"uint64[..., {a.shape[-1]}]", got=describe(b), remedy=remedy)
+
+
+def check_padding(argument: str, rows: Any, n_bits: int) -> None:
+    """Raise `InputError` if a bit behind the first `n_bits` of any row is one."""
+    if n_bits % 64 and (rows[..., -1] >> np.uint64(n_bits % 64)).any():
+        remedy = "pack with ccx.kernels.pack, which clears them"
+        raise InputError(argument, wanted=f"zeros in the bits behind bit {n_bits - 1}", got="ones", remedy=remedy)

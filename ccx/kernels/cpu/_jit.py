@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -64,7 +65,7 @@ def parallel(work: Callable[[int, int], Any], n_items: int, threads: int | None 
     """
     n_slices = max(1, min(threads or available_threads(), n_items))
     bounds = [n_items * i // n_slices for i in range(n_slices + 1)]
-    slices = list(zip(bounds[:-1], bounds[1:], strict=True))
+    slices = list(pairwise(bounds))
     if n_slices == 1:
         return [work(*slices[0])]
     with ThreadPoolExecutor(n_slices) as pool:

@@ -1,0 +1,412 @@
+"""`Concepts`: an annotated data set, reduced to what exact explanations need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.concepts.invariants import invariants
+from ccx.concepts.sources import (
+    MaskSource,
+    check_categories,
+    check_layers,
+    check_names,
+    check_texts,
+    check_valid,
+    label_batches,
+    require_memory,
+)  # fmt: skip
+from ccx.errors import InputError, ShapeError, StoreError
+from ccx.formula import Formula, parse
+from ccx.kernels import rows
+from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
+from ccx.store import PathLike, content_hash, load_arrays, save_arrays
+
+FILE_FORMAT = "ccx-concepts/1"
+_ATOM_ARRAYS = (
+    "cell_atoms", "sample_starts", "sample_atoms", "sample_cells", "atom_starts", "atom_concepts", "cells",
+)  # fmt: skip
+
+Progress = Callable[[int, int], object]
+"""Called with (samples done, samples in all; 0 where unknown)."""
+
+
+class Concepts:
+    """N samples of H×W cells annotated with C concepts, as atoms (docs/atoms.md).
+
+    Build it with `from_label_maps` or `from_masks`; it never changes afterwards. Concept ids are 1..C
+    in label maps (0 = none), and ``names[0]`` is the name of id 1. Cells that are not valid (void
+    pixels, padding) belong to no atom and count nowhere.
+
+    Attributes
+    ----------
+    names : tuple of str
+        C distinct names.
+    categories : tuple of str or None
+        The category of each concept, if given.
+    atoms : ccx.kernels.atoms.Atoms
+        The partition of all valid cells by concept set.
+
+    """
+
+    def __init__(self, atoms: Atoms, names: Sequence[str], categories: Sequence[str] | None = None) -> None:
+        self.names = check_names(names)
+        self.categories = check_categories(categories, len(self.names))
+        self.atoms = atoms
+        if atoms.n_concepts != len(self.names):
+            remedy = "give one name a concept"
+            raise InputError("names", wanted=f"{atoms.n_concepts} names", got=str(len(self.names)), remedy=remedy)
+        self._index = {name: index for index, name in enumerate(self.names)}
+
+    @classmethod
+    def from_label_maps(
+        cls,
+        labels: Any,
+        names: Sequence[str],
+        *,
+        categories: Sequence[str] | None = None,
+        valid: Any = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Concepts:
+        """Build from label maps, one layer a kind of annotation.
+
+        Parameters
+        ----------
+        labels
+            int[N, L, H, W] or int[N, H, W] (one layer), ids 0..C, 0 = none; or an iterable of such
+            batches, or of (batch, valid) pairs, which is never held in memory at once. A concept that
+            stands in several layers of one cell counts once.
+        names
+            C names; ``names[0]`` belongs to id 1.
+        categories
+            The category of each concept.
+        valid
+            bool[N, H, W], False where a cell shall count nowhere; only with an array of labels.
+        threads
+            Processors to use; None = all available. The result does not depend on it.
+        progress
+            Called after each batch with (samples done, samples in all or 0).
+
+        Raises
+        ------
+        ShapeError, DTypeError, InputError
+            If shapes, dtypes, names or ids do not fit each other.
+        MemoryBudgetError
+            If the result would not fit into memory.
+
+        """
+        names = check_names(names)
+        if hasattr(labels, "shape"):
+            array = as_array(labels, "labels")
+            flags = None if valid is None else as_array(valid, "valid")
+            n_samples = array.shape[0] if array.ndim else 0
+            batches: Iterable[Any] = label_batches(array, flags)
+        elif valid is not None:
+            remedy = "let the iterable yield (labels, valid) pairs"
+            raise InputError("valid", wanted="an array of labels beside it", got="batches of labels", remedy=remedy)
+        else:
+            n_samples, batches = 0, labels
+        builder: AtomBuilder | None = None
+        shape, done = (0, 0), 0
+        for batch in batches:
+            layers, flags = check_layers(*batch) if isinstance(batch, tuple) else check_layers(batch, None)
+            if builder is None:
+                shape = layers.shape[2:]
+                if n_samples:
+                    require_memory("labels", n_samples, shape)
+                builder = AtomBuilder(shape, len(names), threads=threads)
+            elif layers.shape[2:] != shape:
+                remedy = "bring all batches to one grid"
+                raise ShapeError("labels", wanted=f"a grid of {shape}", got=describe(layers), remedy=remedy)
+            n = layers.shape[0]
+            builder.add_label_maps(
+                layers.reshape(n, layers.shape[1], -1), None if flags is None else flags.reshape(n, -1)
+            )
+            done += n
+            if progress is not None:
+                progress(done, n_samples)
+        return cls(_finished(builder, done, "labels"), names, categories)
+
+    @classmethod
+    def from_masks(
+        cls,
+        masks: Any,
+        names: Sequence[str] | None = None,
+        shape: tuple[int, int] | None = None,
+        *,
+        categories: Sequence[str] | None = None,
+        valid: Any = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Concepts:
+        """Build from one mask a concept and sample; masks may overlap in any way.
+
+        Parameters
+        ----------
+        masks
+            bool[C, N, H, W], or packed uint64[C, N, n_words] with `shape`, or a list of C
+            `scipy.sparse` arrays [N, H * W] with `shape`.
+        names
+            C names; by default "1".."C".
+        shape
+            Grid (H, W) of packed or sparse masks.
+        categories, valid, threads, progress
+            As for `from_label_maps`.
+
+        Raises
+        ------
+        ShapeError, DTypeError, InputError
+            If shapes, dtypes or names do not fit each other; integer arrays are refused, as they are
+            label maps.
+        MemoryBudgetError
+            If the result would not fit into memory.
+
+        """
+        source = MaskSource(masks, shape)
+        names = [str(c + 1) for c in range(source.n_concepts)] if names is None else check_names(names)
+        if len(names) != source.n_concepts:
+            remedy = "give one name a concept"
+            raise InputError("names", wanted=f"{source.n_concepts} names", got=str(len(names)), remedy=remedy)
+        flags = None if valid is None else check_valid(as_array(valid, "valid"), source.n_samples, source.shape)
+        require_memory("masks", source.n_samples, source.shape)
+        builder = AtomBuilder(source.shape, source.n_concepts, threads=threads)
+        for start, packed in source.batches(threads):
+            part = None if flags is None else flags[start : start + packed.shape[0]].reshape(packed.shape[0], -1)
+            builder.add_packed_masks(packed, part)
+            if progress is not None:
+                progress(start + packed.shape[0], source.n_samples)
+        return cls(_finished(builder, source.n_samples, "masks"), names, categories)
+
+    @property
+    def n_concepts(self) -> int:
+        """C."""
+        return len(self.names)
+
+    @property
+    def n_samples(self) -> int:
+        """N."""
+        return self.atoms.n_samples
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The grid (H, W)."""
+        return self.atoms.shape
+
+    @cached_property
+    def n_cells(self) -> int:
+        """Number of valid cells of all samples."""
+        return int(self.atoms.cells.sum())
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """int64[C]: number of cells of each concept."""
+        return concept_counts(self.atoms, np.asarray(self.atoms.cells))
+
+    @cached_property
+    def pair_sizes(self) -> Any:
+        """int64[C, C], dense or (above 4,096 concepts) scipy CSR: cells that carry both concepts."""
+        return pair_counts(self.atoms, np.asarray(self.atoms.cells))
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of names, categories, grid and all annotations; equal content has equal hashes."""
+        return content_hash(self._content())
+
+    def _content(self) -> dict[str, object]:
+        arrays = {name: getattr(self.atoms, name) for name in _ATOM_ARRAYS}
+        categories = list(self.categories) if self.categories is not None else None
+        return {**arrays, "names": list(self.names), "categories": categories, "shape": list(self.shape)}
+
+    def __len__(self) -> int:
+        """Return C."""
+        return self.n_concepts
+
+    def __repr__(self) -> str:
+        kinds = f" in {len(set(self.categories))} categories" if self.categories is not None else ""
+        height, width = self.shape
+        return (
+            f"<Concepts: {self.n_concepts} concepts{kinds}, {self.n_samples} samples of {height}×{width} cells, "
+            f"{self.atoms.n_atoms} atoms>"
+        )
+
+    def index(self, name: str) -> int:
+        """Return the index (id - 1) of a concept.
+
+        Raises
+        ------
+        InputError
+            If there is none of that name; close names are proposed.
+
+        """
+        found = self._index.get(name)
+        if found is None:
+            import difflib  # noqa: PLC0415 - only to word the error
+
+            close = difflib.get_close_matches(name, self.names, n=3)
+            remedy = f"did you mean {' or '.join(map(repr, close))}?" if close else "see concepts.names"
+            raise InputError("concept", wanted=f"one of {self.n_concepts} names", got=repr(name), remedy=remedy)
+        return found
+
+    def mask(self, formula: Formula | str, *, packed: bool = False, samples: Any = None) -> npt.NDArray[Any]:
+        """Return the cells that satisfy a formula: bool[n, H, W], or packed uint64[n, n_words].
+
+        Cells that are not valid satisfy nothing, not even a negation. `samples` (indices, a slice, a
+        boolean mask) restricts the result to some samples.
+
+        Raises
+        ------
+        InputError
+            If the formula cannot be parsed or names a concept that is not here.
+
+        """
+        tree = parse(formula) if isinstance(formula, str) else formula
+        found = atom_rows(self.atoms, tree.evaluate(self._atoms_of), self._sample_indices(samples))
+        return found if packed else rows.unpack(found, self.shape[0] * self.shape[1]).reshape(-1, *self.shape)
+
+    def count(self, formula: Formula | str) -> int:
+        """Return the number of cells that satisfy a formula; raises what `mask` raises."""
+        tree = parse(formula) if isinstance(formula, str) else formula
+        return int(self.atoms.cells[tree.evaluate(self._atoms_of)].sum())
+
+    def packed_rows(self, samples: Any = None, *, threads: int | None = None) -> ConceptRows:
+        """Return the packed masks of all concepts in some samples (all by default)."""
+        return concept_rows(self.atoms, self._sample_indices(samples), threads=threads)
+
+    def _atoms_of(self, name: str) -> npt.NDArray[np.bool_]:
+        starts, posted = self.atoms.postings
+        inside = np.zeros(self.atoms.n_atoms, np.bool_)
+        concept = self.index(name)
+        inside[posted[starts[concept] : starts[concept + 1]]] = True
+        return inside
+
+    def _sample_indices(self, samples: Any) -> npt.NDArray[np.int64]:
+        everything = np.arange(self.n_samples, dtype=np.int64)
+        if samples is None:
+            return everything
+        try:
+            return np.atleast_1d(everything[samples])
+        except IndexError as error:
+            remedy = "give indices, a slice or one bool a sample"
+            got = f"{samples!r:.60}"
+            raise InputError("samples", wanted=f"samples 0..{self.n_samples - 1}", got=got, remedy=remedy) from error
+
+    def subset(
+        self, names: Iterable[str] | None = None, *, categories: Iterable[str] | None = None, samples: Any = None
+    ) -> Concepts:
+        """Return the concepts of these names and categories (both, where both are given) in these samples.
+
+        Concepts keep their order. Cells of concepts that are left out stay, as cells without them.
+
+        Raises
+        ------
+        InputError
+            If a name or a category is unknown, or nothing is left.
+
+        """
+        keep = self.selected(names, categories)
+        new_index = np.where(keep, np.cumsum(keep) - 1, -1)
+        builder = AtomBuilder(self.shape, int(keep.sum()))
+        builder.add_atoms(self.atoms, self._sample_indices(samples), new_index)
+        kept = np.flatnonzero(keep)
+        kinds = None if self.categories is None else [self.categories[c] for c in kept]
+        return Concepts(builder.finish(), [self.names[c] for c in kept], kinds)
+
+    def selected(
+        self, names: Iterable[str] | None = None, categories: Iterable[str] | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Return bool[C]: the concepts of these names and categories; None = no restriction.
+
+        Raises
+        ------
+        InputError
+            If a name or a category is unknown, or no concept is left.
+
+        """
+        keep = np.ones(self.n_concepts, np.bool_)
+        if names is not None:
+            keep[:] = False
+            keep[[self.index(name) for name in check_texts("names", names)]] = True
+        if categories is not None:
+            wanted = set(check_texts("categories", categories))
+            known = set(self.categories or ())
+            if not wanted <= known:
+                remedy = "see concepts.categories" if known else "give categories when the concepts are built"
+                got = ", ".join(sorted(wanted - known))
+                raise InputError("categories", wanted=f"some of {sorted(known)}", got=got, remedy=remedy)
+            keep &= np.array([kind in wanted for kind in self.categories or ()], np.bool_)
+        if not keep.any():
+            raise InputError(
+                "names", wanted="at least one concept", got="none", remedy="choose more names or categories"
+            )
+        return keep
+
+    def validate(self) -> None:
+        """Check every invariant of the stored annotations, and the stored content hash.
+
+        Raises
+        ------
+        InputError
+            Says which invariant fails, and where.
+
+        """
+        for invariant, holds in invariants(self.atoms).items():
+            if not holds():
+                remedy = "rebuild the concepts from their labels"
+                raise InputError("concepts", wanted=invariant, got="the contrary", remedy=remedy)
+        actual = content_hash(self._content())
+        if actual != self.content_hash:
+            got, remedy = f"{actual}, stored was {self.content_hash}", "restore the file or rebuild the concepts"
+            raise InputError("concepts", wanted="the stored content hash", got=got, remedy=remedy)
+
+    def save(self, path: PathLike) -> None:
+        """Write everything to one pickle-free file (safetensors), atomically.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be written; an older file of that name is left as it was.
+
+        """
+        metadata = {
+            "names": json.dumps(self.names),
+            "categories": json.dumps(self.categories),
+            "shape": json.dumps(self.shape),
+            "content_hash": self.content_hash,
+        }
+        save_arrays(path, {name: getattr(self.atoms, name) for name in _ATOM_ARRAYS}, metadata, FILE_FORMAT)
+
+    @classmethod
+    def load(cls, path: PathLike) -> Concepts:
+        """Read a file of `save`; arrays are memory-mapped, so that this takes no time and no memory.
+
+        Raises
+        ------
+        StoreError
+            If the file is missing, truncated, damaged or not of this kind.
+
+        """
+        arrays, metadata = load_arrays(path, FILE_FORMAT)
+        try:
+            names: list[str] = json.loads(metadata["names"])
+            categories: list[str] | None = json.loads(metadata["categories"])
+            height, width = json.loads(metadata["shape"])
+            parts: Mapping[str, Any] = {name: arrays[name] for name in _ATOM_ARRAYS}
+            concepts = cls(Atoms((height, width), len(names), **parts), names, categories)
+            concepts.__dict__["content_hash"] = metadata["content_hash"]  # fills the cached property
+        except (KeyError, ValueError, TypeError, InputError) as error:
+            msg = f"{path}: its header does not describe concepts ({error}); save them again"
+            raise StoreError(msg) from error
+        return concepts
+
+
+def _finished(builder: AtomBuilder | None, n_samples: int, argument: str) -> Atoms:
+    if builder is None or n_samples == 0:
+        raise InputError(argument, wanted="at least one sample", got="none", remedy="check where the data come from")
+    return builder.finish()

@@ -1,0 +1,160 @@
+"""What annotations may be given as, checked and cut into batches."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.kernels import memory, rows
+from ccx.kernels._dispatch import as_array, describe
+
+_MASK_BATCH_BYTES = 1 << 26
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names as a tuple.
+
+    Raises
+    ------
+    InputError
+        If they are no texts, or not distinct.
+
+    """
+    checked = tuple(check_texts("names", names))
+    if len(set(checked)) < len(checked):
+        repeated = sorted({name for name in checked if checked.count(name) > 1})
+        remedy = "make them unique, for instance with their category"
+        raise InputError("names", wanted="distinct names", got=f"repeated: {', '.join(repeated[:5])}", remedy=remedy)
+    return checked
+
+
+def check_texts(argument: str, values: Iterable[Any]) -> list[str]:
+    """Return the values as a list of str, or raise `InputError` about `argument`."""
+    if isinstance(values, str):
+        remedy = f"write [{values!r}]"
+        raise InputError(argument, wanted="a sequence of texts", got=f"the one text {values!r}", remedy=remedy)
+    texts = list(values)
+    for text in texts:
+        if not isinstance(text, str):
+            remedy = "convert: str(name)"
+            raise InputError(argument, wanted="texts", got=f"{type(text).__name__} {text!r:.40}", remedy=remedy)
+    return [str(text) for text in texts]  # numpy.str_ -> str
+
+
+def check_categories(categories: Sequence[str] | None, n_concepts: int) -> tuple[str, ...] | None:
+    """Return one category a concept, or None."""
+    if categories is None:
+        return None
+    checked = tuple(check_texts("categories", categories))
+    if len(checked) != n_concepts:
+        remedy = "give one category a concept"
+        raise InputError("categories", wanted=f"{n_concepts} categories", got=str(len(checked)), remedy=remedy)
+    return checked
+
+
+def check_layers(labels: Any, valid: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+    """Check one batch: int[n, L, H, W] or int[n, H, W], bool[n, H, W] or None -> int[n, L, H, W]."""
+    array = as_array(labels, "labels")
+    if array.dtype.kind not in "iu":
+        remedy = "masks, one bool a concept, go to Concepts.from_masks; ids must be integers"
+        raise DTypeError("labels", wanted="integer ids", got=describe(array), remedy=remedy)
+    if array.ndim == 3:
+        array = array[:, None]
+    if array.ndim != 4 or 0 in array.shape[1:]:
+        remedy = "give one id a layer and cell"
+        raise ShapeError("labels", wanted="int[N, L, H, W] or int[N, H, W]", got=describe(array), remedy=remedy)
+    if valid is None:
+        return array, None
+    return array, check_valid(as_array(valid, "valid"), array.shape[0], array.shape[2:])
+
+
+def check_valid(valid: npt.NDArray[Any], n_samples: int, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return `valid` if it is bool[n_samples, H, W], else raise `ShapeError`."""
+    wanted = (n_samples, *shape)
+    if valid.dtype != np.bool_ or valid.shape != wanted:
+        remedy = "give one bool a cell, False where it shall not count"
+        raise ShapeError("valid", wanted=f"bool{list(wanted)}", got=describe(valid), remedy=remedy)
+    return valid
+
+
+def label_batches(labels: npt.NDArray[Any], valid: npt.NDArray[Any] | None) -> Iterable[Any]:
+    """Cut an array of label maps into (labels, valid) batches of about 4 million cells."""
+    layers, flags = check_layers(labels, valid)
+    size = max(1, (1 << 22) // (layers.shape[2] * layers.shape[3]))
+    for start in range(0, layers.shape[0], size):
+        stop = start + size
+        yield layers[start:stop], None if flags is None else flags[start:stop]
+
+
+def require_memory(argument: str, n_samples: int, shape: tuple[int, int]) -> None:
+    """Raise `MemoryBudgetError` if the atoms of so many samples would not fit into memory."""
+    # The cell map (2 bytes a cell), its parts before they are joined, and a fifth for entries and atoms.
+    need = int(n_samples * shape[0] * shape[1] * 2 * 2.2)
+    memory.require_bytes(argument, need, "use fewer samples or a coarser grid")
+
+
+class MaskSource:
+    """Masks of any accepted kind, read as packed batches uint64[n, C, n_words]."""
+
+    def __init__(self, masks: Any, shape: tuple[int, int] | None) -> None:
+        self._sparse = isinstance(masks, (list, tuple)) and bool(masks) and all(hasattr(m, "tocsr") for m in masks)
+        if self._sparse:
+            self._masks: Any = [mask.tocsr() for mask in masks]
+            self.n_samples = self._masks[0].shape[0]
+            self.shape = _grid(shape, "a list of sparse masks")
+            wanted = (self.n_samples, self.shape[0] * self.shape[1])
+            for mask in self._masks:
+                if mask.shape != wanted:
+                    remedy = "one row a sample, one column a cell"
+                    raise ShapeError("masks", wanted=f"sparse {list(wanted)}", got=str(list(mask.shape)), remedy=remedy)
+            self.n_concepts = len(self._masks)
+            return
+        self._masks = array = as_array(masks, "masks")
+        if array.dtype == np.bool_:
+            if array.ndim != 4:
+                remedy = "one mask a concept and sample; for sets of other grids use H = 1"
+                raise ShapeError("masks", wanted="bool[C, N, H, W]", got=describe(array), remedy=remedy)
+            self.shape = array.shape[2:]
+        elif array.dtype == np.uint64 and shape is not None:
+            self.shape = _grid(shape, "packed masks")
+            n_words = rows.n_words(self.shape[0] * self.shape[1])
+            if array.ndim != 3 or array.shape[2] != n_words:
+                remedy = "pack bool[C, N, H * W] with ccx.kernels.pack"
+                raise ShapeError("masks", wanted=f"uint64[C, N, {n_words}]", got=describe(array), remedy=remedy)
+        else:
+            remedy = "label maps go to Concepts.from_label_maps(labels, names); packed masks need shape=(H, W)"
+            raise DTypeError("masks", wanted="bool[C, N, H, W]", got=describe(array), remedy=remedy)
+        self.n_concepts, self.n_samples = array.shape[:2]
+
+    def batches(self, threads: int | None) -> Iterable[tuple[int, npt.NDArray[np.uint64]]]:
+        """Yield (first sample, uint64[n, C, n_words]) of about 64 MB of cells each."""
+        n_cells = self.shape[0] * self.shape[1]
+        size = max(1, _MASK_BATCH_BYTES // max(1, self.n_concepts * n_cells))
+        for start in range(0, self.n_samples, size):
+            stop = min(start + size, self.n_samples)
+            if self._sparse:
+                dense = np.stack([mask[start:stop].toarray() != 0 for mask in self._masks], axis=1)
+                packed = rows.pack(dense, threads=threads)
+            elif self._masks.dtype == np.bool_:
+                part = np.moveaxis(self._masks[:, start:stop], 0, 1)
+                packed = rows.pack(part.reshape(stop - start, self.n_concepts, n_cells), threads=threads)
+            else:
+                packed = np.ascontiguousarray(np.moveaxis(self._masks[:, start:stop], 0, 1))
+                rows.check_padding("masks", packed, n_cells)
+            yield start, packed
+
+
+def _grid(shape: tuple[int, int] | None, what: str) -> tuple[int, int]:
+    try:
+        height, width = map(operator.index, shape or ())
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        remedy = "pass shape=(H, W)"
+        raise InputError("shape", wanted=f"the grid (H, W) of {what}", got=repr(shape), remedy=remedy)
+    return height, width

@@ -1,0 +1,208 @@
+"""Activations: bilinear upsampling, open ranges, and what is counted or packed in the same pass.
+
+The value of each cell is fixed to the last bit: float32, horizontal then vertical, ``a * l0 + b * l1``,
+no fused multiply-add. Against torch's ``interpolate(mode="bilinear", align_corners=False)`` cells may
+differ only where the value is within 4 units in the last place of an end point, as torch's own order
+varies with memory layout. Positions and weights are torch's (half-pixel centres, clamped at 0).
+
+A range (lower, upper) is open at both ends, as in the published system: a cell equal to an end point
+belongs to no range. NaN and infinite values belong to no range, except -inf < x < inf for finite x.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
+from ccx.kernels.atoms import Atoms
+
+__all__ = ["bitmap_histogram", "range_histogram", "upsample", "upsample_pack"]
+
+Floats = npt.NDArray[np.float32]
+
+
+class Axis(NamedTuple):
+    """Where the cells of one axis lie between its samples: cell x = near * w_near + far * w_far."""
+
+    near: npt.NDArray[np.int64]
+    far: npt.NDArray[np.int64]
+    w_near: Floats
+    w_far: Floats
+
+
+class Grid(NamedTuple):
+    """How h×w activations spread over H×W cells.
+
+    `bands` cuts the H rows into runs between the same two source rows; `identity` says that the two
+    grids are equal, so that nothing is interpolated.
+    """
+
+    rows: Axis
+    cols: Axis
+    bands: npt.NDArray[np.int64]
+    identity: bool
+
+
+def _positions(n_samples: int, n_cells: int) -> Axis:
+    """Half-pixel centres, clamped at the first sample; all in float32, as torch computes them."""
+    scale = np.float32(n_samples) / np.float32(n_cells)
+    half = np.float32(0.5)
+    centres = scale * (np.arange(n_cells, dtype=np.float32) + half) - half
+    centres = np.maximum(centres, np.float32(0))
+    near = np.minimum(centres.astype(np.int64), n_samples - 1)
+    far = np.minimum(near + 1, n_samples - 1)
+    w_far = np.clip(centres - near.astype(np.float32), np.float32(0), np.float32(1))
+    return Axis(near, far, np.float32(1) - w_far, w_far)
+
+
+def _grid(source: tuple[int, int], shape: tuple[int, int]) -> Grid:
+    rows, cols = _positions(source[0], shape[0]), _positions(source[1], shape[1])
+    changes = np.flatnonzero(np.diff(rows.near) | np.diff(rows.far)) + 1
+    identity = source == shape
+    bands = np.arange(shape[0] + 1) if identity else np.concatenate(([0], changes, [shape[0]]))
+    return Grid(rows, cols, bands.astype(np.int64), identity)
+
+
+def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = None) -> Floats:
+    """Spread activations over the grid: float32[..., h, w] -> float32[..., H, W].
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        If `activations` is not float[..., h, w] with h, w >= 1.
+
+    """
+    maps, leading = _maps(activations)
+    values: Floats = backend_for(maps).activations.upsample(maps, _grid(maps.shape[1:], shape), check_threads(threads))
+    return values.reshape(*leading, *shape)
+
+
+def upsample_pack(
+    activations: Any, shape: tuple[int, int], limits: tuple[float, float], *, threads: int | None = None
+) -> npt.NDArray[np.uint64]:
+    """Pack the cells whose upsampled activation lies inside an open range, in one pass.
+
+    float32[..., h, w] -> uint64[..., n_words], one packed row of H·W bits a map.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        If `activations` is not float[..., h, w] with h, w >= 1.
+    InputError
+        If the range is not lower < upper.
+
+    """
+    maps, leading = _maps(activations)
+    lower, upper = _thresholds(np.asarray(limits, np.float64).reshape(1, 2))
+    rows: npt.NDArray[np.uint64] = backend_for(maps).activations.upsample_pack(
+        maps, _grid(maps.shape[1:], shape), lower[0], upper[0], check_threads(threads)
+    )
+    return rows.reshape(*leading, rows.shape[-1])
+
+
+def range_histogram(
+    activations: Any, ranges: Any, atoms: Atoms, *, threads: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Count the cells of each atom in each range, for several units at once.
+
+    float32[N, U, h, w], float64[U, K, 2] -> int64[U, K, G]. Ranges of a unit may come in any order and
+    may overlap. Nothing of the size of the grid is stored: bilinear, ranges and histogram are one pass.
+
+    Bytes: the atoms' cell map (2·N·P) once a unit, which memory delivers in a tenth of the time that the
+    operations take: 3 multiply-adds, 2K comparisons at most (only the thresholds that lie between
+    the extremes of the two source rows), one table increment a cell.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        If the arrays do not fit each other or the atoms.
+    InputError
+        If a range is not lower < upper.
+
+    """
+    maps = _floats(activations)
+    if maps.ndim != 4 or maps.shape[0] != atoms.n_samples or 0 in maps.shape[2:]:
+        wanted = f"float32[{atoms.n_samples}, U, h, w], one row a sample of the concepts"
+        raise ShapeError("activations", wanted=wanted, got=describe(maps), remedy="probe the same samples, in order")
+    limits = np.asarray(ranges, np.float64)
+    if limits.ndim != 3 or limits.shape[0] != maps.shape[1] or limits.shape[2] != 2:
+        wanted = f"float64[{maps.shape[1]}, K, 2]"
+        raise ShapeError("ranges", wanted=wanted, got=describe(limits), remedy="give each unit K (lower, upper) pairs")
+    lower, upper = _thresholds(limits)
+    kernel = backend_for(maps).activations.range_histogram
+    grid = _grid(maps.shape[2:], atoms.shape)
+    counts = np.zeros((*limits.shape[:2], atoms.n_atoms), np.int64)
+    for unit in range(maps.shape[1]):
+        for group in _disjoint_groups(lower[unit], upper[unit]):
+            thresholds = np.stack([lower[unit, group], upper[unit, group]], axis=1).ravel()
+            counts[unit, group] = kernel(maps[:, unit], thresholds, grid, atoms, check_threads(threads))
+    return counts
+
+
+def bitmap_histogram(rows: Any, atoms: Atoms, *, threads: int | None = None) -> npt.NDArray[np.int64]:
+    """Count the cells of each atom in bitmaps: packed rows uint64[M, N, n_words] -> int64[M, G]."""
+    rows = as_array(rows, "bitmaps")
+    n_words = -(-atoms.shape[0] * atoms.shape[1] // 64)
+    if rows.dtype != np.uint64 or rows.ndim != 3 or rows.shape[1:] != (atoms.n_samples, n_words):
+        wanted = f"uint64[M, {atoms.n_samples}, {n_words}]"
+        raise ShapeError(
+            "bitmaps", wanted=wanted, got=describe(rows), remedy="pack bool[M, N, H * W] with kernels.pack"
+        )
+    kernel = backend_for(rows).activations.bitmap_histogram
+    counts = np.zeros((rows.shape[0], atoms.n_atoms), np.int64)
+    for bitmap, count in zip(rows, counts, strict=True):
+        count[:] = kernel(bitmap, atoms, check_threads(threads))
+    return counts
+
+
+def _floats(activations: Any) -> Floats:
+    maps = as_array(activations, "activations")
+    if maps.dtype.kind != "f":
+        remedy = "convert: activations.astype(numpy.float32)"
+        raise DTypeError("activations", wanted="floating point", got=describe(maps), remedy=remedy)
+    floats: Floats = maps.astype(np.float32, copy=False)
+    return floats
+
+
+def _maps(activations: Any) -> tuple[Floats, tuple[int, ...]]:
+    maps = _floats(activations)
+    if maps.ndim < 2 or 0 in maps.shape[-2:]:
+        remedy = "give maps of at least one value"
+        raise ShapeError("activations", wanted="float32[..., h, w]", got=describe(maps), remedy=remedy)
+    return maps.reshape(-1, *maps.shape[-2:]), maps.shape[:-2]
+
+
+def _thresholds(ranges: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
+    """Turn open float64 ranges into float32 thresholds: inside = at least the first, below the second.
+
+    float64[..., 2] -> two float32[...]: the least float32 above `lower` and the least that is not below
+    `upper`; equal where no float32 lies between.
+    """
+    lower, upper = ranges[..., 0], ranges[..., 1]
+    if not (lower < upper).all():
+        at = tuple(int(i) for i in np.argwhere(~(lower < upper))[0])
+        got = f"({lower[at]}, {upper[at]})" + (f" at {list(at)}" if len(at) > 1 else "")
+        raise InputError("ranges", wanted="lower < upper", got=got, remedy="leave out empty ranges")
+    infinity = np.float32(np.inf)
+    with np.errstate(over="ignore"):  # ends beyond float32 become infinite, as they should
+        start, stop = lower.astype(np.float32), upper.astype(np.float32)
+    start = np.where(start.astype(np.float64) <= lower, np.nextafter(start, infinity), start)
+    stop = np.where(stop.astype(np.float64) < upper, np.nextafter(stop, infinity), stop)
+    return start, np.maximum(start, stop)
+
+
+def _disjoint_groups(lower: Floats, upper: Floats) -> list[npt.NDArray[np.int64]]:
+    """Split ranges into groups that are ascending and do not overlap (one group, where none do)."""
+    groups: list[list[int]] = []
+    for k in np.argsort(lower, kind="stable"):
+        for group in groups:
+            if upper[group[-1]] <= lower[k]:
+                group.append(int(k))
+                break
+        else:
+            groups.append([int(k)])
+    return [np.array(group) for group in groups]

@@ -1,0 +1,364 @@
+"""Atoms: the partition of all cells by the set of concepts that they carry (docs/atoms.md).
+
+Every cell carries exactly one set of concepts, the empty set included; the sets that occur are the
+atoms. The number of cells of each atom, altogether and inside a bitmap, is all that any formula's
+counts need: |F| and |F and B| are sums over the atoms that satisfy F.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.kernels._dispatch import backend_for, check_threads, describe
+from ccx.kernels.cpu._jit import parallel
+
+MAX_CONCEPTS = 65_535
+DENSE_PAIRS = 4_096
+"""Up to this many concepts, `pair_counts` is a dense matrix (134 MB at the limit)."""
+
+_BATCH_CELLS = 1 << 22  # cells a batch: 16 MB of codes
+_BLOCK_ROWS = 1_024  # rows of a block of pair counts above DENSE_PAIRS
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Atoms:
+    """The atoms of N samples of H×W cells, and which cells belong to which.
+
+    A sample numbers its own atoms from 0 (*local* atoms); its entries map them to the G atoms of the
+    whole. Atoms are numbered in the order in which samples and cells first meet them.
+
+    Attributes
+    ----------
+    shape : (H, W)
+    n_concepts : C
+    cell_atoms : uint16[N, P] or uint32[N, P]
+        Local atom of each cell; cells that are not valid have the sample's number of local atoms.
+    sample_starts : int64[N + 1]
+        The entries of sample n are ``sample_starts[n]:sample_starts[n + 1]``.
+    sample_atoms, sample_cells : int32[E]
+        Each entry's atom and its number of cells in that sample.
+    atom_starts : int64[G + 1]
+        The concepts of atom g are ``atom_concepts[atom_starts[g]:atom_starts[g + 1]]``.
+    atom_concepts : uint16[S]
+        Concept indices from 0, ascending within each atom.
+    cells : int64[G]
+        Number of cells of each atom.
+
+    """
+
+    shape: tuple[int, int]
+    n_concepts: int
+    cell_atoms: Any
+    sample_starts: Any
+    sample_atoms: Any
+    sample_cells: Any
+    atom_starts: Any
+    atom_concepts: Any
+    cells: Any
+
+    @property
+    def n_samples(self) -> int:
+        """N."""
+        return int(self.cell_atoms.shape[0])
+
+    @property
+    def n_atoms(self) -> int:
+        """G."""
+        return int(self.cells.size)
+
+    @cached_property
+    def postings(self) -> tuple[Any, Any]:
+        """``(int64[C + 1], int32[S])``: where each concept's atoms start, and those atoms, ascending."""
+        found: tuple[Any, Any] = backend_for(self.cells).atoms.concept_postings(
+            self.atom_starts, self.atom_concepts, self.n_concepts
+        )
+        return found
+
+
+class AtomBuilder:
+    """Builds `Atoms` from batches of samples, so that label maps never need to be in memory at once.
+
+    Parameters
+    ----------
+    shape
+        Grid (H, W).
+    n_concepts
+        C, at most 65,535.
+    threads
+        Processors to use; None = all available. The result does not depend on it.
+
+    Examples
+    --------
+    >>> builder = AtomBuilder((1, 3), n_concepts=2)
+    >>> builder.add_label_maps(np.array([[[1, 1, 2]]]))
+    >>> builder.finish().cells
+    array([2, 1])
+
+    """
+
+    def __init__(self, shape: tuple[int, int], n_concepts: int, *, threads: int | None = None) -> None:
+        if n_concepts > MAX_CONCEPTS:
+            remedy = "leave out concepts that do not occur"
+            raise InputError("concepts", wanted=f"at most {MAX_CONCEPTS}", got=str(n_concepts), remedy=remedy)
+        self._shape = (int(shape[0]), int(shape[1]))
+        self._n_cells = self._shape[0] * self._shape[1]
+        self._n_concepts = n_concepts
+        self._threads = check_threads(threads)
+        self._n_samples = 0
+        self._cell_atoms: list[npt.NDArray[Any]] = []
+        self._entries: list[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]] = []
+        # atom_starts, atom_concepts, n_atoms, hash table, last sample that holds the atom, its local atom there
+        self._interned: tuple[Any, ...] = (
+            np.zeros(1_025, np.int64), np.empty(4_096, np.uint16), 0,
+            np.full(1_024, -1, np.int32), np.empty(1_024, np.int32), np.empty(1_024, np.int32),
+        )  # fmt: skip
+
+    def add_label_maps(self, labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None = None) -> None:
+        """Add samples: labels int[n, L, P] with ids 0..C (0 = none), valid bool[n, P] or None.
+
+        Raises
+        ------
+        InputError
+            If an id is out of range: names sample, layer and cell.
+
+        """
+        if labels.dtype.kind not in "iu":
+            raise DTypeError(
+                "labels", wanted="integer ids", got=describe(labels), remedy="convert: labels.astype(numpy.int32)"
+            )
+        self._check("labels", labels, valid)
+        kernels = backend_for(labels).atoms
+
+        def sets(batch: npt.NDArray[Any], *rest: Any) -> Any:
+            cells, starts, ids, (sample, layer, cell) = kernels.label_sets(batch, *rest, self._n_concepts)
+            if sample >= 0:
+                row, col = divmod(int(cell), self._shape[1])
+                raise InputError(
+                    "labels",
+                    wanted=f"ids from 0 (none) to {self._n_concepts}, the number of names",
+                    got=f"{batch[sample, layer, cell]} in layer {layer} at row {row}, column {col} of a sample",
+                    remedy="give a name to every id, or set such cells to 0",
+                )
+            return cells, starts, ids
+
+        self._add(sets, labels, valid)
+
+    def add_packed_masks(self, rows: npt.NDArray[np.uint64], valid: npt.NDArray[np.bool_] | None = None) -> None:
+        """Add samples: rows uint64[n, C, n_words], one packed mask a concept, any overlaps; valid bool[n, P]."""
+        self._check("masks", rows, valid)
+        self._add(backend_for(rows).atoms.mask_sets, rows, valid)
+
+    def _check(self, argument: str, batch: npt.NDArray[Any], valid: npt.NDArray[Any] | None) -> None:
+        n_words = -(-self._n_cells // 64)
+        wanted = f"[n, layers, {self._n_cells}]" if argument == "labels" else f"[n, {self._n_concepts}, {n_words}]"
+        good = batch.ndim == 3 and (
+            batch.shape[2] == self._n_cells if argument == "labels" else batch.shape[1:] == (self._n_concepts, n_words)
+        )
+        if not good:
+            raise ShapeError(
+                argument, wanted=wanted, got=describe(batch), remedy="bring it to the grid of the concepts"
+            )
+        if valid is not None and (valid.dtype != np.bool_ or valid.shape != (batch.shape[0], self._n_cells)):
+            raise ShapeError(
+                "valid",
+                wanted=f"bool[{batch.shape[0]}, {self._n_cells}]",
+                got=describe(valid),
+                remedy="give one bool for each cell",
+            )
+
+    def add_atoms(self, atoms: Atoms, samples: npt.NDArray[np.int64], new_concepts: npt.NDArray[np.int64]) -> None:
+        """Add samples of other atoms.
+
+        samples int64[n]: which; new_concepts int64[C']: the index here of each of their concepts, or
+        -1 to leave it out. Indices that stay must ascend.
+        """
+        kernels = backend_for(atoms.cells).atoms
+        size = max(1, _BATCH_CELLS // max(self._n_cells, 1))
+        for at in range(0, samples.size, size):
+            part = samples[at : at + size]
+            counts, cells, set_starts, set_ids = kernels.projected_sets(
+                part, atoms.sample_starts, atoms.sample_atoms, atoms.sample_cells,
+                atoms.atom_starts, atoms.atom_concepts, new_concepts,
+            )  # fmt: skip
+            codes = atoms.cell_atoms[part].astype(np.uint32)
+            codes[codes == counts[:, None]] = kernels.VOID
+            self._intern(codes, counts, [(0, part.size, (cells, set_starts, set_ids))])
+
+    def _add(self, sets: Any, batch: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> None:
+        size = max(1, _BATCH_CELLS // max(self._n_cells, 1))
+        for start in range(0, batch.shape[0], size):
+            self._add_slice(sets, batch[start : start + size], None if valid is None else valid[start : start + size])
+
+    def _add_slice(self, sets: Any, batch: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> None:
+        n = batch.shape[0]
+        codes = np.empty((n, self._n_cells), np.uint32)
+        code_counts = np.zeros(n, np.int64)
+        has_valid = valid is not None
+        flags = valid if valid is not None else np.ones((1, 1), np.bool_)
+
+        def numbered(start: int, stop: int) -> tuple[int, int, Any]:
+            part = flags[start:stop] if has_valid else flags
+            return start, stop, sets(batch[start:stop], part, has_valid, codes[start:stop], code_counts[start:stop])
+
+        self._intern(codes, code_counts, parallel(numbered, n, self._threads))
+
+    def _intern(self, codes: npt.NDArray[np.uint32], code_counts: IntArray, slices: list[tuple[int, int, Any]]) -> None:
+        """Append samples whose cells are numbered by concept set; `slices` = (start, stop, sets) in order."""
+        kernels = backend_for(codes).atoms
+        n = codes.shape[0]
+        local_parts, count_parts = [], []
+        for start, stop, (cells, set_starts, set_ids) in slices:
+            local, atoms, entry_cells, counts, *interned = kernels.intern_sets(
+                code_counts[start:stop], cells, set_starts, set_ids, *self._interned, self._n_samples + start
+            )
+            self._interned = tuple(interned)
+            self._entries.append((atoms, entry_cells, counts))
+            local_parts.append(local)
+            count_parts.append(counts)
+        local = np.concatenate(local_parts)
+        counts = np.concatenate(count_parts)
+        code_starts = np.concatenate(([0], np.cumsum(code_counts)))
+        # One number more than there are local atoms stands for cells that are not valid.
+        dtype = np.uint16 if counts.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32
+        cell_atoms = np.empty((n, self._n_cells), dtype)
+
+        def localised(start: int, stop: int) -> None:
+            kernels.localise(
+                codes[start:stop], code_starts[start:stop], local, counts[start:stop], cell_atoms[start:stop]
+            )
+
+        parallel(localised, n, self._threads)
+        self._cell_atoms.append(cell_atoms)
+        self._n_samples += n
+
+    def finish(self) -> Atoms:
+        """Return the atoms of all samples added."""
+        atom_starts, atom_concepts, n_atoms, *_ = self._interned
+        dtype = np.result_type(np.uint16, *(part.dtype for part in self._cell_atoms))
+        cell_atoms = np.empty((self._n_samples, self._n_cells), dtype)
+        at = 0
+        while self._cell_atoms:  # freed one by one: no second copy of everything
+            part = self._cell_atoms.pop(0)
+            cell_atoms[at : at + part.shape[0]] = part
+            at += part.shape[0]
+        empty = np.empty(0, np.int32)
+        counts = np.concatenate([np.empty(0, np.int64), *(entry[2] for entry in self._entries)])
+        sample_atoms = np.concatenate([empty, *(entry[0] for entry in self._entries)])
+        sample_cells = np.concatenate([empty, *(entry[1] for entry in self._entries)])
+        cells = np.zeros(n_atoms, np.int64)
+        np.add.at(cells, sample_atoms, sample_cells)
+        return Atoms(
+            shape=self._shape,
+            n_concepts=self._n_concepts,
+            cell_atoms=cell_atoms,
+            sample_starts=np.concatenate(([0], np.cumsum(counts))),
+            sample_atoms=sample_atoms,
+            sample_cells=sample_cells,
+            atom_starts=atom_starts[: n_atoms + 1].copy(),
+            atom_concepts=atom_concepts[: atom_starts[n_atoms]].copy(),
+            cells=cells,
+        )
+
+
+class ConceptRows(NamedTuple):
+    """The packed masks of the concepts that occur in each of n samples.
+
+    The concepts of sample k are ``concepts[starts[k]:starts[k + 1]]`` (int32, indices from 0,
+    ascending), with their numbers of cells `areas` int32[R]. ``row_of`` int64[R] points into
+    ``rows`` uint64[n_rows, n_words]; it is -1 where the concept covers the whole sample (*full*), as
+    such a mask needs no row. A concept that does not occur has no entry at all.
+    """
+
+    starts: IntArray
+    concepts: npt.NDArray[np.int32]
+    areas: npt.NDArray[np.int32]
+    row_of: IntArray
+    rows: npt.NDArray[np.uint64]
+
+
+def concept_rows(atoms: Atoms, samples: npt.NDArray[np.int64], *, threads: int | None = None) -> ConceptRows:
+    """Build the packed masks of all concepts in some samples: int64[n] -> `ConceptRows`."""
+    kernels = backend_for(atoms.cells).atoms
+    n_cells = atoms.shape[0] * atoms.shape[1]
+    table = (atoms.sample_starts, atoms.sample_atoms)
+    sets = (atoms.atom_starts, atoms.atom_concepts)
+    starts, concepts, areas = kernels.present_concepts(samples, *table, atoms.sample_cells, *sets, atoms.n_concepts)
+    has_row = areas < n_cells
+    row_of = np.where(has_row, np.cumsum(has_row) - 1, -1)
+    rows = np.zeros((int(has_row.sum()), -(-n_cells // 64)), np.uint64)
+
+    def fill(a: int, b: int) -> None:
+        kernels.concept_rows(samples[a:b], starts[a : b + 1], concepts, row_of, atoms.cell_atoms, *table, *sets, rows)
+
+    parallel(fill, samples.size, check_threads(threads))
+    return ConceptRows(starts, concepts, areas, row_of, rows)
+
+
+def atom_rows(
+    atoms: Atoms, inside: npt.NDArray[np.bool_], samples: npt.NDArray[np.int64], *, threads: int | None = None
+) -> npt.NDArray[np.uint64]:
+    """Pack the cells whose atom is marked: inside bool[G], samples int64[n] -> uint64[n, n_words]."""
+    n_cells = atoms.shape[0] * atoms.shape[1]
+    rows = np.empty((samples.size, -(-n_cells // 64)), np.uint64)
+    kernel = backend_for(atoms.cells).atoms.atom_rows
+    marks = inside.astype(np.uint8)
+
+    def fill(a: int, b: int) -> None:
+        kernel(marks, samples[a:b], atoms.cell_atoms, atoms.sample_starts, atoms.sample_atoms, rows[a:b])
+
+    parallel(fill, samples.size, check_threads(threads))
+    return rows
+
+
+def concept_counts(atoms: Atoms, weights: npt.NDArray[np.int64]) -> IntArray:
+    """Weight of the atoms that hold each concept: weights int64[..., G] -> int64[..., C].
+
+    With ``weights=atoms.cells`` these are the concepts' sizes |c|, with a bitmap's histogram |c and B|.
+    """
+    rows = _weight_rows(atoms, weights)
+    kernel = backend_for(atoms.cells).atoms.concept_counts
+    counts = np.empty((rows.shape[0], atoms.n_concepts), np.int64)
+    for row, count in zip(rows, counts, strict=True):
+        count[:] = kernel(atoms.atom_starts, atoms.atom_concepts, row, atoms.n_concepts)
+    return counts.reshape(*weights.shape[:-1], atoms.n_concepts)
+
+
+def pair_counts(atoms: Atoms, weights: npt.NDArray[np.int64], *, threads: int | None = None) -> Any:
+    """Weight of the atoms that hold both of two concepts: weights int64[G] -> int64[C, C], symmetric.
+
+    Dense up to 4,096 concepts; a `scipy.sparse.csr_array` of the same values above, built in blocks
+    of rows, so that memory stays in proportion to the pairs that occur.
+    """
+    _weight_rows(atoms, weights)
+    threads = check_threads(threads)
+    n = atoms.n_concepts
+    kernels = backend_for(atoms.cells, weights).atoms
+
+    def rows(start: int, stop: int) -> Any:
+        return kernels.pair_counts(atoms.atom_starts, atoms.atom_concepts, weights, start, stop, n, threads)
+
+    if n <= DENSE_PAIRS:
+        return rows(0, n)
+    from scipy import sparse  # noqa: PLC0415 - half a second to import; only data sets this large need it
+
+    blocks = [sparse.csr_array(rows(at, min(at + _BLOCK_ROWS, n))) for at in range(0, n, _BLOCK_ROWS)]
+    return sparse.vstack(blocks, format="csr")
+
+
+def _weight_rows(atoms: Atoms, weights: npt.NDArray[np.int64]) -> IntArray:
+    if weights.dtype != np.int64 or weights.ndim < 1 or weights.shape[-1] != atoms.n_atoms:
+        raise ShapeError(
+            "weights",
+            wanted=f"int64[..., {atoms.n_atoms}], one weight an atom",
+            got=describe(weights),
+            remedy="use atoms.cells or a histogram of the same atoms",
+        )
+    return weights.reshape(-1, atoms.n_atoms)

@@ -1,0 +1,355 @@
+"""`explain` and `explain_bitmaps`: the whole way, for many units at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx._version import VERSION
+from ccx.clustering import Method, unit_ranges
+from ccx.concepts import Concepts
+from ccx.errors import InputError
+from ccx.formula import left_deep
+from ccx.kernels._dispatch import check_threads
+from ccx.kernels.activations import bitmap_histogram, range_histogram
+from ccx.kernels.cpu._jit import available_threads
+from ccx.pipeline import inputs
+from ccx.pipeline.running import Progress, in_order, progress_reporter
+from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
+from ccx.search import Found, SearchSettings, beam_search
+from ccx.store import PathLike, RowLog, content_hash
+
+Search: TypeAlias = Literal["beam"]
+Range: TypeAlias = tuple[float, float] | None
+Rows: TypeAlias = list[tuple[Explanation, dict[str, float]]]
+
+
+def explain(
+    activations: Any,
+    concepts: Any,
+    *,
+    clusters: int = 5,
+    length: int = 3,
+    beam: int = 5,
+    search: Search = "beam",
+    quantile: float = 0.005,
+    clustering: Method = "optimal",
+    ranges: Any = None,
+    units: Iterable[int] | None = None,
+    names: Iterable[str] | None = None,
+    categories: Iterable[str] | None = None,
+    candidates: int | None = None,
+    length_penalty: float = 1.0,
+    top: int = 1,
+    min_iou: float = 0.0,
+    threads: int | None = None,
+    progress: Progress | bool | None = None,
+    out: PathLike | None = None,
+) -> Explanations:
+    """Explain units: for each unit and range of activation, the formula that fits best where it fires.
+
+    ``length=1, clusters=1`` is Network Dissection (Bau et al. 2017), ``length=3, clusters=1``
+    Compositional Explanations (Mu and Andreas 2020), ``length=3, clusters=5`` Clustered
+    Compositional Explanations (La Rosa et al. 2023).
+
+    Parameters
+    ----------
+    activations
+        float[N, U, h, w], or [N, U, T] (tokens), or [N, U] (one value a sample); NumPy or torch.
+        Values are compared as float32 after bilinear upsampling to the grid of the concepts; the same
+        grid means no interpolation.
+    concepts
+        `Concepts` of the same N samples, or masks bool[C, N, H, W] (then named "1".."C").
+    clusters
+        Ranges a unit: 1 = the activations above their top quantile, k > 1 = k clusters of the
+        activations (zeros dropped where none is negative).
+    length, beam
+        Longest formula in concepts, and width of the beam.
+    search
+        "beam": exact beam search.
+    quantile
+        Share of activations above the lower end, for ``clusters=1``.
+    clustering
+        "optimal" (globally optimal k-means) or "sklearn" (as published; extra ``sklearn``).
+    ranges
+        Open ranges instead of clusters: [K, 2] for all units, or [U, K, 2].
+    units
+        Indices of the units to explain; None = all.
+    names, categories
+        Only these concepts, or concepts of these categories, may occur in formulas.
+    candidates, length_penalty, top, min_iou
+        See `ccx.search.SearchSettings`.
+    threads
+        Processors to use; None = all available. Results do not depend on it.
+    progress
+        None = a bar if the standard error is a terminal; True, False; or a function that is called
+        with (units done, units in all).
+    out
+        A run folder: rows are appended as they are found, and a run that was killed goes on where it
+        stopped. It refuses inputs or settings other than those that it was begun with.
+
+    Returns
+    -------
+    Explanations
+        One row for each (unit, range), in this order. A unit or range without an explanation is a row
+        whose `status` says why.
+
+    Raises
+    ------
+    InputError
+        (`ShapeError`, `DTypeError`, `MemoryBudgetError`) if something does not fit, before work starts.
+    MissingExtraError
+        If ``clustering="sklearn"`` and scikit-learn is not installed.
+    StoreError
+        If `out` cannot be written or belongs to another run.
+
+    """
+    threads = check_threads(threads) or available_threads()
+    annotated = inputs.as_concepts(concepts, threads)
+    maps = inputs.as_maps(activations, annotated.n_samples)
+    chosen = inputs.check_units(units, maps.shape[1])
+    options = _search_settings(search, length, beam, candidates, length_penalty, top, min_iou)
+    allowed = annotated.selected(names, categories)
+    unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
+    given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, maps.shape[1])
+    n_ranges = clusters if given is None else max(len(one) for one in given)
+    n_workers = min(threads, len(chosen))
+    inputs.require_memory(annotated.atoms, n_ranges, n_workers)
+    inputs.check_finite(maps, chosen)
+    _prepare(annotated)
+
+    def rows_of(position: int) -> Rows:
+        unit = chosen[position]
+        started = time.perf_counter()
+        values = np.ascontiguousarray(maps[:, unit], np.float32)
+        if given is None:
+            limits = unit_ranges(values, clusters=clusters, quantile=quantile, method=clustering)
+        else:
+            limits = given[position]
+        clustered = time.perf_counter()
+        counts = np.zeros((len(limits), annotated.atoms.n_atoms), np.int64)
+        open_ = limits[:, 0] < limits[:, 1]  # a cluster of one value has nothing strictly inside
+        if open_.any():
+            inner = threads // n_workers
+            (counts[open_],) = range_histogram(values[:, None], limits[open_][None], annotated.atoms, threads=inner)
+        counted = time.perf_counter()
+        times = {"ranges": clustered - started, "histogram": counted - clustered}
+        nothing = Status.EMPTY
+        if values.min() == values.max():
+            nothing = Status.CONSTANT if values.flat[0] else Status.SILENT
+        if not len(limits):
+            return [(_explanation(annotated, unit, 0, None, [], 0, 0, options, nothing), times)]
+        return [
+            _searched(annotated, unit, cluster, (float(lower), float(upper)), count, options, allowed, nothing, times)
+            for cluster, ((lower, upper), count) in enumerate(zip(limits, counts, strict=True))
+        ]
+
+    settings = {
+        **_settings(options, search, annotated, allowed),
+        "clusters": int(clusters),
+        "quantile": float(quantile),
+        "clustering": clustering,
+        "ranges": None if given is None else [_json_ranges(one) for one in given],
+        "units": chosen,
+    }
+    hashes = {} if out is None else {"activations": content_hash({"activations": maps})}
+    return _run(rows_of, chosen, n_workers, annotated, settings, hashes, progress, out)
+
+
+def explain_bitmaps(
+    bitmaps: Any,
+    concepts: Any,
+    *,
+    length: int = 3,
+    beam: int = 5,
+    search: Search = "beam",
+    names: Iterable[str] | None = None,
+    categories: Iterable[str] | None = None,
+    candidates: int | None = None,
+    length_penalty: float = 1.0,
+    top: int = 1,
+    min_iou: float = 0.0,
+    threads: int | None = None,
+    progress: Progress | bool | None = None,
+    out: PathLike | None = None,
+) -> Explanations:
+    """Explain bitmaps that you made yourself: for each the formula that fits best.
+
+    Parameters
+    ----------
+    bitmaps
+        bool[M, N, H, W], or packed uint64[M, N, n_words] (`ccx.kernels.pack`).
+    concepts, length, beam, search, names, categories, candidates, length_penalty, top, min_iou
+        As for `explain`.
+    threads, progress, out
+        As for `explain`.
+
+    Returns
+    -------
+    Explanations
+        One row a bitmap: `unit` is its index, `cluster` 0, `range` None.
+
+    Raises
+    ------
+    InputError
+        (`ShapeError`, `DTypeError`, `MemoryBudgetError`) if something does not fit, before work starts.
+    StoreError
+        If `out` cannot be written or belongs to another run.
+
+    """
+    threads = check_threads(threads) or available_threads()
+    annotated = inputs.as_concepts(concepts, threads)
+    packed = inputs.as_bitmaps(bitmaps, annotated, threads)
+    options = _search_settings(search, length, beam, candidates, length_penalty, top, min_iou)
+    allowed = annotated.selected(names, categories)
+    n_workers = max(1, min(threads, len(packed)))
+    inputs.require_memory(annotated.atoms, 1, n_workers)
+    _prepare(annotated)
+
+    def rows_of(index: int) -> Rows:
+        started = time.perf_counter()
+        (count,) = bitmap_histogram(packed[index : index + 1], annotated.atoms, threads=threads // n_workers)
+        times = {"histogram": time.perf_counter() - started}
+        return [_searched(annotated, index, 0, None, count, options, allowed, Status.EMPTY, times)]
+
+    settings = _settings(options, search, annotated, allowed)
+    hashes = {} if out is None else {"bitmaps": content_hash({"bitmaps": packed})}
+    return _run(rows_of, list(range(len(packed))), n_workers, annotated, settings, hashes, progress, out)
+
+
+def _search_settings(search: str, length: int, *options: Any) -> SearchSettings:
+    if search != "beam":
+        raise InputError("search", wanted='"beam"', got=repr(search), remedy="this version has exact beam search only")
+    beam, candidates, length_penalty, top, min_iou = options
+    return SearchSettings(length, beam, candidates, length_penalty, top, min_iou)
+
+
+def _prepare(concepts: Concepts) -> None:
+    """Compute once what all units need, before threads would do it several times over."""
+    _ = concepts.sizes, concepts.pair_sizes, concepts.atoms.postings
+
+
+def _settings(
+    options: SearchSettings, search: str, concepts: Concepts, allowed: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    names = None if allowed.all() else [concepts.names[c] for c in np.flatnonzero(allowed)]
+    return {
+        "search": search,
+        "length": int(options.length),
+        "beam": int(options.beam),
+        "candidates": None if options.candidates is None else int(options.candidates),
+        "length_penalty": float(options.length_penalty),
+        "top": int(options.top),
+        "min_iou": float(options.min_iou),
+        "names": names,
+    }
+
+
+def _json_ranges(ranges: npt.NDArray[np.float64]) -> list[list[float | str]]:
+    return [[float(end) if np.isfinite(end) else str(float(end)) for end in pair] for pair in ranges]
+
+
+def _searched(
+    concepts: Concepts,
+    unit: int,
+    cluster: int,
+    limits: Range,
+    counts: npt.NDArray[np.int64],
+    options: SearchSettings,
+    allowed: npt.NDArray[np.bool_],
+    nothing: Status,
+    times: dict[str, float],
+) -> tuple[Explanation, dict[str, float]]:
+    """Search one bitmap, given its histogram; `nothing` is the status of one without cells."""
+    started = time.perf_counter()
+    bitmap_cells = int(counts.sum())
+    found, visited = beam_search(concepts, counts, options, allowed, threads=1) if bitmap_cells else ([], 0)
+    times = {**times, "search": time.perf_counter() - started}
+    return _explanation(concepts, unit, cluster, limits, found, visited, bitmap_cells, options, nothing), times
+
+
+def _explanation(
+    concepts: Concepts,
+    unit: int,
+    cluster: int,
+    limits: Range,
+    found: list[Found],
+    visited: int,
+    bitmap_cells: int,
+    options: SearchSettings,
+    nothing: Status,
+) -> Explanation:
+    good = [one for one in found if one.iou >= options.min_iou]
+    if good:
+        status = Status.EXPLAINED
+    elif bitmap_cells == 0:
+        status = nothing
+    else:
+        status = Status.BELOW_MIN_IOU if found else Status.NO_OVERLAP
+    named = [
+        Candidate(
+            formula=left_deep([concepts.names[c] for c in one.concepts], one.operators),
+            iou=one.iou,
+            intersection=one.intersection,
+            union=one.union,
+        )
+        for one in good
+    ]
+    best = named[0] if named else None
+    return Explanation(
+        unit=unit,
+        cluster=cluster,
+        range=limits,
+        formula=best.formula if best else None,
+        iou=best.iou if best else 0.0,
+        intersection=best.intersection if best else 0,
+        union=best.union if best else 0,
+        bitmap_cells=bitmap_cells,
+        formula_cells=good[0].size if best else 0,
+        status=status,
+        visited=visited,
+        optimal=False,
+        alternatives=tuple(named[1:]),
+        score=best.iou * options.length_penalty ** (len(good[0].concepts) - 1) if best else 0.0,
+    )
+
+
+def _run(
+    rows_of: Callable[[int], Rows],
+    units: list[int],
+    n_workers: int,
+    concepts: Concepts,
+    settings: dict[str, Any],
+    hashes: dict[str, str],
+    progress: Progress | bool | None,
+    out: PathLike | None,
+) -> Explanations:
+    """Compute the rows of all units in order; with `out`, append them there and keep those that it has."""
+    items: list[Explanation] = []
+    with ExitStack() as stack:
+        report = stack.enter_context(progress_reporter(progress, "explaining units"))
+        log = None
+        if out is not None:
+            hashes = {"concepts": concepts.content_hash, **hashes}
+            log = stack.enter_context(RowLog(out, key=ROW_KEY, settings=settings, hashes=hashes, version=VERSION))
+            items = [Explanation.from_record(row) for row in log.rows]
+        # The last unit of a killed run may lack ranges: it is computed again, its rows are not written twice.
+        last = items[-1].unit if items else -1
+        done = sum(unit < last for unit in units)
+        report(done, len(units))
+        for rows in in_order(rows_of, range(done, len(units)), n_workers):
+            for explanation, seconds in rows:
+                if log is not None:
+                    if (explanation.unit, explanation.cluster) in log:
+                        continue
+                    times = {"unit": explanation.unit, "cluster": explanation.cluster, "seconds": seconds}
+                    log.append(explanation.to_record(), times)
+                items.append(explanation)
+            done += 1
+            report(done, len(units))
+    return Explanations(items, settings=settings, concepts_hash=concepts.content_hash, version=VERSION)

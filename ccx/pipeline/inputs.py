@@ -1,0 +1,139 @@
+"""What `explain` accepts, checked before long work starts."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.clustering import check_ranges
+from ccx.concepts import Concepts
+from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.kernels import memory, rows
+from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels.atoms import Atoms
+
+_CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
+
+
+def as_concepts(concepts: Any, threads: int | None) -> Concepts:
+    """Return `concepts` as they are, or masks bool[C, N, H, W] wrapped, with names "1".."C"."""
+    return concepts if isinstance(concepts, Concepts) else Concepts.from_masks(concepts, threads=threads)
+
+
+def as_maps(activations: Any, n_samples: int) -> npt.NDArray[np.floating[Any]]:
+    """Return activations [N, U], [N, U, T] or [N, U, h, w] as float[N, U, h, w], without copying.
+
+    One value a sample lies on a 1×1 grid, T tokens on a 1×T grid.
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        If they are no floats, have another number of axes or of samples, or nothing in them.
+
+    """
+    array = as_array(activations, "activations")
+    if array.dtype.kind != "f":
+        remedy = "convert: activations.astype(numpy.float32)"
+        raise DTypeError("activations", wanted="floating point", got=describe(array), remedy=remedy)
+    if array.ndim not in (2, 3, 4):
+        remedy = "arrange them by sample, then unit, then position"
+        wanted = "float32[N, U], [N, U, T] or [N, U, h, w]"
+        raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
+    if array.shape[0] != n_samples:
+        remedy = "give one row for each sample of the concepts, in the same order"
+        raise ShapeError("activations", wanted=f"{n_samples} samples", got=describe(array), remedy=remedy)
+    if 0 in array.shape:
+        remedy = "check the layer and the samples"
+        raise ShapeError("activations", wanted="at least one unit and position", got=describe(array), remedy=remedy)
+    missing = 4 - array.ndim
+    maps: npt.NDArray[np.floating[Any]] = array.reshape(*array.shape[:2], *(1,) * missing, *array.shape[2:])
+    return maps
+
+
+def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
+    """Return the units to explain, ascending, each once; None = all."""
+    if units is None:
+        return list(range(n_units))
+    chosen = set()
+    for unit in units:
+        try:
+            index = operator.index(unit)
+        except TypeError:
+            index = -1
+        if not 0 <= index < n_units:
+            raise InputError(
+                "units", wanted=f"integers from 0 to {n_units - 1}", got=repr(unit), remedy="check the layer"
+            )
+        chosen.add(index)
+    if not chosen:
+        raise InputError("units", wanted="at least one unit", got="none", remedy="leave it out to explain all")
+    return sorted(chosen)
+
+
+def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int]) -> None:
+    """Raise if an activation of these units is NaN or infinite; the message names the units."""
+    bad = np.zeros(maps.shape[1], np.bool_)
+    size = max(1, _CHECK_VALUES // max(1, maps[0].size))
+    for start in range(0, maps.shape[0], size):
+        bad |= ~np.isfinite(maps[start : start + size]).all(axis=(0, 2, 3))
+    wrong = [unit for unit in units if bad[unit]]
+    if wrong:
+        shown = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else "")
+        got = f"NaN or infinity in unit{'s' if len(wrong) > 1 else ''} {shown}"
+        remedy = "mend the model, or choose other units with units="
+        raise InputError("activations", wanted="finite values", got=got, remedy=remedy)
+
+
+def check_given_ranges(ranges: Any, units: list[int], n_units: int) -> list[npt.NDArray[np.float64]]:
+    """Return each chosen unit's ranges float64[K, 2], from [K, 2] for all units or [U, K, 2], one entry a unit.
+
+    They are sorted, as clusters are numbered in ascending order.
+    """
+    given = as_array(ranges, "ranges")
+    if given.ndim != 3:
+        return [_ascending(check_ranges(given))] * len(units)
+    if given.shape[0] not in (n_units, len(units)):
+        remedy = "give [K, 2] for all units, or one entry a unit"
+        raise ShapeError("ranges", wanted=f"numbers[{n_units}, K, 2]", got=describe(given), remedy=remedy)
+    rows_of = units if given.shape[0] == n_units else range(len(units))
+    return [_ascending(check_ranges(given[row])) for row in rows_of]
+
+
+def _ascending(ranges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return ranges[np.lexsort((ranges[:, 1], ranges[:, 0]))]
+
+
+def as_bitmaps(bitmaps: Any, concepts: Concepts, threads: int | None) -> npt.NDArray[np.uint64]:
+    """Return bitmaps bool[M, N, H, W], or packed uint64[M, N, n_words], as packed rows.
+
+    Raises
+    ------
+    DTypeError, ShapeError, InputError
+        If they are of another kind, do not fit the concepts, or have ones in their padding.
+
+    """
+    array = as_array(bitmaps, "bitmaps")
+    n_samples, (height, width) = concepts.n_samples, concepts.shape
+    n_words = rows.n_words(height * width)
+    if array.dtype == np.bool_ and array.ndim == 4 and array.shape[1:] == (n_samples, height, width):
+        packed: npt.NDArray[np.uint64] = rows.pack(array.reshape(array.shape[0], n_samples, -1), threads=threads)
+        return packed
+    if array.dtype == np.uint64 and array.ndim == 3 and array.shape[1:] == (n_samples, n_words):
+        rows.check_padding("bitmaps", array, height * width)
+        given: npt.NDArray[np.uint64] = array
+        return given
+    wanted = f"bool[M, {n_samples}, {height}, {width}] or packed uint64[M, {n_samples}, {n_words}]"
+    kind = ShapeError if array.dtype in (np.bool_, np.uint64) else DTypeError
+    raise kind("bitmaps", wanted=wanted, got=describe(array), remedy="bring them to the grid of the concepts")
+
+
+def require_memory(atoms: Atoms, n_ranges: int, n_workers: int) -> None:
+    """Raise if `n_workers` units at a time, with so many ranges each, would not fit into memory."""
+    # Histograms of every range; then the weights of two counts by atom and marks, in the search.
+    each = atoms.n_atoms * (8 * n_ranges + 16 + 16)
+    pairs = 8 * min(atoms.n_concepts, 4_096) ** 2
+    memory.require_bytes("threads", n_workers * each + pairs, "use fewer threads, ranges or samples")

@@ -1,0 +1,71 @@
+"""Running many jobs on threads: results in order, progress, run folders."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from ccx.errors import InputError
+
+T = TypeVar("T")
+Progress = Callable[[int, int], object]
+
+
+def in_order(work: Callable[[int], T], jobs: Sequence[int], n_workers: int) -> Iterator[T]:
+    """Yield ``work(job)`` of every job in order, `n_workers` at a time; few results wait in memory.
+
+    When the consumer stops or a job fails, jobs that have not begun are dropped.
+    """
+    if n_workers == 1:
+        yield from map(work, jobs)
+        return
+    with ThreadPoolExecutor(n_workers, thread_name_prefix="ccx") as pool:
+        pending: deque[Future[T]] = deque()
+        try:
+            for job in jobs:
+                pending.append(pool.submit(work, job))
+                if len(pending) > 2 * n_workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+@contextmanager
+def progress_reporter(progress: Progress | bool | None, label: str) -> Iterator[Progress]:
+    """Give what is called with (done, in all): the caller's function, a bar, or nothing.
+
+    None shows a bar when the standard error is a terminal, True always, False never.
+    """
+    if callable(progress):
+        yield progress
+    elif progress is True or (progress is None and sys.stderr.isatty()):
+        with _bar(label) as update:
+            yield update
+    elif progress is None or progress is False:
+        yield lambda _done, _total: None
+    else:
+        remedy = "a function is called with (units done, units in all)"
+        raise InputError("progress", wanted="None, a bool or a function", got=repr(progress), remedy=remedy)
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Progress]:
+    from rich import progress as rich_progress  # noqa: PLC0415 - only where a bar is shown
+    from rich.console import Console  # noqa: PLC0415
+
+    columns = (
+        rich_progress.TextColumn(label),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

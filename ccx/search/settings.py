@@ -1,0 +1,73 @@
+"""What a search is asked for, checked once."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+from ccx.errors import InputError
+
+MAX_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """Options of a search.
+
+    Attributes
+    ----------
+    length
+        Longest formula, in concepts (1 = Network Dissection, 3 = Compositional Explanations).
+    beam
+        Formulas that are kept and extended at each level; the first level extends 2 * beam concepts.
+    candidates
+        Only so many concepts, the best by themselves, are used to extend formulas; None = all. (The
+        first published system calls this ``BEAM_SEARCH_LIMIT``.)
+    length_penalty
+        A formula's score is IoU * length_penalty ** (length - 1). (``FORMULA_COMPLEXITY_PENALTY``
+        there.) The score is computed with the exact rational value of this float.
+    top
+        How many of the best formulas to return.
+    min_iou
+        Formulas below this IoU are no explanation.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range.
+
+    """
+
+    length: int = 3
+    beam: int = 5
+    candidates: int | None = None
+    length_penalty: float = 1.0
+    top: int = 1
+    min_iou: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_integer("length", self.length, MAX_LENGTH)
+        _check_integer("beam", self.beam)
+        _check_integer("top", self.top)
+        if self.candidates is not None:
+            _check_integer("candidates", self.candidates)
+        _check_number("length_penalty", self.length_penalty, "0 < length_penalty <= 1", zero=False)
+        _check_number("min_iou", self.min_iou, "0 <= min_iou <= 1", zero=True)
+
+
+def _check_integer(argument: str, value: Any, most: int | None = None) -> None:
+    wanted = "an integer >= 1" if most is None else f"an integer from 1 to {most}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or (most is not None and number > most):
+        raise InputError(argument, wanted=wanted, got=repr(value), remedy="see the documentation of explain")
+
+
+def _check_number(argument: str, value: Any, wanted: str, *, zero: bool) -> None:
+    good = isinstance(value, (int, float)) and math.isfinite(value) and (0 < value <= 1 or (zero and value == 0))
+    if not good:
+        raise InputError(argument, wanted=wanted, got=repr(value), remedy="see the documentation of explain")
