@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ccx.errors import InputError, MissingExtraError
 from ccx.formula import Formula, parse
-from ccx.store import PathLike, RowLog, json_text, read_json, read_run, write_text
+from ccx.store import PathLike, json_text, read_json, read_run, write_text
 from ccx.store.files import store_error
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FORMAT = "ccx.explanations/1"
-ROW_KEY = ("unit", "cluster")
+ROW_KEY = ("unit", "cluster")  # of the rows of a run folder
 _N_SHOWN, _N_SHOWN_HTML, _N_CLIPPED = 10, 100, 80
 _IOU_STYLES = ((0.2, "bold green"), (0.1, "green"), (0.04, "yellow"))  # 0.04: Network Dissection's detector
 
@@ -479,6 +479,9 @@ class Explanations(Sequence[Explanation]):
     def load(cls, path: PathLike) -> Explanations:
         """Read a file of `save`, or a run folder; of a run that goes on, the explanations that are there by now.
 
+        A run folder is a `ccx.store.RowLog` with the key `ROW_KEY`, rows of `Explanation.to_record`, and the hash of
+        the concepts as ``concepts``.
+
         Raises
         ------
         StoreError
@@ -515,31 +518,3 @@ def _cells(item: Explanation) -> tuple[str, ...]:
 
 def _clip(text: str) -> str:
     return text if len(text) <= _N_CLIPPED else text[: _N_CLIPPED - 3] + "..."
-
-
-def open_run(
-    folder: PathLike,
-    *,
-    settings: Mapping[str, Any],
-    concepts_hash: str,
-    hashes: Mapping[str, str],
-    version: str,
-) -> RowLog:
-    """Open a run folder for `Explanation.to_record` rows, which `Explanations.load` reads.
-
-    Parameters
-    ----------
-    folder, settings, version
-        As in `ccx.store.RowLog`.
-    concepts_hash
-        Content hash of the concepts.
-    hashes
-        Content hashes of the other inputs, for example ``{"activations": ...}``.
-
-    Raises
-    ------
-    StoreError
-        As in `ccx.store.RowLog`.
-
-    """
-    return RowLog(folder, key=ROW_KEY, settings=settings, hashes={"concepts": concepts_hash, **hashes}, version=version)

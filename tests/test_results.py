@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 import ccx
 from ccx.errors import InputError, MissingExtraError, StoreError
 from ccx.formula import Concept, Formula, left_deep, parse
-from ccx.results import Candidate, Explanation, Explanations, Status, open_run
+from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
+from ccx.store import RowLog
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 names = st.sampled_from(["sky", "traffic light", "<b>[red]</b>", "AND", "木", '"', "\ud800", "\u2028"]) | st.text(
@@ -283,23 +284,23 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
 
 def test_a_run_folder_comes_back(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {
+        "key": ROW_KEY,
         "settings": MIXED.settings,
-        "concepts_hash": MIXED.concepts_hash,
-        "hashes": {"activations": "aa"},
+        "hashes": {"concepts": MIXED.concepts_hash, "activations": "aa"},
         "version": MIXED.version,
     }
-    with open_run(tmp_path, **arguments) as log:
+    with RowLog(tmp_path, **arguments) as log:
         for item in MIXED[:2]:
             log.append(item.to_record(), {"seconds": 0.1})
     assert Explanations.load(tmp_path) == MIXED[:2]
-    with open_run(tmp_path, **arguments) as log:
+    with RowLog(tmp_path, **arguments) as log:
         assert [Explanation.from_record(row) for row in log.rows] == list(MIXED[:2])
         for item in MIXED[2:]:
             log.append(item.to_record())
         log.flush()
         assert Explanations.load(tmp_path) == MIXED  # while it is being written
     with pytest.raises(StoreError, match="differs in content of concepts"):
-        open_run(tmp_path, **arguments | {"concepts_hash": "other"})
+        RowLog(tmp_path, **arguments | {"hashes": {"concepts": "other", "activations": "aa"}})
     rows = (tmp_path / "rows.jsonl").read_text()
     (tmp_path / "rows.jsonl").write_text(rows.replace('"visited":1200', '"visited":null', 1))
     with pytest.raises(StoreError, match="explanation 0: visited: expected int, got None"):

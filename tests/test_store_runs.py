@@ -204,7 +204,7 @@ RUNNER = """
     from ccx.store import RowLog
     with RowLog(sys.argv[1], key=("unit", "cluster"), settings={}, hashes={}, version="1", batch_rows=3) as log:
         print(len(log), flush=True)
-        for index in range(400):
+        for index in range(200):
             if (index // 5, index % 5) not in log:
                 log.append({"unit": index // 5, "cluster": index % 5, "text": "x" * (index * 37 % 500)}, {"seconds": 1})
                 time.sleep(0.0005)
@@ -226,7 +226,7 @@ def test_kill_9_at_random_moments(tmp_path: Path) -> None:
         with start("killed") as child:
             assert child.stdout is not None
             n_before = int(child.stdout.readline())
-            if n_before < 380:
+            if n_before < 180:
                 time.sleep(rng.uniform(0.0, 0.06))
                 child.kill()
         n_kills += child.returncode == -signal.SIGKILL
