@@ -200,14 +200,14 @@ def test_a_failed_batch_can_be_written_again(tmp_path: Path) -> None:
 
 
 RUNNER = """
-    import sys, time
+    import sys
     from ccx.store import RowLog
     with RowLog(sys.argv[1], key=("unit", "cluster"), settings={}, hashes={}, version="1", batch_rows=3) as log:
         print(len(log), flush=True)
         for index in range(200):
             if (index // 5, index % 5) not in log:
                 log.append({"unit": index // 5, "cluster": index % 5, "text": "x" * (index * 37 % 500)}, {"seconds": 1})
-                time.sleep(0.0005)
+                print(index, flush=True)
 """
 
 
@@ -227,8 +227,11 @@ def test_kill_9_at_random_moments(tmp_path: Path) -> None:
             assert child.stdout is not None
             n_before = int(child.stdout.readline())
             if n_before < 180:
-                time.sleep(rng.uniform(0.0, 0.06))
+                for _ in range(rng.randrange(60)):
+                    child.stdout.readline()
+                time.sleep(rng.uniform(0.0, 0.002))
                 child.kill()
+            child.stdout.read()  # or a child that goes on would wait for a reader
         n_kills += child.returncode == -signal.SIGKILL
         if child.returncode == 0:
             break
