@@ -6,7 +6,7 @@ Every function here takes the arguments of its namesake there, checked, as NumPy
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ _WORDS_PER_THREAD = 1 << 17
 _TILE_ROWS = 64
 _TILE_WORDS = 512
 _TILE_WORDS_OF_B = 4096
-# Words of a slice in element-wise operations: what is computed between stays in the second cache.
-_SLICE_WORDS = 1 << 14
+# What NumPy computes on the way to a result is computed in slices of so many words, which stay in the second cache.
+_SLICE_WORDS = 1 << 15
 
 
 def pack(bits: NDArray[np.bool_], threads: int | None) -> NDArray[np.uint64]:
@@ -34,8 +34,9 @@ def pack(bits: NDArray[np.bool_], threads: int | None) -> NDArray[np.uint64]:
     row_bytes = rows.view(np.uint8)
 
     def work(start: int, stop: int) -> None:
-        packed = np.packbits(table[start:stop], axis=-1, bitorder="little")
-        row_bytes[start:stop, : packed.shape[1]] = packed
+        for piece in _slices(start, stop, _SLICE_WORDS // max(1, n_words)):
+            packed = np.packbits(table[piece], axis=-1, bitorder="little")
+            row_bytes[piece, : packed.shape[1]] = packed
 
     parallel(work, table.shape[0], _threads(threads, rows.size))
     return rows.astype(np.uint64, copy=False).reshape(*lead, n_words)
@@ -44,13 +45,14 @@ def pack(bits: NDArray[np.bool_], threads: int | None) -> NDArray[np.uint64]:
 def unpack(rows: NDArray[np.uint64], n_bits: int, threads: int | None) -> NDArray[np.bool_]:
     """Serve `ccx.kernels.rows.unpack`."""
     row_bytes = _table(rows).astype("<u8", copy=False).view(np.uint8)
+    bits = np.empty((row_bytes.shape[0], n_bits), dtype=np.bool_)
 
-    def work(start: int, stop: int) -> NDArray[np.uint8]:
-        return np.unpackbits(row_bytes[start:stop], axis=-1, count=n_bits, bitorder="little")
+    def work(start: int, stop: int) -> None:
+        for piece in _slices(start, stop, _SLICE_WORDS // max(1, n_bits // 8)):
+            bits[piece] = np.unpackbits(row_bytes[piece], axis=-1, count=n_bits, bitorder="little")
 
-    pieces = parallel(work, row_bytes.shape[0], _threads(threads, rows.size))
-    bits: NDArray[np.uint8] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    return bits.view(np.bool_).reshape(*rows.shape[:-1], n_bits)
+    parallel(work, bits.shape[0], _threads(threads, rows.size))
+    return bits.reshape(*rows.shape[:-1], n_bits)
 
 
 def logical_and(
@@ -140,15 +142,20 @@ def _elementwise(
         out = np.empty(shape, dtype=np.uint64)
     a, b = np.broadcast_to(a, shape), np.broadcast_to(b, shape)
     axis = int(np.argmax(shape))
-    step = max(1, _SLICE_WORDS * shape[axis] // max(1, out.size))
+    before = (slice(None),) * axis
 
     def work(start: int, stop: int) -> None:
-        for first in range(start, stop, step):
-            piece = (slice(None),) * axis + (slice(first, min(first + step, stop)),)
-            operation(a[piece], b[piece], out[piece])
+        for piece in _slices(start, stop, _SLICE_WORDS * shape[axis] // max(1, out.size)):
+            operation(a[*before, piece], b[*before, piece], out[*before, piece])
 
     parallel(work, shape[axis], _threads(threads, out.size))
     return out
+
+
+def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
+    step = max(1, step)
+    for first in range(start, stop, step):
+        yield slice(first, min(first + step, stop))
 
 
 def _slices_apart(out: NDArray[np.uint64], operand: NDArray[np.uint64]) -> bool:
