@@ -1,0 +1,75 @@
+"""Sessions shared by developers and CI: `nox -s lint types tests core torch`; `nox -s nightly` by night."""
+
+import os
+import shutil
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests", "core", "torch"]
+nox.options.error_on_missing_interpreters = True
+nox.options.reuse_existing_virtualenvs = True
+
+TORCH = "torch==2.13.0"  # the newest that has a small CPU build everywhere
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting and the one-way layers."""
+    session.install("-e", ".[dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types, strict."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """Everything that needs no torch, with all other optional libraries."""
+    session.install(".[test]")
+    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": "logic,pandas,sklearn,kmeans1d"})
+
+
+@nox.session
+def core(session: nox.Session) -> None:
+    """The tests with the core install alone: what needs an optional library is skipped, with its reason."""
+    session.install(".", "pytest", "hypothesis", "pytest-benchmark")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """The tests that need torch."""
+    session.install(TORCH)
+    session.install(".[test]")
+    session.run("pytest", "-m", "needs", *session.posargs, env={"CCX_REQUIRE": "torch,logic,pandas,sklearn,kmeans1d"})
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """The long Hypothesis profiles: 10,000 examples a property."""
+    session.install(TORCH)
+    session.install(".[test]")
+    env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": "torch,logic,pandas,sklearn,kmeans1d"}
+    session.run("pytest", *session.posargs, env=env)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmarks of every primitive, checked before they are timed, and a whole layer."""
+    session.install(".[bench,test]")
+    session.run("pytest", "benchmarks", "--benchmark-enable", "--benchmark-only", *session.posargs)
+    session.run("python", "benchmarks/layer.py")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """A pure wheel and a source distribution, in ``dist/``, with no compiler."""
+    session.install("build")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", env={"CC": "/bin/false", "CXX": "/bin/false", **os.environ})
