@@ -1,0 +1,67 @@
+"""The kernels in plain NumPy and Python: what they mean, in few lines, slow. Tests compare the two.
+
+One file a family, under the names of `ccx.kernels`. The oracle shares no code with the kernels.
+"""
+
+from ccx.kernels.reference.activations import bitmap_histogram, inside, range_histogram, upsample, upsample_pack
+from ccx.kernels.reference.atoms import (
+    atoms_of,
+    concept_counts,
+    concept_masks,
+    membership,
+    pair_counts,
+    sets_of_labels,
+    sets_of_masks,
+)
+from ccx.kernels.reference.formulas import (
+    best_extensions,
+    best_singles,
+    canonical,
+    conjunction_counts,
+    formula_counts,
+    satisfied,
+    tie_key,
+)
+from ccx.kernels.reference.rows import (
+    and_popcount,
+    intersection_counts,
+    logical_and,
+    logical_and_not,
+    logical_or,
+    pack,
+    popcount,
+    unpack,
+)
+from ccx.kernels.reference.shapes import bounding_boxes, inscribed_rectangles
+
+__all__ = [
+    "and_popcount",
+    "atoms_of",
+    "best_extensions",
+    "best_singles",
+    "bitmap_histogram",
+    "bounding_boxes",
+    "canonical",
+    "concept_counts",
+    "concept_masks",
+    "conjunction_counts",
+    "formula_counts",
+    "inscribed_rectangles",
+    "inside",
+    "intersection_counts",
+    "logical_and",
+    "logical_and_not",
+    "logical_or",
+    "membership",
+    "pack",
+    "pair_counts",
+    "popcount",
+    "range_histogram",
+    "satisfied",
+    "sets_of_labels",
+    "sets_of_masks",
+    "tie_key",
+    "unpack",
+    "upsample",
+    "upsample_pack",
+]
