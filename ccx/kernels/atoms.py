@@ -7,6 +7,7 @@ counts need: |F| and |F and B| are sums over the atoms that satisfy F.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -361,4 +362,4 @@ def _weight_rows(atoms: Atoms, weights: npt.NDArray[np.int64]) -> IntArray:
             got=describe(weights),
             remedy="use atoms.cells or a histogram of the same atoms",
         )
-    return weights.reshape(-1, atoms.n_atoms)
+    return weights.reshape(math.prod(weights.shape[:-1]), atoms.n_atoms)  # no -1: there may be no atom
