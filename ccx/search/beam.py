@@ -106,15 +106,10 @@ def beam_search(
         chosen = best_singles(intersections, sizes, bitmap_cells, settings.candidates, usable)
         usable = np.zeros_like(usable)
         usable[chosen] = True
-    # An atom's two weights lie side by side in memory, as the kernel wants them.
-    both = np.stack([atoms.cells, counts], axis=1).T
     parents = _as_extensions(singles[:n_starts], intersections, sizes)
+    joint_counts = _JointCounts(concepts, counts, threads)
     for length in range(2, settings.length + 1):
-        if length == 2:
-            joint_sizes = _pair_rows(concepts, singles[:n_starts])
-            (joint,) = conjunction_counts(atoms, both[1:], parents.concepts, parents.operators, threads=threads)
-        else:
-            joint_sizes, joint = conjunction_counts(atoms, both, parents.concepts, parents.operators, threads=threads)
+        joint_sizes, joint = joint_counts(parents)
         keep = max(settings.beam, settings.top)
         extensions = best_extensions(parents, intersections, sizes, joint, joint_sizes, bitmap_cells, keep, usable)
         visited += extensions.evaluated
@@ -134,10 +129,49 @@ def beam_search(
     return SearchResult(best, visited)
 
 
-def _pair_rows(concepts: Concepts, rows: npt.NDArray[np.int32]) -> IntArray:
-    picked = concepts.pair_sizes[rows]
-    dense: IntArray = picked if isinstance(picked, np.ndarray) else picked.toarray()
-    return dense
+class _JointCounts:
+    """Counts |F and c| and |F and c and B| of formulas F of one length and every concept c.
+
+    Those of two concepts follow by inclusion and exclusion from the counts of single concepts and from the
+    atoms that hold both of their concepts, which are few where those that hold either are many.
+    """
+
+    def __init__(self, concepts: Concepts, counts: IntArray, threads: int | None) -> None:
+        self._concepts = concepts
+        self._counts = counts
+        self._threads = threads
+        self._rows: dict[int, IntArray] = {}  # |a and c and B| of each single concept a so far
+
+    def __call__(self, formulas: Extensions) -> tuple[IntArray, IntArray]:
+        """Return int64[F, C] twice."""
+        length = formulas.concepts.shape[1]
+        if length == 1:
+            return self._of_singles(formulas.concepts[:, 0])
+        operators = formulas.operators if length > 2 else np.full_like(formulas.operators, Operator.AND)
+        weights = np.stack([self._concepts.atoms.cells, self._counts])
+        sizes, joint = conjunction_counts(
+            self._concepts.atoms, weights, formulas.concepts, operators, threads=self._threads
+        )
+        if length > 2:
+            return sizes, joint
+        first_sizes, first = self._of_singles(formulas.concepts[:, 0])
+        second_sizes, second = self._of_singles(formulas.concepts[:, 1])
+        cases = [formulas.operators == Operator.OR, formulas.operators == Operator.AND]
+        return (
+            np.select(cases, [first_sizes + second_sizes - sizes, sizes], first_sizes - sizes),
+            np.select(cases, [first + second - joint, joint], first - joint),
+        )
+
+    def _of_singles(self, chosen: npt.NDArray[np.int32]) -> tuple[IntArray, IntArray]:
+        new = np.array([c for c in dict.fromkeys(chosen.tolist()) if c not in self._rows], np.int32)
+        no_operators = np.zeros((new.size, 0), np.uint8)
+        (rows,) = conjunction_counts(
+            self._concepts.atoms, self._counts[None], new[:, None], no_operators, threads=self._threads
+        )
+        self._rows.update(zip(new.tolist(), rows, strict=True))
+        picked = self._concepts.pair_sizes[chosen]
+        sizes: IntArray = picked if isinstance(picked, np.ndarray) else picked.toarray()
+        return sizes, np.stack([self._rows[c] for c in chosen.tolist()])
 
 
 def _as_extensions(singles: npt.NDArray[np.int32], intersections: IntArray, sizes: IntArray) -> Extensions:

@@ -25,16 +25,15 @@ def formula_counts(atoms, weights, concepts, operators, threads):
 def conjunction_counts(atoms, weights, concepts, operators, threads):
     """As `formula_counts`, of each formula AND each concept -> int64[M, F, C]."""
     starts, posted = atoms.postings
-    out = np.zeros((concepts.shape[0], atoms.n_concepts, weights.shape[0]), np.int64)
-    by_atom = np.ascontiguousarray(weights.T)  # an atom's weights share a cache line
+    out = np.zeros((weights.shape[0], concepts.shape[0], atoms.n_concepts), np.int64)
 
     def count(a, b):
         _conjunction_counts(
-            starts, posted, atoms.atom_starts, atoms.atom_concepts, by_atom, concepts[a:b], operators[a:b], out[a:b]
+            starts, posted, atoms.atom_starts, atoms.atom_concepts, weights, concepts[a:b], operators[a:b], out[:, a:b]
         )
 
     parallel(count, concepts.shape[0], threads)
-    return out.transpose(2, 0, 1)
+    return out
 
 
 @jit
@@ -76,44 +75,31 @@ def _formula_counts(starts, posted, weights, concepts, operators, out):
 
 @jit
 def _satisfying_list(starts, posted, concepts, operators, inside, found):
-    """List the atoms that satisfy a left-deep formula: found int32[G] -> how many; ascending."""
+    """List the atoms that satisfy a left-deep formula, ascending -> int32[n]; `inside`, `found` are working space."""
     if concepts.size == 1:
-        first = starts[concepts[0]]
-        n_found = starts[concepts[0] + 1] - first
-        found[:n_found] = posted[first : first + n_found]
-        return n_found
+        return posted[starts[concepts[0]] : starts[concepts[0] + 1]]
     _satisfying(starts, posted, concepts, operators, inside)
     n_found = 0
     for g in range(inside.size):  # no branch: which atoms satisfy it is unpredictable
         found[n_found] = g
-        n_found += np.int64(inside[g])
-    return n_found
+        n_found += inside[g]
+    return found[:n_found]
 
 
 @jit
 def _conjunction_counts(starts, posted, atom_starts, atom_concepts, weights, concepts, operators, out):
-    n_weights = weights.shape[1]
-    inside = np.empty(weights.shape[0], np.uint8)
-    found = np.empty(weights.shape[0], np.int32)
+    inside = np.empty(weights.shape[1], np.uint8)
+    found = np.empty(weights.shape[1], np.int32)
     for f in range(concepts.shape[0]):
-        counts = out[f]
-        n_found = _satisfying_list(starts, posted, concepts[f], operators[f], inside, found)
-        if n_weights == 2:
-            for at in range(n_found):
-                g = found[at]
-                one = weights[g, 0]
-                two = weights[g, 1]
-                for i in range(atom_starts[g], atom_starts[g + 1]):
-                    counts[atom_concepts[i], 0] += one
-                    counts[atom_concepts[i], 1] += two
-        else:
-            for at in range(n_found):
-                g = found[at]
-                for m in range(n_weights):
-                    weight = weights[g, m]
-                    if weight:
-                        for i in range(atom_starts[g], atom_starts[g + 1]):
-                            counts[atom_concepts[i], m] += weight
+        satisfying = _satisfying_list(starts, posted, concepts[f], operators[f], inside, found)
+        for m in range(weights.shape[0]):
+            weight_of = weights[m]
+            counts = out[m, f]
+            for g in satisfying:
+                weight = weight_of[g]
+                if weight:
+                    for i in range(atom_starts[g], atom_starts[g + 1]):
+                        counts[atom_concepts[i]] += weight
 
 
 @inline
