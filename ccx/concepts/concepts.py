@@ -20,8 +20,9 @@ from ccx.concepts.sources import (
     check_valid,
     label_batches,
     require_memory,
+    split_batch,
 )  # fmt: skip
-from ccx.errors import InputError, ShapeError, StoreError
+from ccx.errors import DTypeError, InputError, ShapeError, StoreError
 from ccx.formula import Formula, parse
 from ccx.kernels import rows
 from ccx.kernels._dispatch import as_array, describe
@@ -111,12 +112,15 @@ class Concepts:
         elif valid is not None:
             remedy = "let the iterable yield (labels, valid) pairs"
             raise InputError("valid", wanted="an array of labels beside it", got="batches of labels", remedy=remedy)
-        else:
+        elif isinstance(labels, Iterable):
             n_samples, batches = 0, labels
+        else:
+            remedy = "convert with numpy.asarray first"
+            raise DTypeError("labels", wanted="integer ids", got=type(labels).__name__, remedy=remedy)
         builder: AtomBuilder | None = None
         shape, done = (0, 0), 0
         for batch in batches:
-            layers, flags = check_layers(*batch) if isinstance(batch, tuple) else check_layers(batch, None)
+            layers, flags = check_layers(*split_batch(batch))
             if builder is None:
                 shape = layers.shape[2:]
                 if n_samples:
@@ -263,21 +267,26 @@ class Concepts:
         Raises
         ------
         InputError
-            If the formula cannot be parsed or names a concept that is not here.
+            If the formula cannot be parsed or names a concept that is not here, or a sample is not here.
 
         """
-        tree = parse(formula) if isinstance(formula, str) else formula
-        found = atom_rows(self.atoms, tree.evaluate(self._atoms_of), self._sample_indices(samples))
+        found = atom_rows(self.atoms, self._atoms_satisfying(formula), self._sample_indices(samples))
         return found if packed else rows.unpack(found, self.shape[0] * self.shape[1]).reshape(-1, *self.shape)
 
     def count(self, formula: Formula | str) -> int:
         """Return the number of cells that satisfy a formula; raises what `mask` raises."""
-        tree = parse(formula) if isinstance(formula, str) else formula
-        return int(self.atoms.cells[tree.evaluate(self._atoms_of)].sum())
+        return int(self.atoms.cells[self._atoms_satisfying(formula)].sum())
 
     def packed_rows(self, samples: Any = None, *, threads: int | None = None) -> ConceptRows:
         """Return the packed masks of all concepts in some samples (all by default)."""
         return concept_rows(self.atoms, self._sample_indices(samples), threads=threads)
+
+    def _atoms_satisfying(self, formula: Formula | str) -> npt.NDArray[np.bool_]:
+        tree = parse(formula) if isinstance(formula, str) else formula
+        if not isinstance(tree, Formula):
+            remedy = "see ccx.parse"
+            raise InputError("formula", wanted="a Formula or its text", got=f"{formula!r:.40}", remedy=remedy)
+        return tree.evaluate(self._atoms_of)
 
     def _atoms_of(self, name: str) -> npt.NDArray[np.bool_]:
         starts, posted = self.atoms.postings
@@ -290,30 +299,38 @@ class Concepts:
         everything = np.arange(self.n_samples, dtype=np.int64)
         if samples is None:
             return everything
+        error = None
         try:
-            return np.atleast_1d(everything[samples])
-        except IndexError as error:
+            chosen = np.atleast_1d(everything[list(samples) if isinstance(samples, tuple) else samples])
+        except (IndexError, ValueError) as refused:  # ValueError: lists of different lengths
+            error = refused
+        if error is not None or chosen.ndim != 1:
             remedy = "give indices, a slice or one bool a sample"
             got = f"{samples!r:.60}"
             raise InputError("samples", wanted=f"samples 0..{self.n_samples - 1}", got=got, remedy=remedy) from error
+        return chosen
 
     def subset(
         self, names: Iterable[str] | None = None, *, categories: Iterable[str] | None = None, samples: Any = None
     ) -> Concepts:
         """Return the concepts of these names and categories (both, where both are given) in these samples.
 
-        Concepts keep their order. Cells of concepts that are left out stay, as cells without them.
+        Concepts keep their order, samples come in the order given. Cells of concepts that are left out
+        stay, as cells without them.
 
         Raises
         ------
         InputError
-            If a name or a category is unknown, or nothing is left.
+            If a name, a category or a sample is unknown, or nothing is left.
 
         """
         keep = self.selected(names, categories)
+        chosen = self._sample_indices(samples)
+        if not chosen.size:
+            raise InputError("samples", wanted="at least one sample", got="none", remedy="choose more samples")
         new_index = np.where(keep, np.cumsum(keep) - 1, -1)
         builder = AtomBuilder(self.shape, int(keep.sum()))
-        builder.add_atoms(self.atoms, self._sample_indices(samples), new_index)
+        builder.add_atoms(self.atoms, chosen, new_index)
         kept = np.flatnonzero(keep)
         kinds = None if self.categories is None else [self.categories[c] for c in kept]
         return Concepts(builder.finish(), [self.names[c] for c in kept], kinds)

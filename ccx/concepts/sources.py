@@ -22,10 +22,12 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        If they are no texts, or not distinct.
+        If there are none, or they are no texts or not distinct.
 
     """
     checked = tuple(check_texts("names", names))
+    if not checked:
+        raise InputError("names", wanted="at least one name", got="none", remedy="give one name a concept")
     if len(set(checked)) < len(checked):
         repeated = sorted({name for name in checked if checked.count(name) > 1})
         remedy = "make them unique, for instance with their category"
@@ -38,6 +40,9 @@ def check_texts(argument: str, values: Iterable[Any]) -> list[str]:
     if isinstance(values, str):
         remedy = f"write [{values!r}]"
         raise InputError(argument, wanted="a sequence of texts", got=f"the one text {values!r}", remedy=remedy)
+    if not isinstance(values, Iterable):
+        remedy = "give a list"
+        raise InputError(argument, wanted="a sequence of texts", got=f"{values!r:.40}", remedy=remedy)
     texts = list(values)
     for text in texts:
         if not isinstance(text, str):
@@ -55,6 +60,20 @@ def check_categories(categories: Sequence[str] | None, n_concepts: int) -> tuple
         remedy = "give one category a concept"
         raise InputError("categories", wanted=f"{n_concepts} categories", got=str(len(checked)), remedy=remedy)
     return checked
+
+
+def split_batch(batch: Any) -> tuple[Any, Any]:
+    """Return one item of an iterable of batches as (labels, valid), valid None where there is none.
+
+    Nested lists are refused, as a list of label maps of one sample each looks like a list of batches.
+    """
+    if hasattr(batch, "shape"):
+        return batch, None
+    is_pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+    if not is_pair or not hasattr(batch[0], "shape") or not (batch[1] is None or hasattr(batch[1], "shape")):
+        wanted, remedy = "arrays int[n, L, H, W], or pairs of (labels, valid)", "convert with numpy.asarray first"
+        raise InputError("labels", wanted=wanted, got=f"a batch of type {type(batch).__name__}", remedy=remedy)
+    return batch[0], batch[1]
 
 
 def check_layers(labels: Any, valid: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
@@ -120,6 +139,9 @@ class MaskSource:
                 remedy = "one mask a concept and sample; for sets of other grids use H = 1"
                 raise ShapeError("masks", wanted="bool[C, N, H, W]", got=describe(array), remedy=remedy)
             self.shape = array.shape[2:]
+            if shape is not None and _grid(shape, "these masks") != self.shape:
+                remedy = "leave shape out: dense masks have their own"
+                raise ShapeError("masks", wanted=f"a grid of {shape}", got=describe(array), remedy=remedy)
         elif array.dtype == np.uint64 and shape is not None:
             self.shape = _grid(shape, "packed masks")
             n_words = rows.n_words(self.shape[0] * self.shape[1])
@@ -130,6 +152,9 @@ class MaskSource:
             remedy = "label maps go to Concepts.from_label_maps(labels, names); packed masks need shape=(H, W)"
             raise DTypeError("masks", wanted="bool[C, N, H, W]", got=describe(array), remedy=remedy)
         self.n_concepts, self.n_samples = array.shape[:2]
+        if 0 in (self.n_concepts, *self.shape):
+            remedy = "check where the masks come from"
+            raise ShapeError("masks", wanted="at least one concept and cell", got=describe(array), remedy=remedy)
 
     def batches(self, threads: int | None) -> Iterable[tuple[int, npt.NDArray[np.uint64]]]:
         """Yield (first sample, uint64[n, C, n_words]) of about 64 MB of cells each."""

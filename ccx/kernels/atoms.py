@@ -128,7 +128,7 @@ class AtomBuilder:
         Raises
         ------
         InputError
-            If an id is out of range: names sample, layer and cell.
+            If an id is out of range: names the first such sample, its layer and cell.
 
         """
         if labels.dtype.kind not in "iu":
@@ -138,14 +138,14 @@ class AtomBuilder:
         self._check("labels", labels, valid)
         kernels = backend_for(labels).atoms
 
-        def sets(batch: npt.NDArray[Any], *rest: Any) -> Any:
+        def sets(first_sample: int, batch: npt.NDArray[Any], *rest: Any) -> Any:
             cells, starts, ids, (sample, layer, cell) = kernels.label_sets(batch, *rest, self._n_concepts)
             if sample >= 0:
                 row, col = divmod(int(cell), self._shape[1])
                 raise InputError(
                     "labels",
                     wanted=f"ids from 0 (none) to {self._n_concepts}, the number of names",
-                    got=f"{batch[sample, layer, cell]} in layer {layer} at row {row}, column {col} of a sample",
+                    got=f"{batch[sample, layer, cell]} in sample {first_sample + sample}, layer {layer}, row {row}, column {col}",
                     remedy="give a name to every id, or set such cells to 0",
                 )
             return cells, starts, ids
@@ -155,7 +155,8 @@ class AtomBuilder:
     def add_packed_masks(self, rows: npt.NDArray[np.uint64], valid: npt.NDArray[np.bool_] | None = None) -> None:
         """Add samples: rows uint64[n, C, n_words], one packed mask a concept, any overlaps; valid bool[n, P]."""
         self._check("masks", rows, valid)
-        self._add(backend_for(rows).atoms.mask_sets, rows, valid)
+        kernel = backend_for(rows).atoms.mask_sets
+        self._add(lambda _first_sample, *arrays: kernel(*arrays), rows, valid)
 
     def _check(self, argument: str, batch: npt.NDArray[Any], valid: npt.NDArray[Any] | None) -> None:
         n_words = -(-self._n_cells // 64)
@@ -207,7 +208,8 @@ class AtomBuilder:
 
         def numbered(start: int, stop: int) -> tuple[int, int, Any]:
             part = flags[start:stop] if has_valid else flags
-            return start, stop, sets(batch[start:stop], part, has_valid, codes[start:stop], code_counts[start:stop])
+            arrays = (batch[start:stop], part, has_valid, codes[start:stop], code_counts[start:stop])
+            return start, stop, sets(self._n_samples + start, *arrays)
 
         self._intern(codes, code_counts, parallel(numbered, n, self._threads))
 

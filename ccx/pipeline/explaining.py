@@ -13,13 +13,13 @@ import numpy.typing as npt
 from ccx._version import VERSION
 from ccx.clustering import Method, unit_ranges
 from ccx.concepts import Concepts
-from ccx.errors import InputError
+from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
 from ccx.kernels._dispatch import check_threads
 from ccx.kernels.activations import bitmap_histogram, range_histogram
 from ccx.kernels.cpu._jit import available_threads
 from ccx.pipeline import inputs
-from ccx.pipeline.running import Progress, in_order, progress_reporter
+from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
 from ccx.search import Found, SearchSettings, beam_search
 from ccx.store import PathLike, RowLog, content_hash
@@ -110,12 +110,14 @@ def explain(
 
     """
     threads = check_threads(threads) or available_threads()
+    check_progress(progress)
+    options = _search_settings(search, length, beam, candidates, length_penalty, top, min_iou)
+    inputs.check_quantile(quantile)
+    unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
     annotated = inputs.as_concepts(concepts, threads)
     maps = inputs.as_maps(activations, annotated.n_samples)
     chosen = inputs.check_units(units, maps.shape[1])
-    options = _search_settings(search, length, beam, candidates, length_penalty, top, min_iou)
     allowed = annotated.selected(names, categories)
-    unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
     given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, maps.shape[1])
     n_ranges = clusters if given is None else max(len(one) for one in given)
     n_workers = min(threads, len(chosen))
@@ -203,9 +205,10 @@ def explain_bitmaps(
 
     """
     threads = check_threads(threads) or available_threads()
+    check_progress(progress)
+    options = _search_settings(search, length, beam, candidates, length_penalty, top, min_iou)
     annotated = inputs.as_concepts(concepts, threads)
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
-    options = _search_settings(search, length, beam, candidates, length_penalty, top, min_iou)
     allowed = annotated.selected(names, categories)
     n_workers = max(1, min(threads, len(packed)))
     inputs.require_memory(annotated.atoms, 1, n_workers)
@@ -337,7 +340,7 @@ def _run(
         if out is not None:
             hashes = {"concepts": concepts.content_hash, **hashes}
             log = stack.enter_context(RowLog(out, key=ROW_KEY, settings=settings, hashes=hashes, version=VERSION))
-            items = [Explanation.from_record(row) for row in log.rows]
+            items = _stored(log)
         # The last unit of a killed run may lack ranges: it is computed again, its rows are not written twice.
         last = items[-1].unit if items else -1
         done = sum(unit < last for unit in units)
@@ -353,3 +356,11 @@ def _run(
             done += 1
             report(done, len(units))
     return Explanations(items, settings=settings, concepts_hash=concepts.content_hash, version=VERSION)
+
+
+def _stored(log: RowLog) -> list[Explanation]:
+    try:
+        return [Explanation.from_record(row) for row in log.rows]
+    except InputError as error:
+        msg = f"{log.folder}: its rows are damaged ({error}); delete the folder and run again"
+        raise StoreError(msg) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -54,10 +55,19 @@ def as_maps(activations: Any, n_samples: int) -> npt.NDArray[np.floating[Any]]:
     return maps
 
 
+def check_quantile(quantile: Any) -> None:
+    """Raise unless `quantile` is a number strictly between 0 and 1."""
+    if not (isinstance(quantile, Real) and 0 < float(quantile) < 1):
+        remedy = "0.005 is Network Dissection's"
+        raise InputError("quantile", wanted="a number between 0 and 1", got=repr(quantile), remedy=remedy)
+
+
 def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
     """Return the units to explain, ascending, each once; None = all."""
     if units is None:
         return list(range(n_units))
+    if not isinstance(units, Iterable):
+        raise InputError("units", wanted="a list of units", got=repr(units), remedy=f"write units=[{units!r}]")
     chosen = set()
     for unit in units:
         try:
@@ -75,11 +85,13 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
 
 
 def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int]) -> None:
-    """Raise if an activation of these units is NaN or infinite; the message names the units."""
+    """Raise if an activation of these units is NaN or infinite as a float32; the message names the units."""
     bad = np.zeros(maps.shape[1], np.bool_)
     size = max(1, _CHECK_VALUES // max(1, maps[0].size))
     for start in range(0, maps.shape[0], size):
-        bad |= ~np.isfinite(maps[start : start + size]).all(axis=(0, 2, 3))
+        with np.errstate(over="ignore"):  # float64 beyond float32
+            values = maps[start : start + size].astype(np.float32, copy=False)
+        bad |= ~np.isfinite(values).all(axis=(0, 2, 3))
     wrong = [unit for unit in units if bad[unit]]
     if wrong:
         shown = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else "")
@@ -120,7 +132,9 @@ def as_bitmaps(bitmaps: Any, concepts: Concepts, threads: int | None) -> npt.NDA
     n_samples, (height, width) = concepts.n_samples, concepts.shape
     n_words = rows.n_words(height * width)
     if array.dtype == np.bool_ and array.ndim == 4 and array.shape[1:] == (n_samples, height, width):
-        packed: npt.NDArray[np.uint64] = rows.pack(array.reshape(array.shape[0], n_samples, -1), threads=threads)
+        packed: npt.NDArray[np.uint64] = rows.pack(
+            array.reshape(array.shape[0], n_samples, height * width), threads=threads
+        )
         return packed
     if array.dtype == np.uint64 and array.ndim == 3 and array.shape[1:] == (n_samples, n_words):
         rows.check_padding("bitmaps", array, height * width)

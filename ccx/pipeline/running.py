@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ccx.errors import InputError
 
@@ -37,6 +37,13 @@ def in_order(work: Callable[[int], T], jobs: Sequence[int], n_workers: int) -> I
                 future.cancel()
 
 
+def check_progress(progress: Any) -> None:
+    """Raise unless `progress` is what `progress_reporter` takes."""
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        remedy = "a function is called with (units done, units in all)"
+        raise InputError("progress", wanted="None, a bool or a function", got=repr(progress), remedy=remedy)
+
+
 @contextmanager
 def progress_reporter(progress: Progress | bool | None, label: str) -> Iterator[Progress]:
     """Give what is called with (done, in all): the caller's function, a bar, or nothing.
@@ -48,11 +55,8 @@ def progress_reporter(progress: Progress | bool | None, label: str) -> Iterator[
     elif progress is True or (progress is None and sys.stderr.isatty()):
         with _bar(label) as update:
             yield update
-    elif progress is None or progress is False:
-        yield lambda _done, _total: None
     else:
-        remedy = "a function is called with (units done, units in all)"
-        raise InputError("progress", wanted="None, a bool or a function", got=repr(progress), remedy=remedy)
+        yield lambda _done, _total: None
 
 
 @contextmanager

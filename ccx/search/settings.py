@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from ccx.errors import InputError
@@ -55,6 +55,8 @@ class SearchSettings:
             _check_integer("candidates", self.candidates)
         _check_number("length_penalty", self.length_penalty, "0 < length_penalty <= 1", zero=False)
         _check_number("min_iou", self.min_iou, "0 <= min_iou <= 1", zero=True)
+        object.__setattr__(self, "length_penalty", float(self.length_penalty))  # NumPy's numbers are no Fraction
+        object.__setattr__(self, "min_iou", float(self.min_iou))
 
 
 def _check_integer(argument: str, value: Any, most: int | None = None) -> None:
@@ -68,6 +70,6 @@ def _check_integer(argument: str, value: Any, most: int | None = None) -> None:
 
 
 def _check_number(argument: str, value: Any, wanted: str, *, zero: bool) -> None:
-    good = isinstance(value, (int, float)) and math.isfinite(value) and (0 < value <= 1 or (zero and value == 0))
+    good = isinstance(value, Real) and (0 < float(value) <= 1 or (zero and float(value) == 0))  # NaN is not
     if not good:
         raise InputError(argument, wanted=wanted, got=repr(value), remedy="see the documentation of explain")
