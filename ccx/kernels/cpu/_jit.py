@@ -4,6 +4,9 @@ Kernels are compiled without numba's own threads: they release the GIL and `para
 Python threads over disjoint slices. So the number of threads is a plain argument of each call, ccx
 changes no global state, may itself be called from any thread, and starts in a fraction of the time
 that numba's ``parallel=True`` takes to compile.
+
+Compiling is what a first run waits for, so kernels avoid two things that cost seconds and nothing else: assigning an
+array to a slice of another (numba compiles the wording of its error message) and `inline` where a call will do.
 """
 
 from __future__ import annotations

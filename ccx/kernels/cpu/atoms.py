@@ -17,13 +17,14 @@ _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)  # a free slot; no key reaches it: labels
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@inline
+@jit
 def _grown(values, length):
     """Return `values`, or a copy with room for at least `length` items."""
     if length <= values.size:
         return values
     larger = np.empty(max(length, 2 * values.size), values.dtype)
-    larger[: values.size] = values
+    for i in range(values.size):
+        larger[i] = values[i]
     return larger
 
 
@@ -107,7 +108,8 @@ def label_sets(labels, valid, has_valid, codes, code_counts, n_concepts):
     of its pair (code so far, label). So any number of layers of 16-bit ids needs only 64-bit keys.
     """
     n_samples, n_layers, n_cells = labels.shape
-    keys = np.full(_table_size(n_cells), _EMPTY, np.uint64)
+    keys = np.empty(_table_size(n_cells), np.uint64)
+    keys[:] = _EMPTY
     numbers = np.empty(keys.size, np.uint32)
     code_keys = np.empty(n_cells, np.uint64)
     first_cells = np.empty(n_cells, np.int32)
@@ -307,7 +309,7 @@ def projected_sets(samples, sample_starts, sample_atoms, sample_cells, atom_star
     return code_counts, cells, set_starts, set_ids[:n_ids]
 
 
-@inline
+@jit
 def _set_hash(set_ids, start, end):
     value = np.uint64(end - start)
     for i in range(start, end):
@@ -371,7 +373,8 @@ def intern_sets(
                 atom_starts[atom + 1] = at + end - start
                 seen_in[atom] = -1
                 if 2 * n_atoms > table.size:
-                    table = np.full(2 * table.size, -1, np.int32)
+                    table = np.empty(2 * table.size, np.int32)
+                    table[:] = -1
                     mask = np.uint64(table.size - 1)
                     for other in range(n_atoms):
                         slot = _set_hash(atom_ids, atom_starts[other], atom_starts[other + 1]) & mask

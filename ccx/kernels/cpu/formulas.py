@@ -193,6 +193,12 @@ def _order(i1, u1, concepts1, operators1, i2, u2, concepts2, operators2):
 
 
 @jit
+def _copy(source, target):
+    for j in range(source.size):
+        target[j] = source[j]
+
+
+@jit
 def best_extensions(
     concepts, operators, intersections, sizes, concept_intersections, concept_sizes,
     joint_intersections, joint_sizes, allowed, bitmap_cells, keep,
@@ -256,12 +262,12 @@ def best_extensions(
                 for k in range(n_best - 1, at, -1):
                     best_i[k] = best_i[k - 1]
                     best_f[k] = best_f[k - 1]
-                    best_concepts[k] = best_concepts[k - 1]
-                    best_operators[k] = best_operators[k - 1]
+                    _copy(best_concepts[k - 1], best_concepts[k])
+                    _copy(best_operators[k - 1], best_operators[k])
                 best_i[at] = i
                 best_f[at] = size
-                best_concepts[at] = new_concepts
-                best_operators[at] = new_operators
+                _copy(new_concepts, best_concepts[at])
+                _copy(new_operators, best_operators[at])
                 if n_best == keep:
                     worst = keep - 1
                     floor = best_i[worst] / (bitmap_cells + best_f[worst] - best_i[worst]) * (1.0 - 1e-12)
