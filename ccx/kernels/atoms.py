@@ -142,10 +142,11 @@ class AtomBuilder:
             cells, starts, ids, (sample, layer, cell) = kernels.label_sets(batch, *rest, self._n_concepts)
             if sample >= 0:
                 row, col = divmod(int(cell), self._shape[1])
+                where = f"sample {first_sample + sample}, layer {layer}, row {row}, column {col}"
                 raise InputError(
                     "labels",
                     wanted=f"ids from 0 (none) to {self._n_concepts}, the number of names",
-                    got=f"{batch[sample, layer, cell]} in sample {first_sample + sample}, layer {layer}, row {row}, column {col}",
+                    got=f"{batch[sample, layer, cell]} in {where}",
                     remedy="give a name to every id, or set such cells to 0",
                 )
             return cells, starts, ids
