@@ -129,10 +129,9 @@ class Concepts:
             elif layers.shape[2:] != shape:
                 remedy = "bring all batches to one grid"
                 raise ShapeError("labels", wanted=f"a grid of {shape}", got=describe(layers), remedy=remedy)
-            n = layers.shape[0]
-            builder.add_label_maps(
-                layers.reshape(n, layers.shape[1], -1), None if flags is None else flags.reshape(n, -1)
-            )
+            n, n_layers, n_cells = *layers.shape[:2], shape[0] * shape[1]
+            native = layers.astype(layers.dtype.newbyteorder("="), copy=False).reshape(n, n_layers, n_cells)
+            builder.add_label_maps(native, None if flags is None else flags.reshape(n, n_cells))
             done += n
             if progress is not None:
                 progress(done, n_samples)
