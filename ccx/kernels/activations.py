@@ -19,6 +19,8 @@ import numpy.typing as npt
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
 from ccx.kernels.atoms import Atoms
+from ccx.kernels.rows import as_rows, check_padding
+from ccx.kernels.shapes import check_grid
 
 __all__ = ["bitmap_histogram", "range_histogram", "upsample", "upsample_pack"]
 
@@ -73,12 +75,13 @@ def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = 
     Raises
     ------
     ShapeError, DTypeError
-        If `activations` is not float[..., h, w] with h, w >= 1.
+        If `activations` is not float[..., h, w] with h, w >= 1, or `shape` no pair of integers >= 1.
 
     """
     maps, leading = _maps(activations)
-    values: Floats = backend_for(maps).activations.upsample(maps, _grid(maps.shape[1:], shape), check_threads(threads))
-    return values.reshape(*leading, *shape)
+    grid = _grid(maps.shape[1:], check_grid(shape, 1))
+    values: Floats = backend_for(maps).activations.upsample(maps, grid, check_threads(threads))
+    return values.reshape(*leading, *values.shape[1:])
 
 
 def upsample_pack(
@@ -91,15 +94,20 @@ def upsample_pack(
     Raises
     ------
     ShapeError, DTypeError
-        If `activations` is not float[..., h, w] with h, w >= 1.
+        If `activations` is not float[..., h, w] with h, w >= 1, `shape` no pair of integers >= 1, or
+        `limits` no pair of numbers.
     InputError
         If the range is not lower < upper.
 
     """
     maps, leading = _maps(activations)
-    lower, upper = _thresholds(np.asarray(limits, np.float64).reshape(1, 2))
+    grid = _grid(maps.shape[1:], check_grid(shape, 1))
+    pair = _numbers(limits, "limits")
+    if pair.shape != (2,):
+        raise ShapeError("limits", wanted="(lower, upper)", got=describe(pair), remedy="pack one range a call")
+    lower, upper = _thresholds(pair[None], "limits")
     rows: npt.NDArray[np.uint64] = backend_for(maps).activations.upsample_pack(
-        maps, _grid(maps.shape[1:], shape), lower[0], upper[0], check_threads(threads)
+        maps, grid, lower[0], upper[0], check_threads(threads)
     )
     return rows.reshape(*leading, rows.shape[-1])
 
@@ -128,11 +136,11 @@ def range_histogram(
     if maps.ndim != 4 or maps.shape[0] != atoms.n_samples or 0 in maps.shape[2:]:
         wanted = f"float32[{atoms.n_samples}, U, h, w], one row a sample of the concepts"
         raise ShapeError("activations", wanted=wanted, got=describe(maps), remedy="probe the same samples, in order")
-    limits = np.asarray(ranges, np.float64)
+    limits = _numbers(ranges, "ranges")
     if limits.ndim != 3 or limits.shape[0] != maps.shape[1] or limits.shape[2] != 2:
         wanted = f"float64[{maps.shape[1]}, K, 2]"
         raise ShapeError("ranges", wanted=wanted, got=describe(limits), remedy="give each unit K (lower, upper) pairs")
-    lower, upper = _thresholds(limits)
+    lower, upper = _thresholds(limits, "ranges")
     kernel = backend_for(maps).activations.range_histogram
     grid = _grid(maps.shape[2:], atoms.shape)
     counts = np.zeros((*limits.shape[:2], atoms.n_atoms), np.int64)
@@ -144,14 +152,25 @@ def range_histogram(
 
 
 def bitmap_histogram(rows: Any, atoms: Atoms, *, threads: int | None = None) -> npt.NDArray[np.int64]:
-    """Count the cells of each atom in bitmaps: packed rows uint64[M, N, n_words] -> int64[M, G]."""
-    rows = as_array(rows, "bitmaps")
-    n_words = -(-atoms.shape[0] * atoms.shape[1] // 64)
-    if rows.dtype != np.uint64 or rows.ndim != 3 or rows.shape[1:] != (atoms.n_samples, n_words):
-        wanted = f"uint64[M, {atoms.n_samples}, {n_words}]"
+    """Count the cells of each atom in bitmaps: packed rows uint64[M, N, n_words] -> int64[M, G].
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        If `rows` does not fit the atoms.
+    InputError
+        If padding bits of a row are not zero.
+
+    """
+    n_cells = atoms.shape[0] * atoms.shape[1]
+    rows = as_rows(rows, "bitmaps", n_cells)
+    if rows.ndim != 3 or rows.shape[1] != atoms.n_samples:
+        wanted = f"uint64[M, {atoms.n_samples}, {rows.shape[-1]}]"
         raise ShapeError(
             "bitmaps", wanted=wanted, got=describe(rows), remedy="pack bool[M, N, H * W] with kernels.pack"
         )
+    check_padding("bitmaps", rows, n_cells)
+    rows = rows.astype(np.uint64, copy=False)  # native byte order
     kernel = backend_for(rows).activations.bitmap_histogram
     counts = np.zeros((rows.shape[0], atoms.n_atoms), np.int64)
     for bitmap, count in zip(rows, counts, strict=True):
@@ -176,7 +195,15 @@ def _maps(activations: Any) -> tuple[Floats, tuple[int, ...]]:
     return maps.reshape(-1, *maps.shape[-2:]), maps.shape[:-2]
 
 
-def _thresholds(ranges: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
+def _numbers(values: Any, argument: str) -> npt.NDArray[np.float64]:
+    numbers = as_array(values, argument)
+    if numbers.dtype.kind not in "iuf":
+        raise DTypeError(argument, wanted="numbers", got=describe(numbers), remedy="give (lower, upper) pairs")
+    exact: npt.NDArray[np.float64] = numbers.astype(np.float64, copy=False)
+    return exact
+
+
+def _thresholds(ranges: npt.NDArray[np.float64], argument: str) -> tuple[Floats, Floats]:
     """Turn open float64 ranges into float32 thresholds: inside = at least the first, below the second.
 
     float64[..., 2] -> two float32[...]: the least float32 above `lower` and the least that is not below
@@ -186,12 +213,12 @@ def _thresholds(ranges: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
     if not (lower < upper).all():
         at = tuple(int(i) for i in np.argwhere(~(lower < upper))[0])
         got = f"({lower[at]}, {upper[at]})" + (f" at {list(at)}" if len(at) > 1 else "")
-        raise InputError("ranges", wanted="lower < upper", got=got, remedy="leave out empty ranges")
+        raise InputError(argument, wanted="lower < upper", got=got, remedy="leave out empty ranges")
     infinity = np.float32(np.inf)
     with np.errstate(over="ignore"):  # ends beyond float32 become infinite, as they should
         start, stop = lower.astype(np.float32), upper.astype(np.float32)
-    start = np.where(start.astype(np.float64) <= lower, np.nextafter(start, infinity), start)
-    stop = np.where(stop.astype(np.float64) < upper, np.nextafter(stop, infinity), stop)
+        start = np.where(start.astype(np.float64) <= lower, np.nextafter(start, infinity), start)
+        stop = np.where(stop.astype(np.float64) < upper, np.nextafter(stop, infinity), stop)
     return start, np.maximum(start, stop)
 
 

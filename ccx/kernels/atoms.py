@@ -16,15 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import backend_for, check_threads, describe
+from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
 from ccx.kernels.cpu._jit import parallel
+from ccx.kernels.rows import as_rows, check_padding
+from ccx.kernels.shapes import check_grid
 
 MAX_CONCEPTS = 65_535
 DENSE_PAIRS = 4_096
 """Up to this many concepts, `pair_counts` is a dense matrix (134 MB at the limit)."""
 
 _BATCH_CELLS = 1 << 22  # cells a batch: 16 MB of codes
-_BLOCK_ROWS = 1_024  # rows of a block of pair counts above DENSE_PAIRS
 
 IntArray = npt.NDArray[np.int64]
 
@@ -106,10 +107,10 @@ class AtomBuilder:
     """
 
     def __init__(self, shape: tuple[int, int], n_concepts: int, *, threads: int | None = None) -> None:
-        if n_concepts > MAX_CONCEPTS:
+        if not 0 <= n_concepts <= MAX_CONCEPTS:
             remedy = "leave out concepts that do not occur"
-            raise InputError("concepts", wanted=f"at most {MAX_CONCEPTS}", got=str(n_concepts), remedy=remedy)
-        self._shape = (int(shape[0]), int(shape[1]))
+            raise InputError("n_concepts", wanted=f"0 to {MAX_CONCEPTS}", got=str(n_concepts), remedy=remedy)
+        self._shape = check_grid(shape, 1)
         self._n_cells = self._shape[0] * self._shape[1]
         self._n_concepts = n_concepts
         self._threads = check_threads(threads)
@@ -131,11 +132,13 @@ class AtomBuilder:
             If an id is out of range: names the first such sample, its layer and cell.
 
         """
+        labels = as_array(labels, "labels")
         if labels.dtype.kind not in "iu":
             raise DTypeError(
                 "labels", wanted="integer ids", got=describe(labels), remedy="convert: labels.astype(numpy.int32)"
             )
         self._check("labels", labels, valid)
+        labels = labels.astype(labels.dtype.newbyteorder("="), copy=False)
         kernels = backend_for(labels).atoms
 
         def sets(first_sample: int, batch: npt.NDArray[Any], *rest: Any) -> Any:
@@ -155,7 +158,10 @@ class AtomBuilder:
 
     def add_packed_masks(self, rows: npt.NDArray[np.uint64], valid: npt.NDArray[np.bool_] | None = None) -> None:
         """Add samples: rows uint64[n, C, n_words], one packed mask a concept, any overlaps; valid bool[n, P]."""
+        rows = as_rows(rows, "masks", self._n_cells)
         self._check("masks", rows, valid)
+        check_padding("masks", rows, self._n_cells)
+        rows = rows.astype(np.uint64, copy=False)  # native byte order
         kernel = backend_for(rows).atoms.mask_sets
         self._add(lambda _first_sample, *arrays: kernel(*arrays), rows, valid)
 
@@ -253,6 +259,7 @@ class AtomBuilder:
             part = self._cell_atoms.pop(0)
             cell_atoms[at : at + part.shape[0]] = part
             at += part.shape[0]
+        self._cell_atoms.append(cell_atoms)
         empty = np.empty(0, np.int32)
         counts = np.concatenate([np.empty(0, np.int64), *(entry[2] for entry in self._entries)])
         sample_atoms = np.concatenate([empty, *(entry[0] for entry in self._entries)])
@@ -290,6 +297,7 @@ class ConceptRows(NamedTuple):
 
 def concept_rows(atoms: Atoms, samples: npt.NDArray[np.int64], *, threads: int | None = None) -> ConceptRows:
     """Build the packed masks of all concepts in some samples: int64[n] -> `ConceptRows`."""
+    samples = _checked_samples(atoms, samples)
     kernels = backend_for(atoms.cells).atoms
     n_cells = atoms.shape[0] * atoms.shape[1]
     table = (atoms.sample_starts, atoms.sample_atoms)
@@ -310,6 +318,10 @@ def atom_rows(
     atoms: Atoms, inside: npt.NDArray[np.bool_], samples: npt.NDArray[np.int64], *, threads: int | None = None
 ) -> npt.NDArray[np.uint64]:
     """Pack the cells whose atom is marked: inside bool[G], samples int64[n] -> uint64[n, n_words]."""
+    samples = _checked_samples(atoms, samples)
+    if inside.dtype != np.bool_ or inside.shape != (atoms.n_atoms,):
+        remedy = "mark the atoms wanted"
+        raise ShapeError("inside", wanted=f"bool[{atoms.n_atoms}]", got=describe(inside), remedy=remedy)
     n_cells = atoms.shape[0] * atoms.shape[1]
     rows = np.empty((samples.size, -(-n_cells // 64)), np.uint64)
     kernel = backend_for(atoms.cells).atoms.atom_rows
@@ -327,7 +339,8 @@ def concept_counts(atoms: Atoms, weights: npt.NDArray[np.int64]) -> IntArray:
 
     With ``weights=atoms.cells`` these are the concepts' sizes |c|, with a bitmap's histogram |c and B|.
     """
-    rows = _weight_rows(atoms, weights)
+    weights = check_weights(atoms, weights)
+    rows = weights.reshape(math.prod(weights.shape[:-1]), atoms.n_atoms)  # no -1: there may be no atom
     kernel = backend_for(atoms.cells).atoms.concept_counts
     counts = np.empty((rows.shape[0], atoms.n_concepts), np.int64)
     for row, count in zip(rows, counts, strict=True):
@@ -341,7 +354,7 @@ def pair_counts(atoms: Atoms, weights: npt.NDArray[np.int64], *, threads: int | 
     Dense up to 4,096 concepts; a `scipy.sparse.csr_array` of the same values above, built in blocks
     of rows, so that memory stays in proportion to the pairs that occur.
     """
-    _weight_rows(atoms, weights)
+    weights = check_weights(atoms, weights, 1)
     threads = check_threads(threads)
     n = atoms.n_concepts
     kernels = backend_for(atoms.cells, weights).atoms
@@ -353,16 +366,31 @@ def pair_counts(atoms: Atoms, weights: npt.NDArray[np.int64], *, threads: int | 
         return rows(0, n)
     from scipy import sparse  # noqa: PLC0415 - half a second to import; only data sets this large need it
 
-    blocks = [sparse.csr_array(rows(at, min(at + _BLOCK_ROWS, n))) for at in range(0, n, _BLOCK_ROWS)]
+    block = max(1, DENSE_PAIRS**2 // n)  # rows as large, dense, as the largest dense matrix
+    blocks = [sparse.csr_array(rows(at, min(at + block, n))) for at in range(0, n, block)]
     return sparse.vstack(blocks, format="csr")
 
 
-def _weight_rows(atoms: Atoms, weights: npt.NDArray[np.int64]) -> IntArray:
-    if weights.dtype != np.int64 or weights.ndim < 1 or weights.shape[-1] != atoms.n_atoms:
-        raise ShapeError(
-            "weights",
-            wanted=f"int64[..., {atoms.n_atoms}], one weight an atom",
-            got=describe(weights),
-            remedy="use atoms.cells or a histogram of the same atoms",
-        )
-    return weights.reshape(math.prod(weights.shape[:-1]), atoms.n_atoms)  # no -1: there may be no atom
+def _checked_samples(atoms: Atoms, samples: Any) -> IntArray:
+    samples = as_array(samples, "samples")
+    if samples.ndim != 1 or (samples.size and samples.dtype.kind not in "iu"):
+        raise DTypeError("samples", wanted="int64[n]", got=describe(samples), remedy="give indices of samples")
+    if samples.size and not (samples.min() >= 0 and samples.max() < atoms.n_samples):
+        got = f"values from {samples.min()} to {samples.max()}"
+        raise InputError("samples", wanted=f"0 to {atoms.n_samples - 1}", got=got, remedy="indices start at 0")
+    indices: IntArray = samples.astype(np.int64, copy=False)
+    return indices
+
+
+def check_weights(atoms: Atoms, weights: Any, n_axes: int | None = None) -> IntArray:
+    """Return `weights` if they are int64[..., G], of `n_axes` axes, or raise the error that says why not."""
+    weights = as_array(weights, "weights")
+    leading = {1: "", 2: "M, "}.get(n_axes or 0, "..., ")
+    wanted = f"int64[{leading}{atoms.n_atoms}], one weight an atom"
+    remedy = "use atoms.cells or a histogram of the same atoms"
+    if weights.dtype != np.int64:
+        raise DTypeError("weights", wanted=wanted, got=describe(weights), remedy=remedy)
+    if weights.ndim < 1 or weights.ndim != (n_axes or weights.ndim) or weights.shape[-1] != atoms.n_atoms:
+        raise ShapeError("weights", wanted=wanted, got=describe(weights), remedy=remedy)
+    checked: IntArray = weights
+    return checked

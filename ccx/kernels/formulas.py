@@ -9,14 +9,15 @@ bitmaps, and a formula's count is the sum over the atoms that satisfy it.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ccx.errors import InputError, ShapeError
+from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
-from ccx.kernels.atoms import Atoms
+from ccx.kernels.atoms import Atoms, check_weights
 
 __all__ = ["Extensions", "best_extensions", "best_singles", "conjunction_counts", "formula_counts"]
 
@@ -44,7 +45,7 @@ def formula_counts(
 
     Raises
     ------
-    ShapeError
+    ShapeError, DTypeError
         If weights, concepts and operators do not fit the atoms and each other.
     InputError
         If a concept or an operator is out of range.
@@ -76,11 +77,15 @@ def best_singles(
     """Choose the `keep` best concepts by IoU: |c and B| int64[C], |c| int64[C] -> int32[k].
 
     In tie order (higher IoU, then smaller index); concepts that do not meet the bitmap never enter.
-    IoUs are compared as fractions of integers, never as floats.
+    IoUs are compared as fractions of integers, never as floats. Raises what `best_extensions` raises.
     """
+    _check_choice(keep, allowed)
+    _check_counts((allowed.size,), intersections=intersections, sizes=sizes)
     from ccx.kernels.cpu import formulas  # noqa: PLC0415 - the choice is host work for every backend
 
-    chosen: npt.NDArray[np.int32] = formulas.best_singles(intersections, sizes, allowed, bitmap_cells, keep)
+    chosen: npt.NDArray[np.int32] = formulas.best_singles(
+        intersections, sizes, allowed, bitmap_cells, min(keep, allowed.size)
+    )
     return chosen
 
 
@@ -101,7 +106,20 @@ def best_extensions(
 
     The order is total (docs/search.md): higher IoU, compared by exact cross multiplication in 128
     bits, then fewer NOTs, then the smaller canonical sequence of concepts, then of operators.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        If the counts do not fit `allowed` and each other.
+    InputError
+        If `keep` is no integer >= 1.
+
     """
+    joint_shape = (parents.concepts.shape[0], allowed.size)
+    _check_choice(keep, allowed)
+    _check_counts((allowed.size,), intersections=intersections, sizes=sizes)
+    _check_counts(joint_shape, joint_intersections=joint_intersections, joint_sizes=joint_sizes)
+    keep = min(keep, 3 * math.prod(joint_shape))  # no more places than candidates
     from ccx.kernels.cpu import formulas  # noqa: PLC0415 - the choice is host work for every backend
 
     return Extensions(
@@ -112,13 +130,27 @@ def best_extensions(
     )  # fmt: skip
 
 
+def _check_choice(keep: int, allowed: npt.NDArray[np.bool_]) -> None:
+    if keep < 1:
+        raise InputError("keep", wanted="an integer >= 1", got=repr(keep), remedy="keep one at least")
+    if allowed.dtype != np.bool_ or allowed.ndim != 1:
+        remedy = "mark the concepts that may be used"
+        raise DTypeError("allowed", wanted="bool[C]", got=describe(allowed), remedy=remedy)
+
+
+def _check_counts(shape: tuple[int, ...], **counts: IntArray) -> None:
+    for argument, array in counts.items():
+        wanted = f"int64{list(shape)}"
+        if array.dtype != np.int64:
+            raise DTypeError(argument, wanted=wanted, got=describe(array), remedy="use the counts of ccx.kernels")
+        if array.shape != shape:
+            raise ShapeError(argument, wanted=wanted, got=describe(array), remedy="give one count a concept of allowed")
+
+
 def _checked(atoms: Atoms, weights: Any, concepts: Any, operators: Any) -> tuple[Any, Any, Any]:
-    weights = as_array(weights, "weights")
+    weights = check_weights(atoms, weights, 2)
     concepts = as_array(concepts, "concepts")
     operators = as_array(operators, "operators")
-    if weights.dtype != np.int64 or weights.ndim != 2 or weights.shape[1] != atoms.n_atoms:
-        remedy = "use atoms.cells[None] or a histogram of the same atoms"
-        raise ShapeError("weights", wanted=f"int64[M, {atoms.n_atoms}]", got=describe(weights), remedy=remedy)
     if concepts.ndim != 2 or concepts.shape[1] < 1:
         remedy = "give one row a formula"
         raise ShapeError("concepts", wanted="int32[F, length >= 1]", got=describe(concepts), remedy=remedy)
@@ -127,6 +159,9 @@ def _checked(atoms: Atoms, weights: Any, concepts: Any, operators: Any) -> tuple
         remedy = "one operator less than concepts"
         raise ShapeError("operators", wanted=f"uint8[{n}, {length - 1}]", got=describe(operators), remedy=remedy)
     for argument, values, stop in (("concepts", concepts, atoms.n_concepts), ("operators", operators, 3)):
+        if values.size and values.dtype.kind not in "iu":
+            remedy = "pass integers, concepts counted from 0"
+            raise DTypeError(argument, wanted="integers", got=describe(values), remedy=remedy)
         if values.size and not (values.min() >= 0 and values.max() < stop):
             got = f"values from {values.min()} to {values.max()}"
             raise InputError(argument, wanted=f"values from 0 to {stop - 1}", got=got, remedy="indices start at 0")

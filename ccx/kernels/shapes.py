@@ -82,11 +82,17 @@ def inscribed_rectangles(rows: Any, shape: tuple[int, int], *, threads: int | No
 
 def _masks(rows: Any, shape: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
     """Return the checked masks and their (H, W)."""
+    height, width = check_grid(shape)
+    return as_rows(rows, "rows", height * width), (height, width)
+
+
+def check_grid(shape: Any, least: int = 0) -> tuple[int, int]:
+    """Return `shape` as (H, W), or raise `ShapeError`."""
     try:
         height, width = (operator.index(length) for length in shape)
     except (TypeError, ValueError):
-        height = width = -1
-    if min(height, width) < 0:
+        height = width = least - 1
+    if min(height, width) < least:
         remedy = "pass the grid of the masks"
-        raise ShapeError(argument="shape", wanted="(H, W), two integers >= 0", got=repr(shape), remedy=remedy)
-    return as_rows(rows, "rows", height * width), (height, width)
+        raise ShapeError("shape", wanted=f"(H, W), two integers >= {least}", got=repr(shape), remedy=remedy)
+    return height, width

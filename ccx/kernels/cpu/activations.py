@@ -67,6 +67,12 @@ def _interpolate_columns(sample, left, right, w_left, w_right, out):
 
 
 @inline
+def _copy(source, out):
+    for x in range(out.size):
+        out[x] = source[x]
+
+
+@inline
 def _interpolate_row(upper, lower, w_upper, w_lower, out):
     """Vertical step of one row of cells: two float32[W] -> out float32[W]."""
     for x in range(out.size):
@@ -95,8 +101,8 @@ def _bounds(upper, lower):
     """Return bounds that no value interpolated between two source rows leaves.
 
     A weighted mean lies between its terms, but the rounding of its products and sums may leave that
-    interval by a few units in the last place: 1e-6 is eight of them. Where a value is not finite, the
-    bounds are infinite.
+    interval by a few units in the last place: 1e-6 is eight of them. Where a value is not finite, or so
+    large that the rounding might overflow, the bounds are infinite.
     """
     low = np.float32(np.inf)
     high = np.float32(-np.inf)
@@ -105,10 +111,12 @@ def _bounds(upper, lower):
         low = min(low, min(upper[j], lower[j]))
         high = max(high, max(upper[j], lower[j]))
         finite = finite and np.isfinite(upper[j]) and np.isfinite(lower[j])
-    if not finite:
-        return np.float32(-np.inf), np.float32(np.inf)
     margin = np.float32(1e-6) * max(abs(low), abs(high)) + np.float32(1e-37)
-    return low - margin, high + margin
+    low -= margin
+    high += margin
+    if not (finite and np.isfinite(low) and np.isfinite(high)):
+        return np.float32(-np.inf), np.float32(np.inf)
+    return low, high
 
 
 @jit
@@ -131,7 +139,7 @@ def _upsample_pack(maps, start, stop, identity, bands, top, bottom, w_top, w_bot
                 spread_done = True
             for y in range(bands[band], bands[band + 1]):
                 if identity:
-                    row[:] = sample[y]
+                    _copy(sample[y], row)
                 else:
                     _interpolate_row(spread[upper], spread[lower], w_top[y], w_bottom[y], row)
                 for x in range(width):
@@ -194,7 +202,7 @@ def _range_histogram(
                     _interpolate_columns(sample, left, right, w_left, w_right, spread)
             for y in range(bands[band], bands[band + 1]):
                 if identity:
-                    row[:] = sample[y]
+                    _copy(sample[y], row)
                 else:
                     _interpolate_row(spread[upper], spread[lower], w_top[y], w_bottom[y], row)
                 atoms = cell_atoms[n, y * width : (y + 1) * width]

@@ -6,6 +6,7 @@ one, ``a * w_near + b * w_far`` with half-pixel centres (torch's ``align_corners
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +59,7 @@ def bitmap_histogram(
     bitmaps: NDArray[np.bool_], sets: NDArray[np.object_], atoms: Sequence[frozenset[int]]
 ) -> NDArray[np.int64]:
     """Count the cells of each atom: ``bool[..., N, P]``, sets of the cells ``[N, P] -> int64[..., G]``."""
-    flat = bitmaps.reshape(-1, sets.size)
+    flat = bitmaps.reshape(math.prod(bitmaps.shape[:-2]), sets.size)
     counts = np.zeros((len(flat), len(atoms)), np.int64)
     for row, bitmap in zip(counts, flat, strict=True):
         found = Counter(sets.ravel()[bitmap])
