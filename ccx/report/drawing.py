@@ -1,0 +1,126 @@
+"""What the report draws: outlines of bitmaps as SVG paths, photographs as small JPEGs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.errors import CCXError, DTypeError, InputError, ShapeError, StoreError
+from ccx.kernels._dispatch import as_array, describe
+
+_N_DRAWN = 128  # cells a side; finer outlines would not be seen in a thumbnail, and cost bytes
+_JPEG_QUALITY = 80
+
+
+def drawable(bitmaps: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Thin bool[n, H, W] to at most 128 cells a side: every k-th row and column, the same k for both."""
+    step = -(-max(bitmaps.shape[1:]) // _N_DRAWN)
+    rows, columns = (min(step // 2, n_cells - 1) for n_cells in bitmaps.shape[1:])
+    return bitmaps[:, rows::step, columns::step]
+
+
+def outline(bitmap: npt.NDArray[np.bool_]) -> str:
+    """Return the boundary of bool[H, W] as closed SVG paths, to fill with the even-odd rule; "" of an empty one.
+
+    The corners of the boundary pair up along each row of lattice points, first with second, third with fourth, ...,
+    as these are the ends of its horizontal edges; along columns likewise. Following the two pairings in turn walks
+    around. Where two regions touch at a point there are two corners, so that the pairings stay whole.
+    """
+    padded = np.pad(bitmap, 1)
+    above_left, above_right = padded[:-1, :-1], padded[:-1, 1:]
+    below_left, below_right = padded[1:, :-1], padded[1:, 1:]
+    turns = above_left ^ above_right ^ below_left ^ below_right
+    touches = (above_left == below_right) & (above_right == below_left) & (above_left != above_right)
+    n_corners = (turns + 2 * touches).ravel()
+    corners = np.repeat(np.arange(n_corners.size), n_corners)
+    rows, columns = np.divmod(corners, bitmap.shape[1] + 1)
+    by_column = np.lexsort((rows, columns))
+    partner = np.empty_like(by_column)
+    partner[by_column[0::2]], partner[by_column[1::2]] = by_column[1::2], by_column[0::2]
+
+    x, y, vertical = columns.tolist(), rows.tolist(), partner.tolist()
+    seen = [False] * len(x)
+    pieces = []
+    for start in range(len(x)):
+        if seen[start]:
+            continue
+        pieces.append(f"M{x[start]} {y[start]}")
+        here = start
+        while True:
+            across = here ^ 1  # corners stand in row order, so partners along a row are neighbours
+            seen[here] = seen[across] = True
+            pieces.append(f"h{x[across] - x[here]}")
+            here = vertical[across]
+            if here == start:
+                break
+            pieces.append(f"v{y[here] - y[across]}")
+        pieces.append("z")
+    return "".join(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A small photograph: a ``data:`` address, and width divided by height of the original."""
+
+    uri: str
+    aspect: float
+
+
+def photo(image: Any, n_pixels: int, argument: str) -> Photo:
+    """Return a photograph as a JPEG of at most `n_pixels` a side.
+
+    `image` is uint8[H, W], [H, W, 3] or [H, W, 4], or float in [0, 1] of these shapes; a path; or the bytes of a file.
+    `argument` names it in errors.
+
+    Raises
+    ------
+    DTypeError, ShapeError, InputError
+        If it is an array of another kind, or no image.
+    StoreError
+        If a file cannot be read.
+
+    """
+    from PIL import Image  # noqa: PLC0415 - only pictures need it; it comes with scikit-image
+
+    if isinstance(image, (str, Path, bytes)):
+        try:
+            opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+            picture = opened.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            where = argument if isinstance(image, bytes) else str(image)
+            msg = f"{where}: cannot be read as an image ({error}); give JPEG or PNG files, or arrays"
+            raise StoreError(msg) from error
+    else:
+        picture = Image.fromarray(_pixels(image, argument)).convert("RGB")
+    aspect = picture.width / picture.height
+    picture.thumbnail((n_pixels, n_pixels), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return Photo("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii"), aspect)
+
+
+def _pixels(image: Any, argument: str) -> npt.NDArray[np.uint8]:
+    """Return an array image as uint8[H, W] or [H, W, 3 or 4]."""
+    try:
+        array = as_array(image, argument)
+    except CCXError as error:
+        remedy = "give arrays uint8[H, W, 3], paths or bytes"
+        raise InputError(argument, wanted="an image", got=type(image).__name__, remedy=remedy) from error
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        remedy = "put the channels last"
+        raise ShapeError(argument, wanted="[H, W] or [H, W, 3]", got=describe(array), remedy=remedy)
+    if array.dtype.kind == "f":
+        array = np.clip(np.nan_to_num(array), 0, 1) * 255 + 0.5
+    elif array.dtype != np.uint8:
+        remedy = "scale the values to 0..255: image.astype(numpy.uint8)"
+        raise DTypeError(argument, wanted="uint8, or float in [0, 1]", got=describe(array), remedy=remedy)
+    pixels: npt.NDArray[np.uint8] = array.astype(np.uint8)
+    return pixels
