@@ -222,7 +222,6 @@ def test_sparse_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     dense = ccx.explain_bitmaps(case.bitmap[None], case.concepts(), top=10)
     monkeypatch.setattr("ccx.kernels.atoms.DENSE_PAIRS", 3)
-    monkeypatch.setattr("ccx.kernels.atoms._BLOCK_ROWS", 2)
     concepts = case.concepts()
     assert ccx.explain_bitmaps(case.bitmap[None], concepts, top=10) == dense
     assert not isinstance(concepts.pair_sizes, np.ndarray)

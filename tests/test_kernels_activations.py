@@ -240,23 +240,55 @@ def test_parity_unary_iou_holds_exactly(case):
     assert_same(iou, np.stack([bitmap.unary_iou for bitmap in known.bitmaps]))
 
 
+def resized_by_torch(maps, grid):
+    """float32[N, h, w] -> float32[N, H, W], samples in either of the first two axes, in either layout."""
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor(maps)
+    forms = [tensor[None], tensor[:, None], tensor[None].contiguous(memory_format=torch.channels_last)]
+    resize = torch.nn.functional.interpolate
+    return [resize(x, grid, mode="bilinear", align_corners=False).numpy().reshape(-1, *grid) for x in forms]
+
+
+def ulp_of_terms(maps, grid):
+    """Return a unit in the last place of the largest sum that a cell may be: where terms cancel, its own is smaller."""
+    with np.errstate(over="ignore"):
+        terms = np.minimum(reference.upsample(np.abs(maps), grid), np.finfo(np.float32).max)
+    return np.spacing(terms).astype(np.float64)
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("source", range(1, 26))
+def test_weights_are_those_of_torch(source):
+    """A map that is 1 at one sample shows the weight of that sample."""
+    one_hot = np.eye(source, dtype=np.float32)[:, None]
+    for n_cells in range(1, 140):
+        for theirs in resized_by_torch(one_hot, (1, n_cells)):
+            assert_same(upsample(one_hot, (1, n_cells)), theirs)
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize(
+    ("source", "grid"), [((7, 7), (112, 112)), ((28, 28), (112, 112)), ((13, 13), (113, 113)), ((130, 70), (113, 97))]
+)
+@pytest.mark.parametrize("lowest", [0, -np.inf])
+def test_values_are_within_4_ulp_of_those_of_torch(source, grid, lowest):
+    maps = np.random.default_rng(0).standard_normal((6, *source)).astype(np.float32).clip(lowest)
+    for theirs in resized_by_torch(maps, grid):
+        distance = np.abs(theirs.astype(np.float64) - upsample(maps, grid))
+        assert (distance <= 4 * ulp_of_terms(maps, grid)).all()
+
+
 @pytest.mark.needs("torch")
 @given(data=st.data(), maps=activation_maps(leading=st.just((2,))), grid=GRIDS)
-def test_cells_differ_from_torch_only_within_4_ulp_of_an_end_point(data, maps, grid):
-    """4 units in the last place of the largest term that is summed: where terms cancel, a cell's own are smaller."""
-    torch = pytest.importorskip("torch")
+def test_cells_differ_from_those_of_torch_only_within_4_ulp_of_an_end_point(data, maps, grid):
     maps = maps.astype(np.float32)
     assume(np.isfinite(maps).all())
-    resized = torch.nn.functional.interpolate(torch.tensor(maps)[None], grid, mode="bilinear", align_corners=False)
-    theirs = resized[0].numpy()
-    (limits,) = data.draw(limits_near(theirs, 1))
-    ours = unpack(upsample_pack(maps, grid, limits), math.prod(grid)).reshape(theirs.shape)
-    with np.errstate(over="ignore"):
-        terms = reference.upsample(np.abs(maps), grid).astype(np.float64)
-    ulp = np.maximum(2.0**-23 * terms, 2.0**-149)
-    differ = ours != reference.inside(theirs, limits)
-    distance = np.min([np.abs(theirs - limits[0]), np.abs(theirs - limits[1])], axis=0)
-    assert not (differ & ~(distance <= 4 * ulp)).any()
+    for theirs in resized_by_torch(maps, grid):
+        (limits,) = data.draw(limits_near(theirs, 1))
+        ours = unpack(upsample_pack(maps, grid, limits), math.prod(grid)).reshape(theirs.shape)
+        distance = np.min([np.abs(theirs - limits[0]), np.abs(theirs - limits[1])], axis=0)
+        differ = ours != reference.inside(theirs, limits)
+        assert (distance <= 4 * ulp_of_terms(maps, grid))[differ].all()
 
 
 # ---------------------------------------------------------------------------------------------- errors

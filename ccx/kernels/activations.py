@@ -2,8 +2,9 @@
 
 The value of each cell is fixed to the last bit: float32, horizontal then vertical, ``a * l0 + b * l1``,
 no fused multiply-add. Against torch's ``interpolate(mode="bilinear", align_corners=False)`` cells may
-differ only where the value is within 4 units in the last place of an end point, as torch's own order
-varies with memory layout. Positions and weights are torch's (half-pixel centres, clamped at 0).
+differ only where the value is within 4 units in the last place of an end point (counted at the size of
+the summed terms, where they cancel), as torch's own order varies with memory layout. Positions and
+weights are torch's to the bit (half-pixel centres, clamped at 0).
 
 A range (lower, upper) is open at both ends, as in the published system: a cell equal to an end point
 belongs to no range. NaN and infinite values belong to no range, except -inf < x < inf for finite x.
@@ -50,11 +51,14 @@ class Grid(NamedTuple):
 
 
 def _positions(n_samples: int, n_cells: int) -> Axis:
-    """Half-pixel centres, clamped at the first sample; all in float32, as torch computes them."""
+    """Half-pixel centres, clamped at the first sample, to the bit as torch computes them.
+
+    Its scale is a float32 and ``scale * (x + 0.5) - 0.5`` one fused multiply-add: rounded once, which
+    float64, exact here, gives too.
+    """
     scale = np.float32(n_samples) / np.float32(n_cells)
-    half = np.float32(0.5)
-    centres = scale * (np.arange(n_cells, dtype=np.float32) + half) - half
-    centres = np.maximum(centres, np.float32(0))
+    exact = np.float64(scale) * (np.arange(n_cells) + 0.5) - 0.5
+    centres = np.maximum(exact, 0).astype(np.float32)
     near = np.minimum(centres.astype(np.int64), n_samples - 1)
     far = np.minimum(near + 1, n_samples - 1)
     w_far = np.clip(centres - near.astype(np.float32), np.float32(0), np.float32(1))

@@ -19,10 +19,8 @@ from ccx.kernels.reference.rows import pack
 
 def _axis(n_samples: int, n_cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Return the two samples between which each cell lies, and the weight of the second."""
-    half = np.float32(0.5)
-    scale = np.float32(n_samples) / np.float32(n_cells)
-    centres = scale * (np.arange(n_cells).astype(np.float32) + half) - half
-    centres[centres < 0] = 0
+    scale = float(np.float32(n_samples) / np.float32(n_cells))
+    centres = np.array([max(scale * (x + 0.5) - 0.5, 0.0) for x in range(n_cells)], np.float32)  # rounded once
     near = np.minimum(np.floor(centres).astype(np.int64), n_samples - 1)
     far = np.minimum(near + 1, n_samples - 1)
     return near, far, np.minimum(centres - near.astype(np.float32), np.float32(1))
