@@ -70,6 +70,8 @@ def _bar(label: str) -> Iterator[Progress]:
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # On a terminal the bar goes away at the end; in a file only its end can be seen.
+    with rich_progress.Progress(*columns, console=console, transient=console.is_terminal) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
