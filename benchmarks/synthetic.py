@@ -3,17 +3,20 @@
 A sample shows a *scene*: it chooses 6 to 14 *objects*, mostly those that are usual there, as overlapping wavy
 ellipses from the large to the small; objects carry *parts*, some with a second part on top; every cell has one of 11
 *colours*, two an object in a smooth pattern with noise, and 5 % speckle. That gives about 23 concepts and 85 atoms a
-sample. Units are sums of what they prefer, by cover of a cell of their 7x7 grid, plus exponential noise, cut at 0.
+sample. A unit adds up what it prefers, by the share of each cell of its 7x7 grid, plus exponential noise.
 
-Which objects and parts are usual together, how often concepts occur (log-uniform ranks) and which units
-prefer what is drawn once from the seed; samples are drawn one by one, each from a seed of its own, so they do not depend
-on the number of samples or threads.
+Which objects and parts are usual together and what units prefer is drawn once; then each sample is drawn from a
+seed of its own, so that it does not depend on the number of samples or threads. How often concepts occur follows
+log-uniform ranks.
 """
+
+# ruff: noqa: NPY002 - numba's own generator, which is local to the thread, is np.random
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -21,6 +24,9 @@ from numpy.typing import NDArray
 
 import ccx
 from ccx.kernels.cpu._jit import parallel
+
+Ints: TypeAlias = NDArray[Any]
+Floats: TypeAlias = NDArray[np.float32]
 
 GRID = (112, 112)
 ACTIVATION_GRID = (7, 7)
@@ -48,7 +54,7 @@ class Synthetic:
 
 
 def generate(n_samples: int, n_units: int, *, seed: int = 0, threads: int | None = None) -> Synthetic:
-    """Draw samples and units; the first samples and units are the same whatever their numbers are."""
+    """Draw samples and units; the first samples' labels are the same whatever the numbers of both are."""
     rng = np.random.default_rng(seed)
     usual_objects = _low_ranks(rng, N_OBJECTS, (N_SCENES, 40), 2.0)
     usual_parts = FIRST_PART + _low_ranks(rng, N_PARTS, (N_OBJECTS, 12), 1.7)
@@ -75,7 +81,7 @@ def _seed_of(seed: int, sample: int) -> int:
 
 
 def _low_ranks(rng: np.random.Generator, n: int, shape: tuple[int, ...], power: float) -> NDArray[np.int64]:
-    """Indices below n, the small ones more often the higher the power."""
+    """Draw indices below n, the small ones more often the higher the power."""
     ranks: NDArray[np.int64] = (n * rng.random(shape) ** power).astype(np.int64)
     return ranks
 
@@ -94,24 +100,24 @@ def _preferences(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _log_uniform(n):  # type: ignore[no-untyped-def]
+def _log_uniform(n: int) -> int:
     """Draw a rank below n: half of them lie below sqrt(n)."""
-    return min(max(int(math.exp(np.random.random() * math.log(n + 1.0))) - 1, 0), n - 1)  # noqa: NPY002 - numba's own
+    return min(max(int(math.exp(np.random.random() * math.log(n + 1.0))) - 1, 0), n - 1)
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_sample(labels, usual_objects, usual_parts, usual_subparts, seed):  # type: ignore[no-untyped-def]
+def _draw_sample(labels: Ints, usual_objects: Ints, usual_parts: Ints, usual_subparts: Ints, seed: int) -> None:
     """Fill the label maps int16[5, H, W] of one sample, which are zeros."""
-    np.random.seed(seed)  # noqa: NPY002 - numba's generator is local to the thread
+    np.random.seed(seed)
     scene = _log_uniform(N_SCENES)
     labels[SCENE] = FIRST_SCENE + scene + 1
-    n_objects = np.random.randint(6, 15)  # noqa: NPY002
-    owner = np.full(labels.shape[1:], -1, np.int64)  # which of the sample's objects a cell belongs to
+    n_objects = np.random.randint(6, 15)
+    owner: Ints = np.full(labels.shape[1:], -1, np.int64)  # which of the sample's objects a cell belongs to
     objects = np.empty(n_objects, np.int64)
     for j in range(n_objects):
-        usual = np.random.random() < 0.65  # noqa: NPY002
+        usual = np.random.random() < 0.65
         objects[j] = usual_objects[scene, _log_uniform(40)] if usual else _log_uniform(N_OBJECTS)
-        if j == 0 and np.random.random() < 0.85:  # noqa: NPY002
+        if j == 0 and np.random.random() < 0.85:
             owner[:] = 0  # a background
         else:
             _draw_object(owner, j, 0.42 * math.exp(-2.0 * j / n_objects))
@@ -119,20 +125,20 @@ def _draw_sample(labels, usual_objects, usual_parts, usual_subparts, seed):  # t
         for x in range(owner.shape[1]):
             if owner[y, x] >= 0:
                 labels[OBJECT, y, x] = objects[owner[y, x]] + 1
-    for _ in range(np.random.randint(0, 10)):  # noqa: NPY002
+    for _ in range(np.random.randint(0, 10)):
         _draw_part(labels, owner, objects, usual_parts, usual_subparts)
     _draw_colours(labels[COLOUR], owner, n_objects)
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_object(owner, number, size):  # type: ignore[no-untyped-def]
+def _draw_object(owner: Ints, number: int, size: float) -> None:
     height, width = owner.shape
-    size *= math.exp(np.random.uniform(-0.6, 0.6))  # noqa: NPY002
-    radius_x = max(2.5, size * width * np.random.uniform(0.5, 1.5))  # noqa: NPY002
-    radius_y = max(2.5, size * height * np.random.uniform(0.5, 1.5))  # noqa: NPY002
-    middle_x, middle_y = np.random.uniform(0, width), np.random.uniform(0, height)  # noqa: NPY002
-    wave_x, wave_y = np.random.uniform(0.1, 0.5), np.random.uniform(0.1, 0.5)  # noqa: NPY002
-    phase_x, phase_y = np.random.uniform(0, 6.3), np.random.uniform(0, 6.3)  # noqa: NPY002
+    size *= math.exp(np.random.uniform(-0.6, 0.6))
+    radius_x = max(2.5, size * width * np.random.uniform(0.5, 1.5))
+    radius_y = max(2.5, size * height * np.random.uniform(0.5, 1.5))
+    middle_x, middle_y = np.random.uniform(0, width), np.random.uniform(0, height)
+    wave_x, wave_y = np.random.uniform(0.1, 0.5), np.random.uniform(0.1, 0.5)
+    phase_x, phase_y = np.random.uniform(0, 6.3), np.random.uniform(0, 6.3)
     for y in range(max(0, int(middle_y - 1.3 * radius_y)), min(height, int(middle_y + 1.3 * radius_y) + 1)):
         for x in range(max(0, int(middle_x - 1.3 * radius_x)), min(width, int(middle_x + 1.3 * radius_x) + 1)):
             distance = ((x - middle_x) / radius_x) ** 2 + ((y - middle_y) / radius_y) ** 2
@@ -141,16 +147,16 @@ def _draw_object(owner, number, size):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_part(labels, owner, objects, usual_parts, usual_subparts):  # type: ignore[no-untyped-def]
+def _draw_part(labels: Ints, owner: Ints, objects: Ints, usual_parts: Ints, usual_subparts: Ints) -> None:
     """Lay a part of its object around a random cell; on three of ten a part of that part."""
     height, width = owner.shape
-    middle_y, middle_x = np.random.randint(0, height), np.random.randint(0, width)  # noqa: NPY002
-    radius_x, radius_y = np.random.uniform(3, 15), np.random.uniform(3, 15)  # noqa: NPY002
+    middle_y, middle_x = np.random.randint(0, height), np.random.randint(0, width)
+    radius_x, radius_y = np.random.uniform(3, 15), np.random.uniform(3, 15)
     of = owner[middle_y, middle_x]
     if of < 0:
         return
     part = usual_parts[objects[of], _log_uniform(12)]
-    has_subpart = np.random.random() < 0.3  # noqa: NPY002
+    has_subpart = np.random.random() < 0.3
     subpart = usual_subparts[part - FIRST_PART, _log_uniform(5)]
     for y in range(max(0, int(middle_y - radius_y)), min(height, int(middle_y + radius_y) + 1)):
         for x in range(max(0, int(middle_x - radius_x)), min(width, int(middle_x + radius_x) + 1)):
@@ -163,26 +169,26 @@ def _draw_part(labels, owner, objects, usual_parts, usual_subparts):  # type: ig
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_colours(colours, owner, n_objects):  # type: ignore[no-untyped-def]
-    palette = np.random.permutation(N_COLOURS)[: np.random.randint(6, 12)]  # noqa: NPY002
+def _draw_colours(colours: Ints, owner: Ints, n_objects: int) -> None:
+    palette = np.random.permutation(N_COLOURS)[: np.random.randint(6, 12)]
     two = np.empty((n_objects + 1, 2), np.int64)  # the last row is for cells of no object
     for i in range(n_objects + 1):
         two[i, 0], two[i, 1] = palette[_log_uniform(palette.size)], palette[_log_uniform(palette.size)]
-    wave_x, wave_y = np.random.uniform(0.05, 0.35), np.random.uniform(0.05, 0.35)  # noqa: NPY002
-    phase = np.random.uniform(0, 6.3)  # noqa: NPY002
+    wave_x, wave_y = np.random.uniform(0.05, 0.35), np.random.uniform(0.05, 0.35)
+    phase = np.random.uniform(0, 6.3)
     for y in range(owner.shape[0]):
         for x in range(owner.shape[1]):
-            pattern = math.sin(wave_x * x + phase) * math.cos(wave_y * y) + np.random.uniform(-0.4, 0.4)  # noqa: NPY002
+            pattern = math.sin(wave_x * x + phase) * math.cos(wave_y * y) + np.random.uniform(-0.4, 0.4)
             colour = two[owner[y, x], 0 if pattern > -0.2 else 1]
-            if np.random.random() < 0.05:  # noqa: NPY002
+            if np.random.random() < 0.05:
                 colour = palette[_log_uniform(palette.size)]
             colours[y, x] = FIRST_COLOUR + colour + 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_activations(labels, weights, out, seed):  # type: ignore[no-untyped-def]
+def _draw_activations(labels: Ints, weights: Floats, out: Floats, seed: int) -> None:
     """Fill the activations float32[U, h, w] of one sample: weights float32[U, C]."""
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)
     n_layers, height, width = labels.shape
     step_y, step_x = height // out.shape[1], width // out.shape[2]
     share = np.zeros(weights.shape[1] + 1, np.float32)
@@ -202,7 +208,7 @@ def _draw_activations(labels, weights, out, seed):  # type: ignore[no-untyped-de
                                 n_present += 1
                             share[label] += cell
             for unit in range(weights.shape[0]):
-                total = -0.25 * math.log(1e-12 + np.random.random())  # noqa: NPY002
+                total = -0.25 * math.log(1e-12 + np.random.random())
                 for i in range(n_present):
                     total += share[present[i]] * weights[unit, present[i] - 1]
                 out[unit, row, col] = total
