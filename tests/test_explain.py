@@ -366,7 +366,7 @@ OTHERS: list[tuple[dict[str, Any], type[CCXError], str]] = [
     ({"activations": MAPS[:, :0]}, ShapeError, "activations: expected at least one unit and position, got float32[6"),
     ({"activations": MAPS[..., :0]}, ShapeError, "activations: expected at least one unit and position, got float32["),
     ({"activations": None}, DTypeError, "activations: expected an array (NumPy, CuPy, torch) or nested lists"),
-    ({"concepts": np.zeros((2, N, *GRID), np.int64)}, DTypeError, "label maps go to Concepts.from_label_maps(labels, names)"),
+    ({"concepts": np.zeros((2, N, *GRID), np.int64)}, DTypeError, "label maps go to Concepts.from_label_maps"),
     ({"concepts": np.zeros((N, *GRID), np.uint8)}, DTypeError, "from_label_maps(labels, names)"),
     ({"concepts": np.zeros((N, *GRID), np.bool_)}, ShapeError, "masks: expected bool[C, N, H, W], got bool[6, 7, 10]"),
     ({"concepts": "concepts.ccx"}, DTypeError, "masks: expected an array"),
