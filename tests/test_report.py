@@ -25,7 +25,14 @@ from ccx.report.view import Painter
 
 GOLD = Path(__file__).parent / "gold" / "report.html"
 VOID = {"meta", "link", "br", "input", "image", "use", "rect", "path", "line", "img"}
-HOSTILE = ['<script>alert("1")</script>', '"><img src=x onerror=alert(2)>', "{{ 7 * 7 }}", "a & b", "line\nbreak\u202e", ""]
+HOSTILE = [
+    '<script>alert("1")</script>',
+    '"><img src=x onerror=alert(2)>',
+    "{{ 7 * 7 }}",
+    "a & b",
+    "line\nbreak\u202e",
+    "",
+]
 
 
 def tiny(names=("sky", "tree", "road", "car"), categories=("object", "object", "part", "part")):
@@ -95,7 +102,9 @@ def scrubbed(page):
 def test_gold_file():
     concepts, activations = tiny()
     found = explained(concepts, activations, top=3)
-    known = KnownUnit("planted", parse("(sky AND NOT tree)"), explained(concepts, activations[:, :1]), activations[:, :1])
+    known = KnownUnit(
+        "planted", parse("(sky AND NOT tree)"), explained(concepts, activations[:, :1]), activations[:, :1]
+    )
     page = scrubbed(
         render(found, concepts, activations=activations, title="Gold", notes=["A note."], known=[known], pictures=2)
     )

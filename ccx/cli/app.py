@@ -1,0 +1,74 @@
+"""The application: its commands, and how errors, Ctrl-C and closed pipes end it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+from ccx import __version__
+from ccx.cli import concepts, demo, running, terminal
+from ccx.errors import CCXError
+
+
+class _Commands(TyperGroup):
+    """All commands; an error that ccx raised on purpose is one message and exit status 2, not a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CCXError as error:
+            if ctx.params.get("debug"):
+                raise
+            terminal.errors().print(Text(f"error: {error}", style="red"), soft_wrap=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            terminal.errors().print("stopped")
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Exact logical explanations of neurons over human concepts.",
+)
+app.command()(demo.demo)
+app.command()(running.explain)
+app.command()(running.report)
+app.command()(running.show)
+app.add_typer(concepts.app, name="concepts")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        terminal.output().print(f"ccx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", envvar="CCX_DEBUG", help="Show tracebacks of errors.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line on ``sys.argv``."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # names of concepts need not fit the terminal's encoding
+    try:
+        app(prog_name="ccx")
+    except BrokenPipeError:
+        # The reader has gone. What is left in the buffers must not fail again when Python closes them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

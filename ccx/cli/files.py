@@ -1,0 +1,184 @@
+"""The files that commands read: arrays, names, concepts, pictures; never a pickle."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.concepts import Concepts
+from ccx.errors import InputError
+from ccx.pipeline.running import progress_reporter
+from ccx.store.files import parse_json, read_bytes, reason, store_error
+
+_PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise store_error(path, f"cannot make this folder ({reason(error)})", "choose another place") from error
+
+
+def read_array(path: Path, argument: str, key: str | None = None) -> npt.NDArray[Any]:
+    """Read an array from .npy (memory-mapped), .npz or .safetensors.
+
+    Of a file with several arrays, `key` chooses one; without it the only one, or the one called `argument`.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read, is of another kind, or holds Python objects.
+    InputError
+        If it has no such array, or it is unclear which one is meant.
+
+    """
+    try:
+        match path.suffix.lower():
+            case ".npy":
+                # A plain view of the mapped file: kernels know no subclasses of arrays.
+                return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+            case ".npz":
+                # Opened here: NumPy leaves the file of a damaged archive open.
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                    found: npt.NDArray[Any] = archive[_chosen(archive.files, path, argument, key)]
+                return found
+            case ".safetensors":
+                from safetensors import safe_open  # noqa: PLC0415 - only for such files
+
+                with safe_open(path, framework="numpy") as tensors:
+                    tensor: npt.NDArray[Any] = tensors.get_tensor(_chosen(tensors.keys(), path, argument, key))
+                return tensor
+    except InputError:
+        raise
+    except OSError as error:
+        raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
+    except Exception as error:  # damaged archives raise what zipfile, zlib, NumPy and safetensors see fit
+        remedy = "save plain numbers with numpy.save, numpy.savez or safetensors"
+        raise store_error(path, f"cannot be read as an array ({error})", remedy) from error
+    raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", "give .npy, .npz or .safetensors")
+
+
+def _chosen(keys: Iterable[str], path: Path, argument: str, key: str | None) -> str:
+    names = list(keys)
+    wanted = key if key is not None else names[0] if len(names) == 1 else argument
+    if wanted not in names:
+        listed = ", ".join(names[:20]) or "none"
+        remedy = (
+            f"choose one of the arrays of {path} with --key"
+            if key is not None or argument == "activations"
+            else (f"save one array, or call it {argument}")
+        )
+        raise InputError(argument, wanted=f"an array called {wanted!r}", got=listed, remedy=remedy)
+    return wanted
+
+
+def read_names(path: Path) -> tuple[list[str], list[str] | None]:
+    """Read names of concepts, and categories if the file has them.
+
+    .txt has one name a line; .json a list of names, or an object with ``names`` and perhaps ``categories``; .csv a head
+    line with the columns ``name`` and perhaps ``category``.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read or is of another kind.
+
+    """
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise store_error(path, f"no UTF-8 text ({error.reason})", "save it as UTF-8") from error
+    match path.suffix.lower():
+        case ".txt":
+            return [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")], None
+        case ".json":
+            found = parse_json(text.encode(), path)
+            parts = found if isinstance(found, dict) else {"names": found}
+            names, categories = _texts(parts.get("names")), _texts(parts.get("categories"))
+            if names is None or (categories is None and parts.get("categories") is not None):
+                remedy = 'write ["sky", ...] or {"names": [...], "categories": [...]}'
+                raise store_error(path, "no list of names", remedy)
+            return names, categories
+        case ".csv":
+            rows = list(csv.DictReader(text.splitlines()))
+            if not rows or any(row.get("name") is None for row in rows):
+                raise store_error(path, "no column called name in every line", "write a head line: name,category")
+            with_categories = "category" in rows[0]
+            return [row["name"] for row in rows], [row["category"] or "" for row in rows] if with_categories else None
+    raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", "give .txt, .json or .csv")
+
+
+def _texts(value: object) -> list[str] | None:
+    return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else None
+
+
+def read_concepts(
+    labels: Path | None,
+    masks: Path | None,
+    concepts: Path | None,
+    names: Path | None,
+    valid: Path | None,
+    threads: int | None = None,
+) -> Concepts:
+    """Read concepts from a file of ``ccx concepts build``, or build them from label maps or masks.
+
+    Raises
+    ------
+    InputError
+        If not exactly one of the three is given, or what belongs to it is missing.
+    StoreError
+        If a file cannot be read.
+
+    """
+    given = [f"--{name}" for name, path in (("labels", labels), ("masks", masks), ("concepts", concepts)) if path]
+    if len(given) != 1:
+        remedy = "say where the concepts come from"
+        got = " and ".join(given) or "none"
+        raise InputError("concepts", wanted="one of --labels, --masks and --concepts", got=got, remedy=remedy)
+    if concepts is not None:
+        if names is not None or valid is not None:
+            remedy = "a concepts file has its own names and valid cells"
+            raise InputError("concepts", wanted="no --names or --valid beside --concepts", got="one", remedy=remedy)
+        return Concepts.load(concepts)
+    known, categories = (None, None) if names is None else read_names(names)
+    cells = None if valid is None else read_array(valid, "valid")
+    with progress_reporter(None, "reading concepts") as progress:
+        if masks is not None:
+            array = read_array(masks, "masks")
+            return Concepts.from_masks(
+                array, known, categories=categories, valid=cells, threads=threads, progress=progress
+            )
+        if labels is None or known is None:
+            remedy = "give a .txt, .json or .csv file; its first name belongs to id 1"
+            raise InputError("names", wanted="--names beside --labels", got="none", remedy=remedy)
+        return Concepts.from_label_maps(
+            read_array(labels, "labels"), known, categories=categories, valid=cells, threads=threads, progress=progress
+        )
+
+
+def read_images(path: Path, n_samples: int) -> Any:
+    """Return one image a sample: an array file, or the picture files of a folder, ordered by name.
+
+    Raises
+    ------
+    InputError
+        If there is not one image a sample.
+    StoreError
+        If they cannot be read.
+
+    """
+    if path.is_dir():
+        images: Any = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
+    else:
+        images = read_array(path, "images")
+    if len(images) != n_samples:
+        remedy = "give one image a sample, in the order of the samples (files: by name)"
+        raise InputError("images", wanted=f"{n_samples} images", got=f"{len(images)} in {path}", remedy=remedy)
+    return images

@@ -1,0 +1,103 @@
+"""Options that several commands share, and what their texts mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ccx.errors import InputError
+
+_CONCEPTS, _RANGES, _SEARCH = "Concepts", "Ranges", "Search"
+
+
+def _file(flag: str, help: str, panel: str | None = None, *, dir_okay: bool = False) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        flag, help=help, exists=True, dir_okay=dir_okay, rich_help_panel=panel
+    )
+    return option
+
+
+Labels = Annotated[Path | None, _file("--labels", "Label maps int[N, L, H, W], 0 = none.", _CONCEPTS)]
+Masks = Annotated[Path | None, _file("--masks", "Masks bool[C, N, H, W].", _CONCEPTS)]
+ConceptsFile = Annotated[Path | None, _file("--concepts", "A file of 'ccx concepts build'.", _CONCEPTS)]
+Names = Annotated[Path | None, _file("--names", "Names of the concepts: .txt, .json or .csv.", _CONCEPTS)]
+Valid = Annotated[Path | None, _file("--valid", "bool[N, H, W], false where a cell counts nowhere.", _CONCEPTS)]
+Images = Annotated[
+    Path | None, _file("--images", "Photographs for the report: an array file or a folder.", dir_okay=True)
+]
+Key = Annotated[str | None, typer.Option("--key", help="Which array of the activations' file.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Processors to use; all by default.")]
+
+Clusters = Annotated[
+    int, typer.Option("--clusters", help="Ranges a unit; 1 = the top quantile.", rich_help_panel=_RANGES)
+]
+Quantile = Annotated[
+    float, typer.Option("--quantile", help="Share above it, for one cluster.", rich_help_panel=_RANGES)
+]
+Clustering = Annotated[str, typer.Option("--clustering", help="optimal or sklearn.", rich_help_panel=_RANGES)]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option("--range", help="A range LOWER,UPPER instead of clusters; repeatable.", rich_help_panel=_RANGES),
+]
+Units = Annotated[str | None, typer.Option("--units", help="Only these units, as in 0-9,14.", rich_help_panel=_RANGES)]
+
+Length = Annotated[int, typer.Option("--length", help="Longest formula, in concepts.", rich_help_panel=_SEARCH)]
+Beam = Annotated[int, typer.Option("--beam", help="Width of the beam.", rich_help_panel=_SEARCH)]
+Search = Annotated[str, typer.Option("--search", help="How formulas are searched.", rich_help_panel=_SEARCH)]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", help="Only this concept; repeatable.", rich_help_panel=_SEARCH)
+]
+Categories = Annotated[
+    list[str] | None, typer.Option("--category", help="Only this category; repeatable.", rich_help_panel=_SEARCH)
+]
+Candidates = Annotated[
+    int | None, typer.Option("--candidates", help="Most new concepts a step.", rich_help_panel=_SEARCH)
+]
+LengthPenalty = Annotated[
+    float,
+    typer.Option("--length-penalty", help="Factor on the score for each further concept.", rich_help_panel=_SEARCH),
+]
+Top = Annotated[int, typer.Option("--top", help="So many best formulas a range.", rich_help_panel=_SEARCH)]
+MinIou = Annotated[float, typer.Option("--min-iou", help="Least IoU of an explanation.", rich_help_panel=_SEARCH)]
+
+
+def parse_units(text: str | None) -> list[int] | None:
+    """Return the units of a text like ``0-9,14``; None = all.
+
+    Raises
+    ------
+    InputError
+        If the text is none.
+
+    """
+    if text is None:
+        return None
+    units: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError("--units", wanted="numbers and ranges", got=repr(part), remedy="write them like 0-9,14")
+        units += range(int(first), int(last if dash else first) + 1)
+    return units
+
+
+def parse_ranges(texts: list[str] | None) -> list[tuple[float, float]] | None:
+    """Return the ranges of texts like ``3,inf``; None where there are none.
+
+    Raises
+    ------
+    InputError
+        If a text is no pair of numbers.
+
+    """
+    pairs: list[tuple[float, float]] = []
+    for text in texts or ():
+        try:
+            lower, upper = map(float, text.split(","))
+        except ValueError as error:
+            remedy = "write it like 3,inf (and --range=-1,0 for a negative end)"
+            raise InputError("--range", wanted="LOWER,UPPER", got=repr(text), remedy=remedy) from error
+        pairs.append((lower, upper))
+    return pairs or None

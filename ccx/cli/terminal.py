@@ -1,0 +1,97 @@
+"""What the commands print: consoles, tables, and a word while kernels are compiled."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ccx.concepts import Concepts
+from ccx.formula import Formula
+from ccx.report import best_range, gain
+from ccx.results import Explanation, Explanations
+
+_PLAIN_WIDTH = 120  # columns of a file or pipe
+_GAIN_STYLES = ((0.1, "bold green"), (0.03, "green"), (0.01, "yellow"))
+
+
+def output() -> Console:
+    """Return the console of results: colors on a terminal only, and nothing read as markup."""
+    return _console(stderr=False)
+
+
+def errors() -> Console:
+    """Return the console of notices and errors, on the standard error."""
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = None) -> Table:
+    """Return a table of each unit's range with the largest gain (see `ccx.report.gain`), largest first."""
+    n_cells = concepts.n_cells
+    chosen = [best_range(list(found.of_unit(unit)), n_cells) for unit in found.units]
+    n_ranges = {unit: len(found.of_unit(unit)) for unit in found.units}
+    chosen.sort(key=lambda item: (item.formula is None, -gain(item, n_cells), item.unit))
+    n_more = 0 if max_rows is None else max(0, len(chosen) - max_rows)
+    table = Table(caption=f"... and {n_more} more" if n_more else None, box=None, header_style="dim", pad_edge=False)
+    for heading in ("unit", "gain", "IoU", "cells", "range"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("formula", overflow="fold")
+    for item in chosen[:max_rows]:
+        value = gain(item, n_cells)
+        style = next((style for least, style in _GAIN_STYLES if value >= least), "dim")
+        numbers = (f"{value:.3f}", f"{item.iou:.3f}") if item.formula is not None else ("", "")
+        table.add_row(
+            str(item.unit),
+            Text(numbers[0], style=style),
+            numbers[1],
+            f"{100 * item.bitmap_cells / n_cells:.1f} %",
+            _range_text(item, n_ranges[item.unit]),
+            formula_text(item.formula) if item.formula is not None else Text(f"[{item.status}]", style="dim italic"),
+        )
+    return table
+
+
+def formula_text(formula: Formula) -> Text:
+    """Return a formula whose connectives stand back."""
+    text = Text(str(formula))
+    text.highlight_words([" AND NOT ", " AND ", " OR "], style="dim")
+    return text
+
+
+def _range_text(item: Explanation, n_ranges: int) -> Text:
+    if item.range is None:
+        return Text()
+    ends = f"({item.range[0]:.3g}, {item.range[1]:.3g})"
+    return Text(f"{ends}  {item.cluster + 1}/{n_ranges}" if n_ranges > 1 else ends)
+
+
+@contextmanager
+def compile_notice() -> Iterator[None]:
+    """Print a line when the first kernel is compiled in the block; with a filled cache none is."""
+    from numba.core import event  # noqa: PLC0415 - slow to import, and not needed for --help
+
+    class Notice(event.Listener):
+        said = False
+
+        def on_start(self, _event: Any) -> None:
+            if not Notice.said:
+                Notice.said = True
+                errors().print("compiling kernels for this processor; later runs find them in numba's cache ...")
+
+        def on_end(self, _event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Notice()):
+        yield
