@@ -351,24 +351,14 @@ def concept_counts(atoms: Atoms, weights: npt.NDArray[np.int64]) -> IntArray:
 def pair_counts(atoms: Atoms, weights: npt.NDArray[np.int64], *, threads: int | None = None) -> Any:
     """Weight of the atoms that hold both of two concepts: weights int64[G] -> int64[C, C], symmetric.
 
-    Dense up to 4,096 concepts; a `scipy.sparse.csr_array` of the same values above, built in blocks
-    of rows, so that memory stays in proportion to the pairs that occur.
+    Dense up to 4,096 concepts; above, a `scipy.sparse.csr_array` of the pairs that occur.
     """
     weights = check_weights(atoms, weights, 1)
     threads = check_threads(threads)
-    n = atoms.n_concepts
     kernels = backend_for(atoms.cells, weights).atoms
-
-    def rows(start: int, stop: int) -> Any:
-        return kernels.pair_counts(atoms.atom_starts, atoms.atom_concepts, weights, start, stop, n, threads)
-
-    if n <= DENSE_PAIRS:
-        return rows(0, n)
-    from scipy import sparse  # noqa: PLC0415 - half a second to import; only data sets this large need it
-
-    block = max(1, DENSE_PAIRS**2 // n)  # rows as large, dense, as the largest dense matrix
-    blocks = [sparse.csr_array(rows(at, min(at + block, n))) for at in range(0, n, block)]
-    return sparse.vstack(blocks, format="csr")
+    if atoms.n_concepts > DENSE_PAIRS:
+        return kernels.sparse_pair_counts(*atoms.postings, weights)
+    return kernels.pair_counts(atoms.atom_starts, atoms.atom_concepts, weights, atoms.n_concepts, threads)
 
 
 def _checked_samples(atoms: Atoms, samples: Any) -> IntArray:

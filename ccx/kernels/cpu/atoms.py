@@ -436,15 +436,24 @@ def concept_counts(atom_starts, atom_ids, weights, n_concepts):
     return counts
 
 
-def pair_counts(atom_starts, atom_ids, weights, row_start, row_stop, n_concepts, threads):
-    """Sum by pair of concepts, for some rows: weights int64[G] -> int64[row_stop - row_start, C]."""
-    counts = np.zeros((row_stop - row_start, n_concepts), np.int64)
-
-    def rows(start, stop):
-        _pair_rows(atom_starts, atom_ids, weights, row_start + start, counts[start:stop])
-
-    parallel(rows, row_stop - row_start, threads)
+def pair_counts(atom_starts, atom_ids, weights, n_concepts, threads):
+    """Sum by pair of concepts: weights int64[G] -> int64[C, C]."""
+    counts = np.zeros((n_concepts, n_concepts), np.int64)
+    parallel(lambda a, b: _pair_rows(atom_starts, atom_ids, weights, a, counts[a:b]), n_concepts, threads)
     return counts
+
+
+def sparse_pair_counts(posting_starts, posting_atoms, weights):
+    """Sum by pair of concepts: weights int64[G] -> csr_array int64[C, C] of the pairs that occur."""
+    from scipy import sparse  # noqa: PLC0415 - half a second to import; only data sets of many concepts need it
+
+    shape = (posting_starts.size - 1, weights.size)
+    held = sparse.csr_array((np.ones(posting_atoms.size, np.int64), posting_atoms, posting_starts), shape)
+    weighted = sparse.csr_array((weights[posting_atoms], posting_atoms, posting_starts), shape)
+    pairs = (weighted @ held.T).tocsr()
+    pairs.eliminate_zeros()
+    pairs.sort_indices()
+    return pairs
 
 
 @jit
