@@ -24,6 +24,8 @@ from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
 from ccx.search import Found, SearchSettings, beam_search
 from ccx.store import PathLike, RowLog, content_hash
 
+_FLUSH_SECONDS = 1.0  # a run that is killed loses the rows of about so long
+
 Search: TypeAlias = Literal["beam"]
 Range: TypeAlias = tuple[float, float] | None
 Rows: TypeAlias = list[tuple[Explanation, dict[str, float]]]
@@ -344,6 +346,7 @@ def _run(
         # The last unit of a killed run may lack ranges: it is computed again, its rows are not written twice.
         last = items[-1].unit if items else -1
         done = sum(unit < last for unit in units)
+        flushed = time.monotonic()
         report(done, len(units))
         for rows in in_order(rows_of, range(done, len(units)), n_workers):
             for explanation, seconds in rows:
@@ -353,6 +356,9 @@ def _run(
                     times = {"unit": explanation.unit, "cluster": explanation.cluster, "seconds": seconds}
                     log.append(explanation.to_record(), times)
                 items.append(explanation)
+            if log is not None and time.monotonic() - flushed >= _FLUSH_SECONDS:
+                log.flush()
+                flushed = time.monotonic()
             done += 1
             report(done, len(units))
     return Explanations(items, settings=settings, concepts_hash=concepts.content_hash, version=VERSION)
