@@ -7,13 +7,12 @@ threads, and items a second; all from the fastest round, as the bandwidth is (`_
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks._bandwidth import read_bandwidth
+from benchmarks._measure import measure
 from ccx.kernels import reference, rows, shapes
 
 GRID = (112, 112)
@@ -45,25 +44,6 @@ def blobs(n_masks: int, holes: float) -> np.ndarray:
         mask[:] = distance + 0.3 * np.sin(wave_x * x + phase) * np.sin(wave_y * y + phase) < 1
     masks &= rng.random(masks.shape) >= holes
     return masks
-
-
-def measure(
-    benchmark: Any, call: Callable[[], Any], *, n_bytes: int, n_items: int, threads: int = 1, unit: str = "rows"
-) -> None:
-    """Time `call` and note what it means."""
-    benchmark.pedantic(call, rounds=15, warmup_rounds=2)
-    if benchmark.stats is None:  # --benchmark-disable: the call ran once, which is all that was asked for
-        return
-    seconds = benchmark.stats.stats.min
-    bandwidth = read_bandwidth(threads)
-    benchmark.extra_info.update(
-        threads=threads,
-        n_bytes=n_bytes,
-        gb_per_s=round(n_bytes / seconds / 1e9, 2),
-        read_bandwidth_gb_per_s=round(bandwidth / 1e9, 2),
-        share_of_read_bandwidth=round(n_bytes / seconds / bandwidth, 3),
-    )
-    benchmark.extra_info[f"{unit}_per_s"] = round(n_items / seconds)
 
 
 @THREADS
