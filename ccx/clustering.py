@@ -1,0 +1,181 @@
+"""From the activations of one unit to its ranges: open intervals of activation, in ascending order.
+
+A range ``(lower, upper)`` holds the activations with ``lower < a < upper``. Both ends are exclusive, as in the
+published system (Clustered Compositional Explanations): the smallest and the largest activation of a cluster
+lie in no range, and a cluster of one distinct value gives a range that holds nothing.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
+from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels.kmeans import kmeans_1d
+
+__all__ = ["Method", "check_ranges", "optimal_ranges", "sklearn_ranges", "top_quantile", "unit_ranges"]
+
+Activations: TypeAlias = NDArray[np.float32]
+Ranges: TypeAlias = NDArray[np.float64]
+Method: TypeAlias = Literal["optimal", "sklearn"]
+
+
+def unit_ranges(
+    values: Activations, *, clusters: int = 5, quantile: float = 0.005, method: Method = "optimal"
+) -> Ranges:
+    """Return the ranges of one unit: ``float32[...] -> float64[K, 2]``.
+
+    Parameters
+    ----------
+    values
+        All activations of the unit, at their own resolution: any shape and memory layout, finite.
+    clusters
+        1 takes the activations above their top `quantile`; a larger number, as many k-means clusters.
+    quantile
+        Share of the activations above the lower end, strictly between 0 and 1; unused when `clusters` is
+        not 1.
+    method
+        ``"optimal"``: globally optimal k-means. ``"sklearn"``: scikit-learn's k-means as the published system
+        calls it, a local optimum. Unused when `clusters` is 1.
+
+    Returns
+    -------
+    float64[K, 2]
+        Ascending. K is `clusters`, or the number of distinct values to cluster where that is less: 0 for a unit
+        that never fires.
+
+    Raises
+    ------
+    DTypeError, InputError
+        When an argument is not as described; NaN and infinities among `values` are refused.
+    MissingExtraError
+        When ``method="sklearn"`` and scikit-learn is not installed.
+
+    """
+    if method not in get_args(Method):
+        remedy = "leave it out for the optimum"
+        raise InputError(argument="method", wanted="'optimal' or 'sklearn'", got=repr(method), remedy=remedy)
+    try:
+        n_clusters = operator.index(clusters)
+    except TypeError:
+        n_clusters = 0
+    if n_clusters < 1:
+        remedy = "1 stands for the top quantile"
+        raise InputError(argument="clusters", wanted="an integer >= 1", got=repr(clusters), remedy=remedy)
+    if n_clusters == 1:
+        return np.array([top_quantile(values, quantile)])
+    return optimal_ranges(values, n_clusters) if method == "optimal" else sklearn_ranges(values, n_clusters)
+
+
+def top_quantile(values: Activations, quantile: float = 0.005) -> tuple[float, float]:
+    """Return the range of the largest activations, from their (1 - `quantile`) quantile to infinity.
+
+    This is Network Dissection's threshold (Bau et al., CVPR 2017), exact where theirs is a sketch:
+    ``numpy.quantile(values.astype(float64), 1 - quantile, method="linear")``.
+
+    Raises
+    ------
+    DTypeError, InputError
+        When there is no activation, when one is not finite, or `quantile` is not between 0 and 1.
+
+    """
+    flat = _flat(values)
+    if not 0 < quantile < 1:
+        remedy = "0.005 is Network Dissection's"
+        raise InputError(argument="quantile", wanted="a number between 0 and 1", got=repr(quantile), remedy=remedy)
+    if not len(flat):
+        raise InputError(
+            argument="values", wanted="at least one activation", got="none", remedy="give at least one sample"
+        )
+    position = (len(flat) - 1) * (1 - quantile)
+    below = int(position)
+    above = min(below + 1, len(flat) - 1)
+    # Selecting in float32 is several times faster than in float64; the interpolation between the two is left to NumPy.
+    neighbours = np.partition(flat, [below, above])[[below, above]].astype(np.float64)
+    return float(np.quantile(neighbours, position - below, method="linear")), np.inf
+
+
+def optimal_ranges(values: Activations, n_clusters: int) -> Ranges:
+    """Return (smallest, largest) value of each cluster of the optimal k-means: ``float32[...] -> float64[K, 2]``.
+
+    Where no activation is negative, the zeros are dropped first: there the unit does not fire. See
+    `unit_ranges` for K and for errors.
+    """
+    ordered = np.sort(_firing(_flat(values)))
+    if not len(ordered):
+        return np.empty((0, 2))
+    splits = kmeans_1d(ordered, n_clusters)
+    smallest, largest = ordered[np.append(0, splits)], ordered[np.append(splits, len(ordered)) - 1]
+    return np.column_stack([smallest, largest]).astype(np.float64)
+
+
+def sklearn_ranges(values: Activations, n_clusters: int) -> Ranges:
+    """Return (smallest, largest) value of each cluster of scikit-learn's k-means: ``float32[...] -> float64[K, 2]``.
+
+    ``KMeans(n_clusters, random_state=0)``, zeros dropped as in `optimal_ranges`: the published behaviour. Where
+    there are no more distinct values than clusters, on which that fails, each value is a cluster.
+    """
+    try:
+        from sklearn.cluster import KMeans  # noqa: PLC0415 (an optional library)
+    except ImportError as error:
+        library = "scikit-learn"
+        raise MissingExtraError(library, extra="sklearn", purpose="clustering by scikit-learn") from error
+    firing = _firing(_flat(values))
+    distinct = np.unique(firing)
+    if len(distinct) <= n_clusters:
+        return np.column_stack([distinct, distinct]).astype(np.float64)
+    labels = KMeans(n_clusters, random_state=0).fit(firing[:, np.newaxis]).labels_
+    clusters = [firing[labels == label] for label in np.unique(labels)]
+    return np.array(sorted((cluster.min(), cluster.max()) for cluster in clusters), np.float64)
+
+
+def check_ranges(ranges: ArrayLike) -> Ranges:
+    """Return ranges that a user gave as ``float64[K, 2]``, in the order given; they may overlap.
+
+    Raises
+    ------
+    DTypeError, ShapeError, InputError
+        When these are not K >= 1 pairs of numbers, infinite ones included, with lower < upper.
+
+    """
+    pairs = as_array(ranges, "ranges")
+    if pairs.dtype.kind not in "iuf":
+        remedy = "give numbers; -inf or inf leaves an end open"
+        raise DTypeError(argument="ranges", wanted="numbers[K, 2]", got=describe(pairs), remedy=remedy)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs):
+        remedy = "write one range as [(lower, upper)]"
+        raise ShapeError(argument="ranges", wanted="numbers[K, 2], K >= 1", got=describe(pairs), remedy=remedy)
+    checked: Ranges = pairs.astype(np.float64)
+    wrong = np.flatnonzero(~(checked[:, 0] < checked[:, 1]))  # NaN is wrong, too
+    if len(wrong):
+        k, (lower, upper) = wrong[0], checked[wrong[0]]
+        remedy = "an open interval needs room between its ends"
+        raise InputError(argument=f"ranges[{k}]", wanted="lower < upper", got=f"({lower}, {upper})", remedy=remedy)
+    return checked
+
+
+def _flat(values: Any) -> Activations:
+    """Return activations as ``float32[n]``; refuse another dtype, NaN and infinities."""
+    array = as_array(values, "values")
+    if array.dtype.newbyteorder("=") != np.float32:
+        remedy = "convert: values.astype(numpy.float32)"
+        raise DTypeError(argument="values", wanted="float32[...]", got=describe(array), remedy=remedy)
+    flat: Activations = array.reshape(-1).astype(np.float32, copy=False)
+    n_wrong = len(flat) - np.count_nonzero(np.isfinite(flat))
+    if n_wrong:
+        got = f"{n_wrong} NaN or infinite of {len(flat)}"
+        raise InputError(
+            argument="values", wanted="finite activations", got=got, remedy="mend the model or drop those samples"
+        )
+    return flat
+
+
+def _firing(values: Activations) -> Activations:
+    """Return the activations without their zeros where none is negative."""
+    if len(values) and values.min() >= 0:
+        return values[values > 0]
+    return values
