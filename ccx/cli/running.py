@@ -80,15 +80,16 @@ def explain(
         written = ["explanations.json"]
         if report:
             title = f"What the units of {activations.name} respond to"
-            write_report(
-                out / "report.html",
-                found,
-                annotated,
-                activations=values,
-                images=photographs,
-                title=title,
-                threads=threads,
-            )
+            with terminal.writing_report():
+                write_report(
+                    out / "report.html",
+                    found,
+                    annotated,
+                    activations=values,
+                    images=photographs,
+                    title=title,
+                    threads=threads,
+                )
             written.append("report.html")
     console = terminal.output()
     console.print(terminal.best_ranges(found, annotated, _N_ROWS))
@@ -118,7 +119,8 @@ def report(
         values = None if activations is None else files.read_array(activations, "activations", key)
         annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)
         photographs = None if images is None else files.read_images(images, annotated.n_samples)
-        write_report(target, found, annotated, activations=values, images=photographs, title=title, threads=threads)
+        with terminal.writing_report():
+            write_report(target, found, annotated, activations=values, images=photographs, title=title, threads=threads)
     terminal.output().print(Text(str(target)), soft_wrap=True)
 
 

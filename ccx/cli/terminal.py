@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -75,6 +75,11 @@ def _range_text(item: Explanation, n_ranges: int) -> Text:
         return Text()
     ends = f"({item.range[0]:.3g}, {item.range[1]:.3g})"
     return Text(f"{ends}  {item.cluster + 1}/{n_ranges}" if n_ranges > 1 else ends)
+
+
+def writing_report() -> AbstractContextManager[object]:
+    """Show on a terminal that the report is being written, which takes a while for many samples."""
+    return errors().status("writing the report")
 
 
 @contextmanager
