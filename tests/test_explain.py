@@ -398,7 +398,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*_: Any, **__: Any) -> None:
         pytest.fail("work has begun")
 
-    for name in ("range_histogram", "bitmap_histogram", "beam_search", "_prepare", "RowLog"):
+    monkeypatch.setattr(ccx.Concepts, "prepare", begun)
+    for name in ("range_histogram", "bitmap_histogram", "beam_search", "RowLog"):
         monkeypatch.setattr(f"ccx.pipeline.explaining.{name}", begun)
 
 

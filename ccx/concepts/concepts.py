@@ -217,6 +217,12 @@ class Concepts:
         """int64[C, C], dense or (above 4,096 concepts) scipy CSR: cells that carry both concepts."""
         return pair_counts(self.atoms, np.asarray(self.atoms.cells))
 
+    def prepare(self, *, threads: int | None = None) -> None:
+        """Compute now what all searches share and keep: `sizes`, `pair_sizes` and the atoms of each concept."""
+        _ = self.sizes, self.atoms.postings
+        if "pair_sizes" not in self.__dict__:  # a property takes no `threads`
+            self.__dict__["pair_sizes"] = pair_counts(self.atoms, np.asarray(self.atoms.cells), threads=threads)
+
     @cached_property
     def content_hash(self) -> str:
         """Hash of names, categories, grid and all annotations; equal content has equal hashes."""
@@ -257,7 +263,9 @@ class Concepts:
             raise InputError("concept", wanted=f"one of {self.n_concepts} names", got=repr(name), remedy=remedy)
         return found
 
-    def mask(self, formula: Formula | str, *, packed: bool = False, samples: Any = None) -> npt.NDArray[Any]:
+    def mask(
+        self, formula: Formula | str, *, packed: bool = False, samples: Any = None, threads: int | None = None
+    ) -> npt.NDArray[Any]:
         """Return the cells that satisfy a formula: bool[n, H, W], or packed uint64[n, n_words].
 
         Cells that are not valid satisfy nothing, not even a negation. `samples` (indices, a slice, a
@@ -269,8 +277,12 @@ class Concepts:
             If the formula cannot be parsed or names a concept that is not here, or a sample is not here.
 
         """
-        found = atom_rows(self.atoms, self._atoms_satisfying(formula), self._sample_indices(samples))
-        return found if packed else rows.unpack(found, self.shape[0] * self.shape[1]).reshape(-1, *self.shape)
+        inside = self._atoms_satisfying(formula)
+        found = atom_rows(self.atoms, inside, self._sample_indices(samples), threads=threads)
+        if packed:
+            return found
+        cells: npt.NDArray[np.bool_] = rows.unpack(found, self.shape[0] * self.shape[1], threads=threads)
+        return cells.reshape(-1, *self.shape)
 
     def count(self, formula: Formula | str) -> int:
         """Return the number of cells that satisfy a formula; raises what `mask` raises."""
@@ -310,7 +322,12 @@ class Concepts:
         return chosen
 
     def subset(
-        self, names: Iterable[str] | None = None, *, categories: Iterable[str] | None = None, samples: Any = None
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        categories: Iterable[str] | None = None,
+        samples: Any = None,
+        threads: int | None = None,
     ) -> Concepts:
         """Return the concepts of these names and categories (both, where both are given) in these samples.
 
@@ -328,7 +345,7 @@ class Concepts:
         if not chosen.size:
             raise InputError("samples", wanted="at least one sample", got="none", remedy="choose more samples")
         new_index = np.where(keep, np.cumsum(keep) - 1, -1)
-        builder = AtomBuilder(self.shape, int(keep.sum()))
+        builder = AtomBuilder(self.shape, int(keep.sum()), threads=threads)
         builder.add_atoms(self.atoms, chosen, new_index)
         kept = np.flatnonzero(keep)
         kinds = None if self.categories is None else [self.categories[c] for c in kept]

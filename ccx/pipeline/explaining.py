@@ -125,7 +125,7 @@ def explain(
     n_workers = min(threads, len(chosen))
     inputs.require_memory(annotated.atoms, n_ranges, n_workers)
     inputs.check_finite(maps, chosen)
-    _prepare(annotated)
+    annotated.prepare(threads=threads)
 
     def rows_of(position: int) -> Rows:
         unit = chosen[position]
@@ -214,7 +214,7 @@ def explain_bitmaps(
     allowed = annotated.selected(names, categories)
     n_workers = max(1, min(threads, len(packed)))
     inputs.require_memory(annotated.atoms, 1, n_workers)
-    _prepare(annotated)
+    annotated.prepare(threads=threads)
 
     def rows_of(index: int) -> Rows:
         started = time.perf_counter()
@@ -232,11 +232,6 @@ def _search_settings(search: str, length: int, *options: Any) -> SearchSettings:
         raise InputError("search", wanted='"beam"', got=repr(search), remedy="this version has exact beam search only")
     beam, candidates, length_penalty, top, min_iou = options
     return SearchSettings(length, beam, candidates, length_penalty, top, min_iou)
-
-
-def _prepare(concepts: Concepts) -> None:
-    """Compute once what all units need, before threads would do it several times over."""
-    _ = concepts.sizes, concepts.pair_sizes, concepts.atoms.postings
 
 
 def _settings(

@@ -1,0 +1,120 @@
+"""What other tools may rely on: names, signatures and defaults; and that importing ccx stays light."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ccx
+import ccx.kernels
+from ccx.concepts import Concepts
+
+NAMES = [
+    "CCXError", "Concepts", "Explanation", "Explanations", "Formula", "Status", "__version__", "explain",
+    "explain_bitmaps", "kernels", "load", "parse",
+]  # fmt: skip
+KERNELS = [
+    "AtomBuilder", "Atoms", "ConceptRows", "Extensions", "and_popcount", "atom_rows", "best_extensions", "best_singles",
+    "bitmap_histogram", "bounding_boxes", "concept_counts", "concept_rows", "conjunction_counts", "formula_counts",
+    "inscribed_rectangles", "intersection_counts", "kmeans_1d", "logical_and", "logical_and_not", "logical_or",
+    "n_words", "pack", "pair_counts", "popcount", "range_histogram", "unpack", "upsample", "upsample_pack",
+]  # fmt: skip
+SEARCH = {"length": 3, "beam": 5, "search": "beam"}
+OPTIONS = {
+    "names": None, "categories": None, "candidates": None, "length_penalty": 1.0, "top": 1, "min_iou": 0.0,
+    "threads": None, "progress": None, "out": None,
+}  # fmt: skip
+HEAVY = frozenset(
+    "torch cupy pandas sklearn pyeda matplotlib skimage scipy.sparse jinja2 typer rich PIL safetensors".split()  # noqa: SIM905
+)
+
+
+def defaults_of(function: Any) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of the positional parameters, and the keyword-only ones in order with their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    required = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    return required, {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def test_names() -> None:
+    assert ccx.__all__ == NAMES
+    assert ccx.kernels.__all__ == KERNELS
+    for module in (ccx, ccx.kernels):
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+    assert ccx.load == ccx.Explanations.load
+
+
+def test_signatures() -> None:
+    clustering = {"quantile": 0.005, "clustering": "optimal", "ranges": None, "units": None}
+    assert defaults_of(ccx.explain) == (["activations", "concepts"], {"clusters": 5, **SEARCH, **clustering, **OPTIONS})
+    assert defaults_of(ccx.explain_bitmaps) == (["bitmaps", "concepts"], {**SEARCH, **OPTIONS})
+    building = {"categories": None, "valid": None, "threads": None, "progress": None}
+    assert defaults_of(Concepts.from_label_maps) == (["labels", "names"], building)
+    assert defaults_of(Concepts.from_masks) == (["masks"], {"names": None, "shape": None, **building})
+    assert defaults_of(Concepts.subset) == (
+        ["self"],
+        {"names": None, "categories": None, "samples": None, "threads": None},
+    )
+    assert defaults_of(Concepts.mask) == (["self", "formula"], {"packed": False, "samples": None, "threads": None})
+    assert defaults_of(Concepts.count) == (["self", "formula"], {})
+    assert defaults_of(Concepts.load) == (["path"], {})
+
+
+@pytest.mark.parametrize("function", [ccx.explain, ccx.explain_bitmaps])
+def test_options_are_keywords_only(function: Any) -> None:
+    kinds = {p.kind for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("function", [ccx.explain, ccx.explain_bitmaps, Concepts.from_label_maps, Concepts.from_masks])
+def test_every_option_is_documented(function: Any) -> None:
+    text = inspect.getdoc(function) or ""
+    for name in inspect.signature(function).parameters:
+        assert name in text, name
+
+
+def test_results_have_the_fields_that_tools_read() -> None:
+    fields = list(ccx.Explanation.__dataclass_fields__)
+    assert fields == [
+        "unit", "cluster", "range", "formula", "iou", "intersection", "union", "bitmap_cells", "formula_cells",
+        "status", "visited", "optimal", "alternatives", "score",
+    ]  # fmt: skip
+    assert [str(status) for status in ccx.Status] == [
+        "explained", "silent", "constant", "empty", "no_overlap", "below_min_iou"
+    ]  # fmt: skip
+
+
+def imported(program: str) -> set[str]:
+    """Return the modules that a fresh interpreter has imported after `program`."""
+    program = textwrap.dedent(program) + "\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
+    env = {**os.environ, "PYTHONPATH": str(Path(ccx.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=env, check=True)
+    return set(json.loads(done.stdout))
+
+
+def test_importing_is_light() -> None:
+    modules = imported("import ccx")
+    assert not modules & HEAVY
+    others = {name for name in modules - imported("import numba") if name.partition(".")[0] != "ccx"}
+    assert len(others) < 30, others  # numba, which imports NumPy, is nearly all of it
+
+
+def test_explaining_is_light() -> None:
+    modules = imported(
+        """
+        import numpy as np, ccx
+        masks = np.random.default_rng(0).random((3, 4, 5, 6)) < 0.5
+        found = ccx.explain(np.random.default_rng(1).random((4, 2, 5, 6), np.float32), masks)
+        repr(found)
+        """
+    )
+    assert not modules & HEAVY
