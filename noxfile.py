@@ -63,7 +63,7 @@ def nightly(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Benchmarks of every primitive, checked before they are timed, and a whole layer."""
     session.install(".[bench,test]")
-    session.run("pytest", "benchmarks", "--benchmark-enable", "--benchmark-only", *session.posargs)
+    session.run("python", "-m", "pytest", "benchmarks", "--benchmark-enable", "--benchmark-only", *session.posargs)
     session.run("python", "benchmarks/layer.py")
 
 
