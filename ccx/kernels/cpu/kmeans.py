@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.kernels.cpu._jit import inline, jit
+from ccx.kernels.cpu._jit import jit
 
 Float: TypeAlias = NDArray[np.float64]
 Positions: TypeAlias = NDArray[np.int64]
@@ -46,16 +46,16 @@ _FIRST, _LAST = 0, 1
 # a relative 1e-9 or better for n up to millions.
 
 
-@inline
-def _two_sum(a, b):  # type: ignore[no-untyped-def]
+@jit
+def _two_sum(a, b):
     """Return a + b, rounded, and exactly what the rounding lost."""
     total = a + b
     added = total - a
     return total, (a - (total - added)) + (b - added)
 
 
-@inline
-def _two_product(a, b):  # type: ignore[no-untyped-def]
+@jit
+def _two_product(a, b):
     """Return a * b, rounded, and exactly what the rounding lost."""
     product = a * b
     scaled_a = 134217729.0 * a  # 2**27 + 1: splits 53 bits into 26 + 26 and a sign
@@ -67,15 +67,15 @@ def _two_product(a, b):  # type: ignore[no-untyped-def]
     return product, ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
 
 
-@inline
-def _pair(high_a, low_a, high_b, low_b):  # type: ignore[no-untyped-def]
+@jit
+def _pair(high_a, low_a, high_b, low_b):
     """Return the pair a + b."""
     high, low = _two_sum(high_a, high_b)
     return _two_sum(high, low + (low_a + low_b))
 
 
 @jit
-def _sums(values, start, stop):  # type: ignore[no-untyped-def]
+def _sums(values, start, stop):
     """Sum of values[start:stop] and sum of their squares, as pairs."""
     total = total_low = squares = squares_low = 0.0
     for i in range(start, stop):
@@ -88,7 +88,7 @@ def _sums(values, start, stop):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _prefix_marks(values, zero):  # type: ignore[no-untyped-def]
+def _prefix_marks(values, zero):
     """Prefix sums at every `_MARK`-th position, counted outwards from `zero` -> float64[n_marks, 4].
 
     Row ``zero // _MARK + t`` belongs to position ``zero + t * _MARK``: the sum and the sum of
@@ -113,7 +113,7 @@ def _prefix_marks(values, zero):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _describe(values, zero, marks, position):  # type: ignore[no-untyped-def]
+def _describe(values, zero, marks, position):
     """Position and prefix sums there, in the order of a table's rows."""
     if position >= zero:
         block = (position - zero) // _MARK
@@ -129,7 +129,7 @@ def _describe(values, zero, marks, position):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _table(values, zero, marks, first, last):  # type: ignore[no-untyped-def]
+def _table(values, zero, marks, first, last):
     """Everything that costs need to know of the intervals -> float64[2, _N_ROWS, m].
 
     ``table[_FIRST]`` describes the first position of each interval, ``table[_LAST]`` the last one:
@@ -151,7 +151,7 @@ def _table(values, zero, marks, first, last):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _run_starts(values, limit):  # type: ignore[no-untyped-def]
+def _run_starts(values, limit):
     """Positions at which a value differs from the one before, `limit` of them at most -> int64[m]."""
     starts = np.empty(limit, np.int64)
     n_starts = 0
@@ -165,7 +165,7 @@ def _run_starts(values, limit):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _cut(values, first, last, width):  # type: ignore[no-untyped-def]
+def _cut(values, first, last, width):
     """Cut intervals into pieces of at most `width` positions, without the ends where no split may lie.
 
     A split never separates equal values, so the first and last position of a piece are run ends.
@@ -192,7 +192,7 @@ def _cut(values, first, last, width):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _extend(costs, before, after, choice):  # type: ignore[no-untyped-def]
+def _extend(costs, before, after, choice):
     """Add one cluster: the least cost up to each interval of `after` -> float64[n_after].
 
     ``result[c] = min costs[p] + cost of the cluster between before[p] and after[c]`` over the p that leave
