@@ -1,7 +1,8 @@
 """Clustering of the 1.08 million activations of a unit, by kind of data and by stage; PyPI's kmeans1d beside it.
 
-``python -m pytest benchmarks/test_kmeans_bench.py --benchmark-enable``. The kernel is checked first: with pruning off it
-gives the same splits. ``extra_info`` gives bytes read, GB/s, their share of the plain read bandwidth, and values a second.
+``python -m pytest benchmarks/test_kmeans_bench.py --benchmark-enable``. The kernel is checked first: with pruning off
+it gives the same splits. ``extra_info`` gives bytes read, GB/s, their share of the plain read bandwidth, and values
+a second.
 """
 
 from __future__ import annotations
