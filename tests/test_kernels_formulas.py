@@ -207,6 +207,21 @@ def test_best_extensions_match_the_reference(data, keep, seed, threads):
     assert_same(got.sizes, np.array([one.size for one in wanted], np.int64))
 
 
+def test_a_tie_that_floats_put_below_the_worst_place_is_kept():
+    """i / u = ki / ku, but in floats ki < (i / u) * ku: the one place must still go to the smaller ids."""
+    rng = np.random.default_rng(0)
+    while True:
+        i, u, k = (int(n) for n in rng.integers(2**18, 2**20, 3))
+        if i < u and float(k * i) < (i / u) * float(k * u):
+            break
+    joint = np.array([[i, 0, 0], [k * i, 0, 0]])  # of (2 AND 0) and (1 AND 0); no other candidate meets the bitmap
+    joint_sizes = np.array([[u + i, 0, 0], [k * (u + i), 0, 0]])
+    ids, zeros = np.array([[2], [1]], np.int32), np.zeros(3, np.int64)
+    parents = Extensions(ids, np.zeros((2, 0), np.uint8), joint[:, 0], joint_sizes[:, 0], 0)
+    best = best_extensions(parents, zeros, zeros, joint, joint_sizes, 0, 1, np.array([True, False, False]))
+    assert (best.concepts.tolist(), best.intersections.tolist()) == ([[0, 1]], [k * i])
+
+
 # ---------------------------------------------------------------------------------------------- errors
 
 

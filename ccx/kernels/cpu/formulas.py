@@ -160,13 +160,11 @@ def extend_canonical(concepts, operators, concept, operator, new_concepts, new_o
     for j in range(n - 1):
         new_operators[j] = operators[j]
     new_operators[n - 1] = operator
-    # Operators stand before their operands: shift those of the operands behind the new one.
+    # Operators stand before their operands: shift those of the operands behind the new one. A new first
+    # operand has none, and its operator, which is not AND NOT, goes to the old first one.
     for j in range(n - 1, max(at - 1, 0), -1):
         new_operators[j] = operators[j - 1]
-    if at > 0:
-        new_operators[at - 1] = operator
-    else:
-        new_operators[0] = OR if operator == OR else AND
+    new_operators[max(at - 1, 0)] = operator
 
 
 @jit
