@@ -65,8 +65,7 @@ class Clock:
     """Measure the block under ``with``: CPU seconds of this process, wall seconds, and how busy others were.
 
     `others` is the mean number of processors that other processes kept busy meanwhile (NaN where the
-    system does not tell). Where it is not near 0, wall times say little; CPU times suffer only from shared
-    caches and memory.
+    system does not tell). CPU times suffer from them only through shared caches and memory.
     """
 
     cpu: float = 0.0
@@ -82,6 +81,10 @@ class Clock:
         self.cpu = time.process_time() - cpu
         self.wall = time.perf_counter() - wall
         self.others = max(0.0, (_busy_seconds() - busy - self.cpu) / self.wall)
+
+    def starved(self, threads: int) -> float:
+        """Processors that others took from a block of so many threads; wall times mean little where it is not 0."""
+        return max(0.0, self.others - max(0, available_threads() - threads))
 
 
 def _busy_seconds() -> float:
