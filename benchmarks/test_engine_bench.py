@@ -22,7 +22,7 @@ from benchmarks.synthetic import GRID, Synthetic, generate
 from ccx import kernels
 from ccx.clustering import unit_ranges
 from ccx.kernels import Extensions, reference
-from ccx.kernels.reference_kmeans import kmeans_1d as reference_kmeans_1d
+from ccx.kernels.reference.kmeans import kmeans_1d as reference_kmeans_1d
 from ccx.search import SearchSettings, beam_search
 
 N_SAMPLES, N_CHECKED, N_UNITS = 500, 2, 2

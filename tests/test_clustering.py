@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ccx.clustering import check_ranges, optimal_ranges, sklearn_ranges, top_quantile, unit_ranges
 from ccx.errors import CCXError, DTypeError, InputError, MissingExtraError, ShapeError
-from ccx.kernels.reference_kmeans import clustering_cost, kmeans_1d
+from ccx.kernels.reference.kmeans import clustering_cost, kmeans_1d
 
 Values = NDArray[np.float32]
 PARITY = Path(__file__).parent / "parity"

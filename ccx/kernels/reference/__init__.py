@@ -22,6 +22,7 @@ from ccx.kernels.reference.formulas import (
     satisfied,
     tie_key,
 )
+from ccx.kernels.reference.kmeans import clustering_cost, kmeans_1d
 from ccx.kernels.reference.rows import (
     and_popcount,
     intersection_counts,
@@ -42,6 +43,7 @@ __all__ = [
     "bitmap_histogram",
     "bounding_boxes",
     "canonical",
+    "clustering_cost",
     "concept_counts",
     "concept_masks",
     "conjunction_counts",
@@ -49,6 +51,7 @@ __all__ = [
     "inscribed_rectangles",
     "inside",
     "intersection_counts",
+    "kmeans_1d",
     "logical_and",
     "logical_and_not",
     "logical_or",
