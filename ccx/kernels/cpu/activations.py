@@ -44,7 +44,7 @@ def range_histogram(maps, thresholds, grid, atoms, threads):
         )  # fmt: skip
         return out
 
-    return sum(parallel(count, maps.shape[0], threads))
+    return _added(parallel(count, maps.shape[0], threads))
 
 
 def bitmap_histogram(rows, atoms, threads):
@@ -55,7 +55,15 @@ def bitmap_histogram(rows, atoms, threads):
         _bitmap_histogram(rows[a:b], atoms.cell_atoms[a:b], atoms.sample_starts[a : b + 1], atoms.sample_atoms, out)
         return out
 
-    return sum(parallel(count, rows.shape[0], threads))
+    return _added(parallel(count, rows.shape[0], threads))
+
+
+def _added(counts):
+    """Add arrays up in the first of them: they are large, and often there is only one."""
+    total, *others = counts
+    for other in others:
+        total += other
+    return total
 
 
 @jit
