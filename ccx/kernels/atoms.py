@@ -269,14 +269,21 @@ class AtomBuilder:
         return Atoms(
             shape=self._shape,
             n_concepts=self._n_concepts,
-            cell_atoms=cell_atoms,
-            sample_starts=np.concatenate(([0], np.cumsum(counts))),
-            sample_atoms=sample_atoms,
-            sample_cells=sample_cells,
-            atom_starts=atom_starts[: n_atoms + 1].copy(),
-            atom_concepts=atom_concepts[: atom_starts[n_atoms]].copy(),
-            cells=cells,
+            cell_atoms=_read_only(cell_atoms),
+            sample_starts=_read_only(np.concatenate(([0], np.cumsum(counts)))),
+            sample_atoms=_read_only(sample_atoms),
+            sample_cells=_read_only(sample_cells),
+            atom_starts=_read_only(atom_starts[: n_atoms + 1].copy()),
+            atom_concepts=_read_only(atom_concepts[: atom_starts[n_atoms]].copy()),
+            cells=_read_only(cells),
         )
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a read-only view: atoms never change, and numba compiles once for built and for memory-mapped ones."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 class ConceptRows(NamedTuple):
