@@ -134,7 +134,10 @@ def test_nan_and_infinity(source):
     maps = np.full(source, 1, np.float32)
     maps[0, 0], maps[0, 1] = np.nan, np.inf
     for limits in [(-np.inf, np.inf), (0.0, np.inf), (-1e300, 1e300), (1e300, np.inf), (-np.inf, 0)]:
-        assert_same(upsample_pack(maps, (1, 2), limits), reference.upsample_pack(maps, (1, 2), limits))
+        wanted = reference.upsample_pack(maps, (1, 2), limits)
+        assert_same(upsample_pack(maps, (1, 2), limits), wanted)
+        counts = range_histogram(maps[None, None], [[limits]], atoms_of_one((1, 2), 1))
+        assert counts.tolist() == [[[reference.popcount(wanted)]]]
     assert not unpack(upsample_pack(maps, (1, 2), (-np.inf, np.inf)), 2)[0]
 
 

@@ -79,8 +79,8 @@ def _refine(code, labels, n_concepts, keys, numbers, code_keys, first_cells):
 
 @jit
 def _clear(keys, code_keys, n_codes, mask):
-    """Empty the slots that hold the first `n_codes` keys; backwards, so that each is still found."""
-    for k in range(n_codes - 1, -1, -1):
+    """Empty the slots that hold the first `n_codes` keys; probing passes over slots that are empty already."""
+    for k in range(n_codes):
         slot = ((code_keys[k] * _GOLDEN) >> np.uint64(32)) & mask
         while keys[slot] != code_keys[k]:
             slot = (slot + np.uint64(1)) & mask
