@@ -287,6 +287,7 @@ CORRUPTIONS: list[tuple[str, str, Callable[[NDArray[Any], Atoms], Any]]] = [
     ("entries' cells that add up to the atoms'", "sample_cells", lambda a, _: changed(a, 0, a[0] - 1)),
     ("a cell map that agrees with the entries", "cell_atoms", lambda a, _: changed(a, (0, -1), (a[0, -1] + 1) % 3)),
     ("a cell map that agrees with the entries", "cell_atoms", lambda a, _: changed(a, (3, 2), 60_000)),
+    ("a cell map that agrees with the entries", "cell_atoms", lambda a, _: changed(a, (4, 2), 1)),  # a void cell
     ("a cell map that agrees with the entries", "cell_atoms", lambda a, _: np.where(a > 0, a, a.max())),
 ]
 
