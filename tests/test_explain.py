@@ -138,6 +138,7 @@ def test_units() -> None:
         found = ccx.explain(MAPS, CONCEPTS, units=units)
         assert found.units == expected
         assert list(found) == [one for one in whole if one.unit in expected]
+    assert ccx.explain(made_activations(20), CONCEPTS, units={16, 3}, clusters=1).units == (3, 16)  # no set's order
 
 
 def test_explicit_ranges() -> None:
