@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels.reference import kmeans as reference
 from ccx.kernels.cpu import kmeans as cpu
 from ccx.kernels.kmeans import kmeans_1d
+from ccx.kernels.reference import kmeans as reference
 
 Values = NDArray[np.float32]
 

@@ -1,0 +1,164 @@
+"""The published estimates of a formula's IoU, for all extensions of some formulas at once.
+
+MMESH, CFH and areas (La Rosa et al. 2023) bound the IoU of (F op c) from what is known of F and c by
+sample: areas, intersections with the bitmap, bounding boxes, largest inscribed rectangles. Estimates
+are sums over samples; they are kept as integer numerators and denominators, so that comparing them is
+exact. Unrounded, all three are upper bounds of the IoU (docs/heuristics.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.errors import InputError, ShapeError
+from ccx.kernels._dispatch import backend_for, check_threads, describe
+from ccx.kernels.atoms import ConceptRows
+from ccx.kernels.rows import and_popcount
+from ccx.kernels.shapes import bounding_boxes, inscribed_rectangles
+
+__all__ = [
+    "ConceptShapes",
+    "Estimate",
+    "FormulaShapes",
+    "concept_hits",
+    "concept_shapes",
+    "estimate_extensions",
+    "formula_shapes",
+]
+
+Estimate: TypeAlias = Literal["mmesh", "cfh", "areas"]
+IntArray = npt.NDArray[np.int64]
+
+
+class FormulaShapes(NamedTuple):
+    """What is known of F formulas by sample, for U bitmaps.
+
+    `areas` int32[U, F, N], `intersections` with the bitmap int32[U, F, N], `boxes` and `rectangles`
+    int32[U, F, N, 4]: half-open (row0, col0, row1, col1), zeros where the mask is empty.
+    """
+
+    areas: npt.NDArray[np.int32]
+    intersections: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.int32]
+    rectangles: npt.NDArray[np.int32]
+
+
+class ConceptShapes(NamedTuple):
+    """The same of the concepts, only where they occur; entries of sample n are ``starts[n]:starts[n + 1]``.
+
+    `starts` int64[N + 1], `concepts` int32[R], `areas` int32[R], `boxes` and `rectangles` int32[R, 4],
+    `full_only` bool[C]: the concept covers whole samples or nothing (as scenes do).
+    """
+
+    starts: IntArray
+    concepts: npt.NDArray[np.int32]
+    areas: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.int32]
+    rectangles: npt.NDArray[np.int32]
+    full_only: npt.NDArray[np.bool_]
+
+
+def concept_shapes(
+    occurring: ConceptRows, shape: tuple[int, int], n_concepts: int, *, threads: int | None = None
+) -> ConceptShapes:
+    """Return the shapes of all concepts where they occur, once a data set."""
+    whole = np.array([0, 0, *shape], np.int32)
+    boxes = np.broadcast_to(whole, (occurring.concepts.size, 4)).copy()
+    rectangles = boxes.copy()
+    partial = occurring.row_of >= 0
+    boxes[partial] = bounding_boxes(occurring.rows, shape, threads=threads)
+    rectangles[partial] = inscribed_rectangles(occurring.rows, shape, threads=threads)
+    full_only = np.ones(n_concepts, np.bool_)
+    full_only[occurring.concepts[partial]] = False
+    return ConceptShapes(occurring.starts, occurring.concepts, occurring.areas, boxes, rectangles, full_only)
+
+
+def concept_hits(
+    occurring: ConceptRows, bitmap: npt.NDArray[np.uint64], *, threads: int | None = None
+) -> npt.NDArray[np.int32]:
+    """Count the cells that each occurrence of a concept shares with a bitmap: uint64[N, n_words] -> int32[R]."""
+    sample_of = np.repeat(np.arange(occurring.starts.size - 1), np.diff(occurring.starts))
+    partial = occurring.row_of >= 0
+    hits = np.empty(occurring.concepts.size, np.int32)
+    hits[partial] = and_popcount(occurring.rows, bitmap[sample_of[partial]], threads=threads)
+    whole = np.bitwise_count(bitmap).sum(axis=1, dtype=np.int64)
+    hits[~partial] = whole[sample_of[~partial]]
+    return hits
+
+
+def formula_shapes(
+    masks: npt.NDArray[np.uint64],
+    bitmap: npt.NDArray[np.uint64],
+    shape: tuple[int, int],
+    *,
+    threads: int | None = None,
+) -> FormulaShapes:
+    """Return the shapes of formulas, given their masks uint64[F, N, n_words] and one bitmap uint64[N, n_words].
+
+    The arrays have U = 1.
+    """
+    areas = np.bitwise_count(masks).sum(axis=2, dtype=np.int32)
+    hits = and_popcount(masks, bitmap[None], threads=threads).astype(np.int32)
+    boxes = bounding_boxes(masks, shape, threads=threads)
+    rectangles = inscribed_rectangles(masks, shape, threads=threads)
+    return FormulaShapes(areas[None], hits[None], boxes[None], rectangles[None])
+
+
+def estimate_extensions(
+    formulas: FormulaShapes,
+    concepts: ConceptShapes,
+    concept_intersections: npt.NDArray[np.int32],
+    bitmap_areas: npt.NDArray[np.int32],
+    n_cells: int,
+    kind: Estimate,
+    *,
+    threads: int | None = None,
+) -> tuple[IntArray, IntArray]:
+    """Estimate (F op c) for all formulas, concepts and operators, for U bitmaps at once.
+
+    Parameters
+    ----------
+    formulas, concepts
+        Shapes of F formulas and of the concepts, over N samples.
+    concept_intersections
+        int32[U, R]: cells that each occurrence of a concept shares with each bitmap.
+    bitmap_areas
+        int32[U, N].
+    n_cells
+        Cells a sample, H·W.
+    kind
+        "mmesh", "cfh" or "areas".
+
+    Returns
+    -------
+    numerators, denominators : int64[U, F, C, 3]
+        The estimate is numerator / denominator; a denominator <= 0 stands for infinity. Operators in
+        the order OR, AND, AND NOT.
+
+    Notes
+    -----
+    The cost is F times the occurrences of concepts, not F·C·N: what an absent concept contributes depends
+    on the formula alone.
+
+    """
+    if kind not in get_args(Estimate):
+        remedy = "see docs/heuristics.md"
+        raise InputError("kind", wanted='"mmesh", "cfh" or "areas"', got=repr(kind), remedy=remedy)
+    n_units, _, n_samples = formulas.areas.shape
+    wanted_shapes = (
+        ("concept_intersections", concept_intersections, (n_units, concepts.concepts.size)),
+        ("bitmap_areas", bitmap_areas, (n_units, n_samples)),
+        ("concepts.starts", concepts.starts, (n_samples + 1,)),
+    )
+    for argument, array, wanted in wanted_shapes:
+        if array.shape != wanted:
+            remedy = "use the same samples and bitmaps"
+            raise ShapeError(argument, wanted=str(list(wanted)), got=describe(array), remedy=remedy)
+    sums: Any = backend_for(formulas.areas, bitmap_areas).estimates.estimate_extensions(
+        formulas, concepts, concept_intersections, bitmap_areas, n_cells, kind, check_threads(threads)
+    )
+    totals = bitmap_areas.sum(axis=1, dtype=np.int64)[:, None, None, None]
+    return sums[..., 0], totals + sums[..., 1] - sums[..., 0]
