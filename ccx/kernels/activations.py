@@ -67,7 +67,7 @@ def _positions(n_samples: int, n_cells: int) -> Axis:
 
 def _grid(source: tuple[int, int], shape: tuple[int, int]) -> Grid:
     rows, cols = _positions(source[0], shape[0]), _positions(source[1], shape[1])
-    changes = np.flatnonzero(np.diff(rows.near) | np.diff(rows.far)) + 1
+    changes = np.flatnonzero(np.diff(rows.near)) + 1  # far follows near
     identity = source == shape
     bands = np.arange(shape[0] + 1) if identity else np.concatenate(([0], changes, [shape[0]]))
     return Grid(rows, cols, bands.astype(np.int64), identity)
@@ -223,7 +223,7 @@ def _thresholds(ranges: npt.NDArray[np.float64], argument: str) -> tuple[Floats,
         start, stop = lower.astype(np.float32), upper.astype(np.float32)
         start = np.where(start.astype(np.float64) <= lower, np.nextafter(start, infinity), start)
         stop = np.where(stop.astype(np.float64) < upper, np.nextafter(stop, infinity), stop)
-    return start, np.maximum(start, stop)
+    return start, stop
 
 
 def _disjoint_groups(lower: Floats, upper: Floats) -> list[npt.NDArray[np.int64]]:

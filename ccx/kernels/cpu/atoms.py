@@ -537,7 +537,7 @@ def concept_rows(
         n = samples[k]
         start = sample_starts[n]
         n_local = sample_starts[n + 1] - start
-        bits[: n_local + 1] = 0
+        bits[:n_local] = 0  # nothing reads the last slot, of cells that are not valid
         for p in range(cell_atoms.shape[1]):
             bits[cell_atoms[n, p], p >> 6] |= np.uint64(1) << np.uint64(p & 63)
         present = concepts[starts[k] : starts[k + 1]]
