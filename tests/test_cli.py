@@ -21,7 +21,8 @@ from ccx.errors import InputError, StoreError
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["sky", "tree", "road [1]", "[red]car[/red]"]
-CODE = "from ccx.cli import main; main()"
+# A background job, as CI may be, ignores Ctrl-C, and so would its children.
+CODE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ccx.cli import main; main()"
 
 
 def run(*arguments):
@@ -286,12 +287,15 @@ def test_ctrl_c_says_how_to_go_on(data):
     np.save(data / "many.npy", rng.standard_normal((6, 4000, 8, 8), np.float32))
     command = ("explain", data / "many.npy", "--masks", data / "masks.npy", "--out", data / "run", "--length", 4)
     command += ("--beam", 300, "--no-report")
-    running = process(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    rows, deadline = data / "run" / "rows.jsonl", time.monotonic() + 120
-    while not (rows.exists() and rows.stat().st_size) and time.monotonic() < deadline and running.poll() is None:
-        time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
-    err = running.communicate(timeout=60)[1]
+    with process(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        rows, deadline = data / "run" / "rows.jsonl", time.monotonic() + 120
+        while not (rows.exists() and rows.stat().st_size) and time.monotonic() < deadline and running.poll() is None:
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        try:
+            err = running.communicate(timeout=60)[1]
+        finally:
+            running.kill()
     assert running.returncode == 130, err
     assert "the same command goes on where it stopped" in err
     assert "Traceback" not in err
