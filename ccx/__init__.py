@@ -6,7 +6,7 @@
 '((sky OR tree) AND NOT road)'
 """
 
-from ccx import kernels
+from ccx import kernels, metrics
 from ccx._version import VERSION as __version__
 from ccx.concepts import Concepts
 from ccx.errors import CCXError
@@ -28,5 +28,6 @@ __all__ = [
     "explain_bitmaps",
     "kernels",
     "load",
+    "metrics",
     "parse",
 ]

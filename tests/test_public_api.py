@@ -15,17 +15,23 @@ import pytest
 
 import ccx
 import ccx.kernels
+import ccx.metrics
 from ccx.concepts import Concepts
 
 NAMES = [
     "CCXError", "Concepts", "Explanation", "Explanations", "Formula", "Status", "__version__", "explain",
-    "explain_bitmaps", "kernels", "load", "parse",
+    "explain_bitmaps", "kernels", "load", "metrics", "parse",
 ]  # fmt: skip
 KERNELS = [
     "AtomBuilder", "Atoms", "ConceptRows", "Extensions", "and_popcount", "atom_rows", "best_extensions", "best_singles",
     "bitmap_histogram", "bounding_boxes", "concept_counts", "concept_rows", "conjunction_counts", "formula_counts",
     "inscribed_rectangles", "intersection_counts", "kmeans_1d", "logical_and", "logical_and_not", "logical_or",
     "n_words", "pack", "pair_counts", "popcount", "range_histogram", "unpack", "upsample", "upsample_pack",
+]  # fmt: skip
+METRICS = [
+    "METRICS", "Overlap", "activations_coverage", "avg_mask_size", "avg_overlapping", "avg_overlapping_bitmap_size",
+    "cosine_concept_masking_score", "detection_accuracy", "explanation_coverage", "get_concept_masking", "iou",
+    "measure", "sample_iou", "samples_coverage",
 ]  # fmt: skip
 SEARCH = {"length": 3, "beam": 5, "search": "beam"}
 OPTIONS = {
@@ -47,7 +53,8 @@ def defaults_of(function: Any) -> tuple[list[str], dict[str, Any]]:
 def test_names() -> None:
     assert ccx.__all__ == NAMES
     assert ccx.kernels.__all__ == KERNELS
-    for module in (ccx, ccx.kernels):
+    assert ccx.metrics.__all__ == METRICS
+    for module in (ccx, ccx.kernels, ccx.metrics):
         for name in module.__all__:
             assert getattr(module, name) is not None
     assert ccx.load == ccx.Explanations.load
@@ -67,6 +74,12 @@ def test_signatures() -> None:
     assert defaults_of(Concepts.mask) == (["self", "formula"], {"packed": False, "samples": None, "threads": None})
     assert defaults_of(Concepts.count) == (["self", "formula"], {})
     assert defaults_of(Concepts.load) == (["path"], {})
+    for name in ("iou", "activations_coverage", "detection_accuracy", "samples_coverage", "explanation_coverage"):
+        assert defaults_of(getattr(ccx.metrics, name)) == (["bitmap", "mask"], {"threads": None})
+    assert list(inspect.signature(ccx.metrics.get_concept_masking).parameters) == [
+        "unit", "activations", "activation_range", "label_mask", "mask_shape", "layer_name", "model", "loader",
+        "input_size", "rng",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("function", [ccx.explain, ccx.explain_bitmaps])

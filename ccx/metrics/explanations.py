@@ -1,0 +1,138 @@
+"""The metrics of explanations that were found: what a table of results reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccx.concepts import Concepts
+from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.kernels import atom_rows, logical_and, pack, popcount, upsample_pack
+from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels.rows import as_rows, check_padding
+from ccx.metrics.overlap import Overlap
+from ccx.results import Explanation
+
+Rows: TypeAlias = NDArray[np.uint64]
+
+
+def measure(
+    found: Iterable[Explanation],
+    activations: Any,
+    concepts: Concepts,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[dict[str, Any]]:
+    """Return every metric of every explanation, one record each: ``pandas.DataFrame(records)`` is the table.
+
+    The samples may be others than those that the formulas were found on, so that formulas can be tested
+    on data held back.
+
+    Parameters
+    ----------
+    found
+        What `ccx.explain` or `ccx.explain_bitmaps` returned, or some of it.
+    activations
+        What they were given: activations float[N, U], [N, U, T] or [N, U, h, w]; or bitmaps
+        bool[M, N, H, W] or packed uint64[M, N, n_words].
+    concepts
+        `Concepts` of the same N samples. Cells that are not valid count nowhere, and not in the size of a sample.
+    threads
+        Processors to use; None = all available. The result does not depend on it.
+    progress
+        Called with (explanations done, explanations in all).
+
+    Returns
+    -------
+    list of dict
+        ``unit``, ``cluster``, ``lower`` and ``upper`` (None without a range), ``formula`` (text; None without
+        one, whose mask is empty), and the metrics by their names (`Overlap.to_dict`) as floats.
+
+    Raises
+    ------
+    DTypeError, ShapeError, InputError
+        If the arrays do not fit the concepts or the explanations, or the concepts lack a name.
+
+    """
+    items = tuple(found)
+    everything = np.ones(concepts.atoms.n_atoms, np.bool_)
+    valid = atom_rows(concepts.atoms, everything, np.arange(concepts.n_samples), threads=threads)
+    n_valid = popcount(valid, threads=threads)
+    n_cells: Any = concepts.shape[0] * concepts.shape[1]
+    if (n_valid < n_cells).any():
+        n_cells = n_valid
+    bitmap_of = _bitmaps(activations, concepts, threads)
+    records = []
+    for done, item in enumerate(items):
+        bitmap = logical_and(bitmap_of(item), valid, threads=threads)
+        if item.formula is None:
+            mask = np.zeros_like(valid)
+        else:
+            mask = concepts.mask(item.formula, packed=True, threads=threads)
+        overlap = Overlap.of(bitmap, mask, n_cells=n_cells, threads=threads)
+        lower, upper = item.range or (None, None)
+        formula = None if item.formula is None else str(item.formula)
+        record = {"unit": item.unit, "cluster": item.cluster, "lower": lower, "upper": upper, "formula": formula}
+        records.append(record | {name: float(value) for name, value in overlap.to_dict().items()})
+        if progress is not None:
+            progress(done + 1, len(items))
+    return records
+
+
+def _bitmaps(activations: Any, concepts: Concepts, threads: int | None) -> Callable[[Explanation], Rows]:
+    """Return what gives an explanation's bitmap, packed uint64[N, n_words]."""
+    array = as_array(activations, "activations")
+    n_samples, shape = concepts.n_samples, concepts.shape
+    n_cells = shape[0] * shape[1]
+    remedy = "give the samples of the concepts, in the same order"
+    if array.dtype.kind == "f":
+        if array.ndim not in (2, 3, 4) or array.shape[0] != n_samples:
+            wanted = f"float[{n_samples}, U], [{n_samples}, U, T] or [{n_samples}, U, h, w]"
+            raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
+        maps = array.reshape(*array.shape[:2], *(1,) * (4 - array.ndim), *array.shape[2:])
+
+        def activated(item: Explanation) -> Rows:
+            _check_unit(item, maps.shape[1])
+            if item.range is None and item.formula is not None:
+                raise _of_another_kind(got="one of a bitmap", wanted="explanations of activations, with ranges")
+            if item.range is None or not item.range[0] < item.range[1]:  # a cluster of one value holds no cell
+                return np.zeros((n_samples, -(-n_cells // 64)), np.uint64)
+            return upsample_pack(maps[:, item.unit], shape, item.range, threads=threads)
+
+        return activated
+    if array.dtype.kind == "b":
+        if array.ndim != 4 or array.shape[1:] != (n_samples, *shape):
+            wanted = f"bool[M, {n_samples}, {shape[0]}, {shape[1]}]"
+            raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
+    elif array.dtype.kind == "u":
+        array = as_rows(array, "activations", n_cells)
+        if array.ndim != 3 or array.shape[1] != n_samples:
+            wanted = f"uint64[M, {n_samples}, {array.shape[-1]}]"
+            raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
+        check_padding("activations", array, n_cells)
+    else:
+        wanted = "activations (floats) or bitmaps (bool or packed uint64)"
+        raise DTypeError("activations", wanted=wanted, got=describe(array), remedy="convert them")
+
+    def given(item: Explanation) -> Rows:
+        _check_unit(item, array.shape[0])
+        if item.range is not None:
+            raise _of_another_kind(got="one with a range", wanted="explanations of bitmaps")
+        bitmap: Rows = array[item.unit]
+        return bitmap if array.dtype.kind == "u" else pack(bitmap.reshape(n_samples, n_cells), threads=threads)
+
+    return given
+
+
+def _check_unit(item: Explanation, n_units: int) -> None:
+    if not 0 <= item.unit < n_units:
+        remedy = "pass what was explained, all units of it"
+        raise InputError("activations", wanted=f"unit {item.unit}", got=f"{n_units} units", remedy=remedy)
+
+
+def _of_another_kind(wanted: str, got: str) -> InputError:
+    return InputError("found", wanted=wanted, got=got, remedy="pass the activations or bitmaps that were explained")
