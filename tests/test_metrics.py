@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from fractions import Fraction
 
@@ -199,6 +200,12 @@ def test_packed_rows_need_their_number_of_cells_for_sizes_only():
     assert metrics.avg_mask_size(ones, n_cells=66) == 3 / 66
     with pytest.raises(InputError, match="n_cells: expected 65, got 66"):
         metrics.avg_mask_size(CELLS, n_cells=66)
+
+
+@pytest.mark.parametrize("module", [metrics.overlap, metrics.masking])
+def test_examples(module):
+    result = doctest.testmod(module)
+    assert (result.failed, result.attempted > 0) == (0, True)
 
 
 # -- cosine

@@ -51,7 +51,7 @@ def cosine_concept_masking_score(before: Any, after: Any, activation_range: tupl
 
     Examples
     --------
-    >>> before = np.array([[1.0, 2.0, 9.0], [0.0, 0.0, 9.0]])
+    >>> before = np.array([[3.0, 4.0, 9.0], [0.0, 0.0, 9.0]])
     >>> cosine_concept_masking_score(before, 2 * before, (0.5, 5.0))  # of the second sample nothing is in range
     np.float64(0.5)
 
