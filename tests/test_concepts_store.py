@@ -105,14 +105,14 @@ def test_truncated_and_damaged_files(tmp_path: Path) -> None:
             Concepts.load(path)
 
 
-def test_damaged_data_are_found_by_validate(tmp_path: Path) -> None:
+def test_damaged_data_are_found_on_loading_or_by_validate(tmp_path: Path) -> None:
     path = tmp_path / "concepts"
     build().save(path)
     whole = path.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
     for at in range(header, len(whole), 13):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x81]) + whole[at + 1 :])
-        with pytest.raises(InputError, match=r"concepts: expected .*; (rebuild|restore)"):
+        with pytest.raises((StoreError, InputError), match=r"it should hold|concepts: expected .*; (rebuild|restore)"):
             Concepts.load(path).validate()
 
 
@@ -286,9 +286,9 @@ CORRUPTIONS: list[tuple[str, str, Callable[[NDArray[Any], Atoms], Any]]] = [
     ("entries' cells that add up to the atoms'", "cells", lambda a, _: changed(a, 2, a[2] + 1)),
     ("entries' cells that add up to the atoms'", "sample_cells", lambda a, _: changed(a, 0, a[0] - 1)),
     ("a cell map that agrees with the entries", "cell_atoms", lambda a, _: changed(a, (0, -1), (a[0, -1] + 1) % 3)),
-    ("a cell map that agrees with the entries", "cell_atoms", lambda a, _: changed(a, (3, 2), 60_000)),
-    ("a cell map that agrees with the entries", "cell_atoms", lambda a, _: changed(a, (4, 2), 1)),  # a void cell
-    ("a cell map that agrees with the entries", "cell_atoms", lambda a, _: np.where(a > 0, a, a.max())),
+    ("cells of atoms that their sample has", "cell_atoms", lambda a, _: changed(a, (3, 2), 60_000)),
+    ("cells of atoms that their sample has", "cell_atoms", lambda a, _: changed(a, (4, 2), 1)),  # a void cell
+    ("cells of atoms that their sample has", "cell_atoms", lambda a, _: np.where(a > 0, a, a.max())),
 ]
 
 
@@ -317,3 +317,17 @@ def test_validate_compares_the_stored_hash(tmp_path: Path) -> None:
     loaded = Concepts.load(tmp_path / "two")
     with pytest.raises(InputError, match=r"concepts: expected the stored content hash, got .*, stored was .*; restore"):
         loaded.validate()
+
+
+def test_data_that_would_lead_kernels_astray_are_refused_on_loading(tmp_path):
+    masks = np.random.default_rng(0).random((3, 4, 5, 6)) < 0.5
+    concepts = ccx.Concepts.from_masks(masks)
+    path = tmp_path / "concepts.ccx"
+    concepts.save(path)
+    arrays, metadata = load_arrays(path, FILE_FORMAT)
+    for name, value in (("cell_atoms", 60_000), ("sample_atoms", 10_000), ("atom_concepts", 7), ("sample_starts", -3)):
+        damaged = {key: array.copy() for key, array in arrays.items()}
+        damaged[name].flat[-1] = value
+        save_arrays(path, damaged, metadata, FILE_FORMAT)
+        with pytest.raises(StoreError, match="damaged: it should hold"):
+            ccx.Concepts.load(path)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx.concepts.invariants import invariants
+from ccx.concepts.invariants import bounds, invariants
 from ccx.concepts.sources import (
     MaskSource,
     check_categories,
@@ -417,7 +417,10 @@ class Concepts:
 
     @classmethod
     def load(cls, path: PathLike) -> Concepts:
-        """Read a file of `save`; arrays are memory-mapped, so that this takes no time and no memory.
+        """Read a file of `save`; arrays are memory-mapped.
+
+        What keeps kernels inside the arrays is checked, which reads the cell map once. That the data are what
+        was saved, to the last bit, is checked by `validate`.
 
         Raises
         ------
@@ -436,6 +439,10 @@ class Concepts:
         except (KeyError, ValueError, TypeError, InputError) as error:
             msg = f"{path}: its header does not describe concepts ({error}); save them again"
             raise StoreError(msg) from error
+        for invariant, holds in bounds(concepts.atoms).items():
+            if not holds():
+                msg = f"{path}: damaged: it should hold {invariant}; save it again"
+                raise StoreError(msg)
         return concepts
 
 

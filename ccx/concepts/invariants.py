@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,12 +21,46 @@ _DTYPES = {
 }
 
 
-def invariants(atoms: Atoms) -> dict[str, Callable[[], bool]]:
-    """Return what must hold of atoms, in an order in which each check may rely on those before it."""
+Invariants: TypeAlias = dict[str, Callable[[], bool]]
+
+
+def bounds(atoms: Atoms) -> Invariants:
+    """Return what kernels rely on to stay inside the arrays; quick enough to check whenever a file is loaded."""
     starts, sets = atoms.atom_starts, atoms.atom_concepts
+    n_cells = atoms.shape[0] * atoms.shape[1]
 
     def documented_dtypes() -> bool:
         return all(getattr(atoms, name).dtype.name in names for name, names in _DTYPES.items())
+
+    return {
+        "arrays of the documented dtypes": documented_dtypes,
+        f"a cell map of [N, {n_cells}]": lambda: atoms.cell_atoms.ndim == 2 and atoms.cell_atoms.shape[1] == n_cells,
+        "one run of entries a sample, in order": lambda: (
+            atoms.sample_starts.shape == (atoms.n_samples + 1,)
+            and atoms.sample_starts[0] == 0
+            and bool((np.diff(atoms.sample_starts) >= 0).all())
+            and atoms.sample_starts[-1] == atoms.sample_atoms.size == atoms.sample_cells.size
+        ),
+        "one run of concepts an atom, in order": lambda: (
+            starts.shape == (atoms.n_atoms + 1,)
+            and starts[0] == 0
+            and bool((np.diff(starts) >= 0).all())
+            and starts[-1] == sets.size
+        ),
+        f"concepts below {atoms.n_concepts}": lambda: sets.size == 0 or int(sets.max()) < atoms.n_concepts,
+        "entries of existing atoms": lambda: (
+            atoms.sample_atoms.size == 0
+            or bool(atoms.sample_atoms.min() >= 0 and atoms.sample_atoms.max() < atoms.n_atoms)
+        ),
+        "cells of atoms that their sample has": lambda: bool(
+            (atoms.cell_atoms.max(axis=1, initial=0) <= np.diff(atoms.sample_starts)).all()
+        ),
+    }
+
+
+def invariants(atoms: Atoms) -> Invariants:
+    """Return what must hold of atoms, in an order in which each check may rely on those before it."""
+    starts, sets = atoms.atom_starts, atoms.atom_concepts
 
     def ascending_sets() -> bool:
         rises = np.diff(sets.astype(np.int64)) > 0
@@ -55,27 +89,7 @@ def invariants(atoms: Atoms) -> dict[str, Callable[[], bool]]:
                 return False
         return True
 
-    n_cells = atoms.shape[0] * atoms.shape[1]
-    return {
-        "arrays of the documented dtypes": documented_dtypes,
-        f"a cell map of [N, {n_cells}]": lambda: atoms.cell_atoms.ndim == 2 and atoms.cell_atoms.shape[1] == n_cells,
-        "one run of entries a sample, in order": lambda: (
-            atoms.sample_starts.shape == (atoms.n_samples + 1,)
-            and atoms.sample_starts[0] == 0
-            and bool((np.diff(atoms.sample_starts) >= 0).all())
-            and atoms.sample_starts[-1] == atoms.sample_atoms.size == atoms.sample_cells.size
-        ),
-        "one run of concepts an atom, in order": lambda: (
-            starts.shape == (atoms.n_atoms + 1,)
-            and starts[0] == 0
-            and bool((np.diff(starts) >= 0).all())
-            and starts[-1] == sets.size
-        ),
-        f"concepts below {atoms.n_concepts}": lambda: sets.size == 0 or int(sets.max()) < atoms.n_concepts,
-        "entries of existing atoms": lambda: (
-            atoms.sample_atoms.size == 0
-            or bool(atoms.sample_atoms.min() >= 0 and atoms.sample_atoms.max() < atoms.n_atoms)
-        ),
+    return bounds(atoms) | {
         "entries of distinct atoms in each sample": distinct_entries,
         "atoms numbered in the order in which samples meet them": lambda: _numbered_as_met(
             atoms.sample_atoms, atoms.n_atoms
