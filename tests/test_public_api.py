@@ -23,8 +23,9 @@ NAMES = [
     "explain_bitmaps", "kernels", "load", "metrics", "parse",
 ]  # fmt: skip
 KERNELS = [
-    "AtomBuilder", "Atoms", "ConceptRows", "Extensions", "and_popcount", "atom_rows", "best_extensions", "best_singles",
-    "bitmap_histogram", "bounding_boxes", "concept_counts", "concept_rows", "conjunction_counts", "formula_counts",
+    "AtomBuilder", "Atoms", "ConceptRows", "ConceptShapes", "Extensions", "FormulaShapes", "and_popcount", "atom_rows",
+    "best_extensions", "best_singles", "bitmap_histogram", "bounding_boxes", "concept_counts", "concept_hits",
+    "concept_rows", "concept_shapes", "conjunction_counts", "estimate_extensions", "formula_counts", "formula_shapes",
     "inscribed_rectangles", "intersection_counts", "kmeans_1d", "logical_and", "logical_and_not", "logical_or",
     "n_words", "pack", "pair_counts", "popcount", "range_histogram", "unpack", "upsample", "upsample_pack",
 ]  # fmt: skip

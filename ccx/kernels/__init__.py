@@ -6,6 +6,14 @@ primitive has a plain NumPy twin under `ccx.kernels.reference`, against which it
 
 from ccx.kernels.activations import bitmap_histogram, range_histogram, upsample, upsample_pack
 from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
+from ccx.kernels.estimates import (
+    ConceptShapes,
+    FormulaShapes,
+    concept_hits,
+    concept_shapes,
+    estimate_extensions,
+    formula_shapes,
+)
 from ccx.kernels.formulas import Extensions, best_extensions, best_singles, conjunction_counts, formula_counts
 from ccx.kernels.kmeans import kmeans_1d
 from ccx.kernels.rows import (
@@ -25,7 +33,9 @@ __all__ = [
     "AtomBuilder",
     "Atoms",
     "ConceptRows",
+    "ConceptShapes",
     "Extensions",
+    "FormulaShapes",
     "and_popcount",
     "atom_rows",
     "best_extensions",
@@ -33,9 +43,13 @@ __all__ = [
     "bitmap_histogram",
     "bounding_boxes",
     "concept_counts",
+    "concept_hits",
     "concept_rows",
+    "concept_shapes",
     "conjunction_counts",
+    "estimate_extensions",
     "formula_counts",
+    "formula_shapes",
     "inscribed_rectangles",
     "intersection_counts",
     "kmeans_1d",

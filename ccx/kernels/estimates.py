@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ccx.errors import InputError, ShapeError
 from ccx.kernels._dispatch import backend_for, check_threads, describe
 from ccx.kernels.atoms import ConceptRows
-from ccx.kernels.rows import and_popcount
+from ccx.kernels.rows import and_popcount, as_rows, popcount
 from ccx.kernels.shapes import bounding_boxes, inscribed_rectangles
 
 __all__ = [
@@ -76,32 +76,41 @@ def concept_shapes(
     return ConceptShapes(occurring.starts, occurring.concepts, occurring.areas, boxes, rectangles, full_only)
 
 
-def concept_hits(
-    occurring: ConceptRows, bitmap: npt.NDArray[np.uint64], *, threads: int | None = None
-) -> npt.NDArray[np.int32]:
-    """Count the cells that each occurrence of a concept shares with a bitmap: uint64[N, n_words] -> int32[R]."""
-    sample_of = np.repeat(np.arange(occurring.starts.size - 1), np.diff(occurring.starts))
-    partial = occurring.row_of >= 0
-    hits = np.empty(occurring.concepts.size, np.int32)
-    hits[partial] = and_popcount(occurring.rows, bitmap[sample_of[partial]], threads=threads)
-    whole = np.bitwise_count(bitmap).sum(axis=1, dtype=np.int64)
-    hits[~partial] = whole[sample_of[~partial]]
+def concept_hits(occurring: ConceptRows, bitmap: Any, *, threads: int | None = None) -> npt.NDArray[np.int32]:
+    """Count the cells that each occurrence of a concept shares with a bitmap: uint64[N, n_words] -> int32[R].
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        If the bitmap is not uint64, or not of the samples and the grid of the concepts.
+
+    """
+    bitmap = as_rows(bitmap, "bitmap")
+    wanted = (occurring.starts.size - 1, occurring.rows.shape[1])
+    if bitmap.shape != wanted:
+        remedy = "use the samples and the grid of the concepts"
+        raise ShapeError("bitmap", wanted=f"uint64{list(wanted)}", got=describe(bitmap), remedy=remedy)
+    backend = backend_for(occurring.rows, bitmap).estimates
+    hits: npt.NDArray[np.int32] = backend.concept_hits(occurring, bitmap, check_threads(threads))
     return hits
 
 
-def formula_shapes(
-    masks: npt.NDArray[np.uint64],
-    bitmap: npt.NDArray[np.uint64],
-    shape: tuple[int, int],
-    *,
-    threads: int | None = None,
-) -> FormulaShapes:
+def formula_shapes(masks: Any, bitmap: Any, shape: tuple[int, int], *, threads: int | None = None) -> FormulaShapes:
     """Return the shapes of formulas, given their masks uint64[F, N, n_words] and one bitmap uint64[N, n_words].
 
     The arrays have U = 1.
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        If masks and bitmap are not uint64, or do not fit the grid (H, W) or each other.
+
     """
-    areas = np.bitwise_count(masks).sum(axis=2, dtype=np.int32)
-    hits = and_popcount(masks, bitmap[None], threads=threads).astype(np.int32)
+    areas = popcount(masks, threads=threads).astype(np.int32)
+    if areas.ndim != 2:
+        remedy = "give one mask a formula and sample"
+        raise ShapeError("masks", wanted="uint64[F, N, n_words]", got=f"{areas.ndim + 1} axes", remedy=remedy)
+    hits = and_popcount(masks, bitmap, threads=threads).astype(np.int32)
     boxes = bounding_boxes(masks, shape, threads=threads)
     rectangles = inscribed_rectangles(masks, shape, threads=threads)
     return FormulaShapes(areas[None], hits[None], boxes[None], rectangles[None])

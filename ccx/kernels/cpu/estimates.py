@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccx.kernels.cpu._jit import inline, jit, parallel
+from ccx.kernels.cpu._jit import inline, jit, parallel, popcount64
 
 OR, AND, AND_NOT = 0, 1, 2
 
@@ -28,6 +28,34 @@ def estimate_extensions(formulas, concepts, intersections, bitmap_areas, n_cells
     pairs = [(unit, formula) for unit in range(n_units) for formula in range(n_formulas)]
     parallel(estimate, len(pairs), threads)
     return out
+
+
+def concept_hits(occurring, bitmap, threads):
+    """Serve `ccx.kernels.estimates.concept_hits`: int32[R]."""
+    hits = np.empty(occurring.concepts.size, np.int32)
+    bitmap = np.ascontiguousarray(bitmap, np.uint64)
+
+    def count(a, b):
+        _concept_hits(occurring.starts[a : b + 1], occurring.row_of, occurring.rows, bitmap[a:b], hits)
+
+    parallel(count, bitmap.shape[0], threads)
+    return hits
+
+
+@jit
+def _concept_hits(starts, row_of, rows, bitmap, hits):
+    for n in range(starts.size - 1):
+        cells = bitmap[n]
+        for e in range(starts[n], starts[n + 1]):
+            ones = np.uint64(0)
+            if row_of[e] < 0:  # the concept covers the sample
+                for w in range(cells.size):
+                    ones += popcount64(cells[w])
+            else:
+                row = rows[row_of[e]]
+                for w in range(cells.size):
+                    ones += popcount64(row[w] & cells[w])
+            hits[e] = np.int32(ones)
 
 
 @inline

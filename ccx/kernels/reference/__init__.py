@@ -13,6 +13,7 @@ from ccx.kernels.reference.atoms import (
     sets_of_labels,
     sets_of_masks,
 )
+from ccx.kernels.reference.estimates import estimate_extensions
 from ccx.kernels.reference.formulas import (
     best_extensions,
     best_singles,
@@ -47,6 +48,7 @@ __all__ = [
     "concept_counts",
     "concept_masks",
     "conjunction_counts",
+    "estimate_extensions",
     "formula_counts",
     "inscribed_rectangles",
     "inside",
