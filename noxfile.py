@@ -51,6 +51,14 @@ def torch(session: nox.Session) -> None:
 
 
 @nox.session
+def bounds(session: nox.Session) -> None:
+    """The kernels' tests with numba's bounds checks: no kernel may touch what is not its own."""
+    session.install(".[test]")
+    env = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": session.create_tmp(), "CCX_HYPOTHESIS": "quick"}
+    session.run("pytest", "tests", "-k", "kernels or kmeans or beam", *session.posargs, env=env)
+
+
+@nox.session
 def nightly(session: nox.Session) -> None:
     """The long Hypothesis profiles: 10,000 examples a property."""
     session.install(TORCH)
