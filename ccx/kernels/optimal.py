@@ -1,0 +1,101 @@
+"""Bounds and exact counts for the proven optimum (docs/optimal.md): thin over the backend.
+
+Concepts are numbered by gain, descending, in square int64 matrices over the concepts that may occur.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.kernels._dispatch import backend_for
+from ccx.kernels.atoms import Atoms, pair_counts
+
+IntArray = npt.NDArray[np.int64]
+_ROOM = 4_096
+
+
+class Pairs(NamedTuple):
+    """What each two of n concepts share, int64[n, n] each; the diagonal is the concepts themselves.
+
+    `order` int32[n]: the concepts' indices, by gain, descending. `sizes` counts cells, `hits` cells in the
+    bitmap, `values` is ``q * hits - p * (sizes - hits)``, and `gains` the part of `values` that atoms of
+    positive value contribute.
+    """
+
+    order: npt.NDArray[np.int32]
+    sizes: IntArray
+    hits: IntArray
+    values: IntArray
+    gains: IntArray
+
+
+def pairs_of(
+    atoms: Atoms, counts: IntArray, sizes: Any, q: int, p: int, usable: npt.NDArray[np.bool_], threads: int | None
+) -> Pairs:
+    """Build `Pairs` for a bitmap's histogram int64[G]; `sizes` are the data set's pair counts int64[C, C]."""
+    gain_of_atoms = backend_for(counts).optimal.atom_gains(atoms.cells, counts, q, p)
+    hits = pair_counts(atoms, counts, threads=threads)
+    gains = pair_counts(atoms, gain_of_atoms, threads=threads)
+    dense = [matrix if isinstance(matrix, np.ndarray) else matrix.toarray() for matrix in (sizes, hits, gains)]
+    chosen = np.flatnonzero(usable)
+    order = chosen[np.argsort(-np.diagonal(dense[2])[chosen], kind="stable")].astype(np.int32)
+    size, hit, gain = (matrix[order[:, None], order] for matrix in dense)
+    return Pairs(order, size, hit, (q + p) * hit - p * size, gain)
+
+
+def good_pairs(pairs: Pairs, least: int) -> npt.NDArray[np.int32]:
+    """Return all (a op b) of value >= least: int32[k, 3] of a, op, b."""
+    kernel = backend_for(pairs.values).optimal.good_pairs
+    found, n_found = kernel(pairs.values, least, _ROOM)
+    if n_found > _ROOM:
+        found, _ = kernel(pairs.values, least, n_found)
+    good: npt.NDArray[np.int32] = found
+    return good
+
+
+def promising_pairs(pairs: Pairs, least: int) -> tuple[npt.NDArray[np.int32], int]:
+    """Return all (a op b) that one more concept may bring to `least`, and the number of bounds evaluated."""
+    kernel = backend_for(pairs.values).optimal.promising_pairs
+    found, n_found, n_bounds = kernel(pairs.values, pairs.gains, least, _ROOM)
+    if n_found > _ROOM:
+        found, _, _ = kernel(pairs.values, pairs.gains, least, n_found)
+    return found, int(n_bounds)
+
+
+def good_extensions(
+    atoms: Atoms,
+    counts: IntArray,
+    pairs: Pairs,
+    head: int,
+    candidates: npt.NDArray[np.int32],
+    q: int,
+    p: int,
+    least: int,
+) -> tuple[IntArray, int]:
+    """Count all extensions of some pairs that share one concept, and return those of value >= least.
+
+    head: the shared concept; candidates int32[k, 3] of a, op, b. Returns (int64[m, 7] of a, op, b, op, c,
+    |F and B|, |F|; how many were counted).
+    """
+    kernels = backend_for(pairs.values).optimal
+    starts, posted = atoms.postings
+    concept = pairs.order[head]
+    n = pairs.order.size
+    partners = np.where(candidates[:, 0] == head, candidates[:, 2], candidates[:, 0])
+    distinct = np.unique(partners)
+    row_of = np.full(n, -1, np.int32)
+    row_of[distinct] = np.arange(distinct.size)
+    ranks = np.full(atoms.n_concepts, -1, np.int32)
+    ranks[pairs.order] = np.arange(n)
+    triples = kernels.triple_counts(
+        posted[starts[concept] : starts[concept + 1]], atoms.atom_starts, atoms.atom_concepts,
+        ranks, atoms.cells, counts, row_of, distinct.size, n,
+    )  # fmt: skip
+    arguments = (candidates, row_of[partners], triples, pairs.sizes, pairs.hits, q, p, least)
+    found, n_found, n_counted = kernels.good_extensions(*arguments, _ROOM)
+    if n_found > _ROOM:
+        found, _, _ = kernels.good_extensions(*arguments, n_found)
+    return found, int(n_counted)

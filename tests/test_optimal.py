@@ -1,0 +1,115 @@
+"""The proven optimum equals brute force over every formula."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccx.concepts import Concepts
+from ccx.errors import InputError
+from ccx.kernels import bitmap_histogram, pack
+from ccx.kernels import optimal as kernels
+from ccx.search import SearchSettings, beam_search
+from ccx.search.optimal import Plane, Threshold, _plane, optimal_search
+from tests.optimal_oracle import Best, best_formulas, every_formula, problems
+
+
+def histogram(bitmap, concepts):
+    (counts,) = bitmap_histogram(pack(bitmap.reshape(1, 1, -1)), concepts.atoms)
+    return counts
+
+
+def search(masks, bitmap, allowed=None, **options):
+    concepts = Concepts.from_masks(masks.reshape(len(masks), 1, 1, -1))
+    result = optimal_search(concepts, histogram(bitmap, concepts), SearchSettings(**options), allowed, threads=1)
+    return [Best(one.concepts, one.operators, one.intersection, one.union) for one in result.found]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_concepts=st.integers(1, 7),
+    n_cells=st.sampled_from([1, 5, 20, 63, 64, 65]),
+    length=st.integers(1, 3),
+    top=st.sampled_from([1, 1, 2, 7]),
+    penalty=st.sampled_from([1.0, 1.0, 0.95, 0.5]),
+    beam=st.integers(1, 4),
+)
+def test_it_equals_brute_force(seed, n_concepts, n_cells, length, top, penalty, beam):
+    masks, bitmap = problems(np.random.default_rng(seed), n_concepts, n_cells)
+    wanted = best_formulas(every_formula(masks, bitmap, length), top, penalty)
+    assert search(masks, bitmap, length=length, top=top, length_penalty=penalty, beam=beam) == wanted
+
+
+@given(seed=st.integers(0, 2**32 - 1), n_concepts=st.integers(2, 6))
+def test_only_allowed_concepts_occur(seed, n_concepts):
+    rng = np.random.default_rng(seed)
+    masks, bitmap = problems(rng, n_concepts, 40)
+    allowed = rng.random(n_concepts) < 0.6
+    wanted = best_formulas(every_formula(masks, bitmap, 3, np.flatnonzero(allowed).tolist()), 1)
+    assert search(masks, bitmap, allowed, length=3) == wanted
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_many_ties(seed):
+    """A few cells and many concepts that look alike: most formulas tie with others."""
+    rng = np.random.default_rng(seed)
+    masks, bitmap = rng.random((6, 4)) < 0.5, rng.random(4) < 0.5
+    wanted = best_formulas(every_formula(masks, bitmap, 3), 5)
+    assert search(masks, bitmap, length=3, top=5) == wanted
+
+
+def test_lists_longer_than_the_kernels_room(monkeypatch):
+    monkeypatch.setattr(kernels, "_ROOM", 2)
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        masks, bitmap = problems(rng, 6, 30)
+        wanted = best_formulas(every_formula(masks, bitmap, 3), 9)
+        assert search(masks, bitmap, length=3, top=9) == wanted
+
+
+def test_it_beats_a_narrow_beam_where_that_falls_short():
+    rng = np.random.default_rng(11)
+    short = 0
+    for _ in range(200):
+        masks, bitmap = problems(rng, 6, 60)
+        concepts = Concepts.from_masks(masks.reshape(6, 1, 1, -1))
+        counts, settings = histogram(bitmap, concepts), SearchSettings(beam=1)
+        beam = beam_search(concepts, counts, settings, threads=1).found
+        best = optimal_search(concepts, counts, settings, threads=1).found
+        if beam:
+            assert best[0].precedence(Fraction(1)) <= beam[0].precedence(Fraction(1))
+            short += best[0].iou > beam[0].iou
+    assert short > 5  # else this test compares nothing
+
+
+@given(
+    iou=st.fractions(0, 1, max_denominator=10**6),
+    n_cells=st.sampled_from([10, 10**6, 10**12, 10**18]),
+    data=st.data(),
+    strict=st.booleans(),
+)
+def test_a_plane_keeps_every_formula_that_reaches_the_threshold(iou, n_cells, data, strict):
+    plane = _plane(iou, n_cells)
+    assert Fraction(plane.p, plane.q) <= iou
+    assert plane.q * n_cells <= 2**60
+    i = data.draw(st.integers(0, n_cells))
+    e = data.draw(st.integers(0, n_cells - i))
+    b = i + data.draw(st.integers(0, n_cells - i - e))
+    if b + e == 0:
+        return
+    reached = Fraction(i, b + e)
+    if reached > iou or (reached == iou and not strict):
+        assert plane.q * i - plane.p * e >= Plane(*plane).least(Threshold(iou, strict), b)
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [({"length": 4}, "length"), ({"candidates": 3}, "candidates")],
+)
+def test_what_cannot_be_proven_is_refused(options, argument):
+    with pytest.raises(InputError, match=f"{argument}: expected .* for a proof"):
+        search(np.ones((2, 4), bool), np.ones(4, bool), **options)
