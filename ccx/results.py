@@ -87,6 +87,10 @@ class Explanation:
         Why there is a formula or none.
     visited
         Number of formulas that the search evaluated exactly.
+    expanded
+        Number of formulas that it extended, by all concepts and operators.
+    estimated
+        Number of formulas that it gave an estimate first; 0 for searches without estimates.
     optimal
         True where no formula of the allowed length scores higher, and that is proven.
     alternatives
@@ -107,6 +111,8 @@ class Explanation:
     formula_cells: int
     status: Status
     visited: int
+    expanded: int = 0
+    estimated: int = 0
     optimal: bool
     alternatives: tuple[Candidate, ...] = ()
     score: float
@@ -126,6 +132,8 @@ class Explanation:
             "formula_cells": int(self.formula_cells),
             "status": str(self.status),
             "visited": int(self.visited),
+            "expanded": int(self.expanded),
+            "estimated": int(self.estimated),
             "optimal": bool(self.optimal),
             "alternatives": [
                 {
@@ -181,6 +189,8 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "formula_cells": (int,),
     "status": (str,),
     "visited": (int,),
+    "expanded": (int,),
+    "estimated": (int,),
     "optimal": (bool,),
     "alternatives": (list,),
 }
@@ -402,6 +412,8 @@ class Explanations(Sequence[Explanation]):
             "formula_cells": "int64",
             "status": "object",
             "visited": "int64",
+            "expanded": "int64",
+            "estimated": "int64",
             "optimal": "bool",
             "alternatives": "object",
         }

@@ -195,9 +195,9 @@ def test_names_and_categories_restrict_formulas() -> None:
 def test_settings_and_versions_are_kept() -> None:
     found = ccx.explain(MAPS, CONCEPTS, length=2, units=[1], ranges=[(0.5, np.inf)], candidates=np.int64(4))
     assert found.settings == {
-        "search": "beam", "length": 2, "beam": 5, "candidates": 4, "length_penalty": 1.0, "top": 1, "min_iou": 0.0,
-        "names": None, "clusters": 5, "quantile": 0.005, "clustering": "optimal", "ranges": [[[0.5, "inf"]]],
-        "units": [1],
+        "search": "beam", "published": False, "length": 2, "beam": 5, "candidates": 4, "length_penalty": 1.0, "top": 1,
+        "min_iou": 0.0, "names": None, "clusters": 5, "quantile": 0.005, "clustering": "optimal",
+        "ranges": [[[0.5, "inf"]]], "units": [1],
     }  # fmt: skip
     assert (found.concepts_hash, found.version) == (CONCEPTS.content_hash, ccx.__version__)
 
@@ -325,7 +325,8 @@ OPTIONS: list[tuple[dict[str, Any], type[CCXError], str]] = [
     ({"threads": 0}, InputError, "threads: expected None or an integer >= 1, got 0"),
     ({"threads": 1.5}, InputError, "threads: expected None or an integer >= 1, got 1.5"),
     ({"progress": "yes"}, InputError, "progress: expected None, a bool or a function, got 'yes'"),
-    ({"search": "mmesh"}, InputError, "search: expected \"beam\", got 'mmesh'"),
+    ({"search": "best"}, InputError, "search: expected \"beam\" or \"mmesh\" or"),
+    ({"published": True}, InputError, "published: expected True only with one of the published searches"),
     ({"length": 0}, InputError, "length: expected an integer from 1 to 64, got 0"),
     ({"beam": None}, InputError, "beam: expected an integer >= 1, got None"),
     ({"candidates": 2.5}, InputError, "candidates: expected an integer >= 1, got 2.5"),
@@ -400,7 +401,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("work has begun")
 
     monkeypatch.setattr(ccx.Concepts, "prepare", begun)
-    for name in ("range_histogram", "bitmap_histogram", "beam_search", "RowLog"):
+    for name in ("range_histogram", "bitmap_histogram", "searcher", "RowLog"):
         monkeypatch.setattr(f"ccx.pipeline.explaining.{name}", begun)
 
 

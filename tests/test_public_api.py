@@ -34,7 +34,7 @@ METRICS = [
     "cosine_concept_masking_score", "detection_accuracy", "explanation_coverage", "get_concept_masking", "iou",
     "measure", "sample_iou", "samples_coverage",
 ]  # fmt: skip
-SEARCH = {"length": 3, "beam": 5, "search": "beam"}
+SEARCH = {"length": 3, "beam": 5, "search": "beam", "published": False}
 OPTIONS = {
     "names": None, "categories": None, "candidates": None, "length_penalty": 1.0, "top": 1, "min_iou": 0.0,
     "threads": None, "progress": None, "out": None,
@@ -100,7 +100,7 @@ def test_results_have_the_fields_that_tools_read() -> None:
     fields = list(ccx.Explanation.__dataclass_fields__)
     assert fields == [
         "unit", "cluster", "range", "formula", "iou", "intersection", "union", "bitmap_cells", "formula_cells",
-        "status", "visited", "optimal", "alternatives", "score",
+        "status", "visited", "expanded", "estimated", "optimal", "alternatives", "score",
     ]  # fmt: skip
     assert [str(status) for status in ccx.Status] == [
         "explained", "silent", "constant", "empty", "no_overlap", "below_min_iou"

@@ -71,6 +71,8 @@ def explanations(draw: st.DrawFn, unit: int = 0, cluster: int = 0) -> Explanatio
         formula_cells=formula_cells,
         status=status,
         visited=draw(st.integers(0, 2**40)),
+        expanded=draw(st.integers(0, 2**40)),
+        estimated=draw(st.integers(0, 2**40)),
         optimal=draw(st.booleans()),
         alternatives=tuple(
             Candidate(formula=draw(formulas()), **draw(counts())) for _ in range(draw(st.integers(0, 2)))
@@ -106,6 +108,8 @@ def example(unit: int = 0, cluster: int = 0, **changes: Any) -> Explanation:
         "formula_cells": 78,
         "status": Status.EXPLAINED,
         "visited": 1200,
+        "expanded": 15,
+        "estimated": 5400,
         "optimal": False,
         "alternatives": (Candidate(parse("pedestrian"), 0.15, 15, 100),),
         "score": 0.18,
@@ -126,6 +130,8 @@ def silent(unit: int, cluster: int = 0) -> Explanation:
         formula_cells=0,
         status=Status.SILENT,
         visited=0,
+        expanded=0,
+        estimated=0,
         alternatives=(),
         score=0.0,
     )
@@ -467,7 +473,7 @@ def test_pandas() -> None:
     assert frame["status"].tolist()[2] == "silent"
     assert frame.columns.tolist() == [
         *("unit", "cluster", "lower", "upper", "formula", "length", "iou", "score", "intersection", "union"),
-        *("bitmap_cells", "formula_cells", "status", "visited", "optimal", "alternatives"),
+        *("bitmap_cells", "formula_cells", "status", "visited", "expanded", "estimated", "optimal", "alternatives"),
     ]
     pd.testing.assert_series_equal(MIXED[:0].to_pandas().dtypes, frame.dtypes)
 

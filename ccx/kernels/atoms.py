@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
 from ccx.kernels.cpu._jit import parallel
+from ccx.kernels.memory import require_bytes
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.kernels.shapes import check_grid
 
@@ -303,7 +304,16 @@ class ConceptRows(NamedTuple):
 
 
 def concept_rows(atoms: Atoms, samples: npt.NDArray[np.int64], *, threads: int | None = None) -> ConceptRows:
-    """Build the packed masks of all concepts in some samples: int64[n] -> `ConceptRows`."""
+    """Build the packed masks of all concepts in some samples: int64[n] -> `ConceptRows`.
+
+    Raises
+    ------
+    InputError
+        If a sample is not there.
+    MemoryBudgetError
+        If the masks would not fit into memory.
+
+    """
     samples = _checked_samples(atoms, samples)
     kernels = backend_for(atoms.cells).atoms
     n_cells = atoms.shape[0] * atoms.shape[1]
@@ -312,7 +322,9 @@ def concept_rows(atoms: Atoms, samples: npt.NDArray[np.int64], *, threads: int |
     starts, concepts, areas = kernels.present_concepts(samples, *table, atoms.sample_cells, *sets, atoms.n_concepts)
     has_row = areas < n_cells
     row_of = np.where(has_row, np.cumsum(has_row) - 1, -1)
-    rows = np.zeros((int(has_row.sum()), -(-n_cells // 64)), np.uint64)
+    n_rows, n_words = int(has_row.sum()), -(-n_cells // 64)
+    require_bytes("samples", 8 * n_rows * n_words, "use fewer samples or a coarser grid")
+    rows = np.zeros((n_rows, n_words), np.uint64)
 
     def fill(a: int, b: int) -> None:
         kernels.concept_rows(samples[a:b], starts[a : b + 1], concepts, row_of, atoms.cell_atoms, *table, *sets, rows)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Any, Literal, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +17,18 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
 from ccx.kernels._dispatch import check_threads
-from ccx.kernels.activations import bitmap_histogram, range_histogram
+from ccx.kernels.activations import bitmap_histogram, range_histogram, upsample_pack
 from ccx.kernels.cpu._jit import available_threads
 from ccx.pipeline import inputs
 from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
+from ccx.pipeline.searching import Search, Searcher, check_search, searcher
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
-from ccx.search import Found, SearchSettings, beam_search
+from ccx.search import SearchResult, SearchSettings
 from ccx.store import PathLike, RowLog, content_hash
 
 _FLUSH_SECONDS = 1.0  # a run that is killed loses the rows of about so long
+_NOTHING = SearchResult([])
 
-Search: TypeAlias = Literal["beam"]
 Range: TypeAlias = tuple[float, float] | None
 Rows: TypeAlias = list[tuple[Explanation, dict[str, float]]]
 
@@ -39,6 +41,7 @@ def explain(
     length: int = 3,
     beam: int = 5,
     search: Search = "beam",
+    published: bool = False,
     quantile: float = 0.005,
     clustering: Method = "optimal",
     ranges: Any = None,
@@ -73,7 +76,11 @@ def explain(
     length, beam
         Longest formula in concepts, and width of the beam.
     search
-        "beam": exact beam search.
+        "beam": exact beam search. "mmesh", "cfh", "areas": the published heuristic-guided beam searches, which
+        find the same formulas, with their numbers of visited formulas; "none": theirs without a heuristic.
+    published
+        With one of the latter four: do as the published code does, its rounding of estimates and its ties
+        included, for comparison (docs/parity.md).
     quantile
         Share of activations above the lower end, for ``clusters=1``.
     clustering
@@ -113,7 +120,8 @@ def explain(
     """
     threads = check_threads(threads) or available_threads()
     check_progress(progress)
-    options = _search_settings(search, length, beam, candidates, length_penalty, top, min_iou)
+    options = SearchSettings(length, beam, candidates, length_penalty, top, min_iou)
+    check_search(search, published, options)
     inputs.check_quantile(quantile)
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
     annotated = inputs.as_concepts(concepts, threads)
@@ -126,6 +134,7 @@ def explain(
     inputs.require_memory(annotated.atoms, n_ranges, n_workers)
     inputs.check_finite(maps, chosen)
     annotated.prepare(threads=threads)
+    find = searcher(search, published, annotated, options, allowed, threads)
 
     def rows_of(position: int) -> Rows:
         unit = chosen[position]
@@ -138,8 +147,8 @@ def explain(
         clustered = time.perf_counter()
         counts = np.zeros((len(limits), annotated.atoms.n_atoms), np.int64)
         open_ = limits[:, 0] < limits[:, 1]  # a cluster of one value has nothing strictly inside
+        inner = threads // n_workers
         if open_.any():
-            inner = threads // n_workers
             (counts[open_],) = range_histogram(values[:, None], limits[open_][None], annotated.atoms, threads=inner)
         counted = time.perf_counter()
         times = {"ranges": clustered - started, "histogram": counted - clustered}
@@ -147,14 +156,16 @@ def explain(
         if values.min() == values.max():
             nothing = Status.CONSTANT if values.flat[0] else Status.SILENT
         if not len(limits):
-            return [(_explanation(annotated, unit, 0, None, [], 0, 0, options, nothing), times)]
-        return [
-            _searched(annotated, unit, cluster, (float(lower), float(upper)), count, options, allowed, nothing, times)
-            for cluster, ((lower, upper), count) in enumerate(zip(limits, counts, strict=True))
-        ]
+            return [(_explanation(annotated, unit, 0, None, _NOTHING, 0, options, nothing), times)]
+        rows: Rows = []
+        for cluster, ((lower, upper), count) in enumerate(zip(limits, counts, strict=True)):
+            ends = float(lower), float(upper)
+            bitmap = partial(upsample_pack, values, annotated.shape, ends, threads=inner)
+            rows.append(_searched(annotated, unit, cluster, ends, count, bitmap, find, options, nothing, times))
+        return rows
 
     settings = {
-        **_settings(options, search, annotated, allowed),
+        **_settings(options, search, published, annotated, allowed),
         "clusters": int(clusters),
         "quantile": float(quantile),
         "clustering": clustering,
@@ -172,6 +183,7 @@ def explain_bitmaps(
     length: int = 3,
     beam: int = 5,
     search: Search = "beam",
+    published: bool = False,
     names: Iterable[str] | None = None,
     categories: Iterable[str] | None = None,
     candidates: int | None = None,
@@ -188,7 +200,7 @@ def explain_bitmaps(
     ----------
     bitmaps
         bool[M, N, H, W], or packed uint64[M, N, n_words] (`ccx.kernels.pack`).
-    concepts, length, beam, search, names, categories, candidates, length_penalty, top, min_iou
+    concepts, length, beam, search, published, names, categories, candidates, length_penalty, top, min_iou
         As for `explain`.
     threads, progress, out
         As for `explain`.
@@ -208,38 +220,35 @@ def explain_bitmaps(
     """
     threads = check_threads(threads) or available_threads()
     check_progress(progress)
-    options = _search_settings(search, length, beam, candidates, length_penalty, top, min_iou)
+    options = SearchSettings(length, beam, candidates, length_penalty, top, min_iou)
+    check_search(search, published, options)
     annotated = inputs.as_concepts(concepts, threads)
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
     allowed = annotated.selected(names, categories)
     n_workers = max(1, min(threads, len(packed)))
     inputs.require_memory(annotated.atoms, 1, n_workers)
     annotated.prepare(threads=threads)
+    find = searcher(search, published, annotated, options, allowed, threads)
 
     def rows_of(index: int) -> Rows:
         started = time.perf_counter()
         (count,) = bitmap_histogram(packed[index : index + 1], annotated.atoms, threads=threads // n_workers)
         times = {"histogram": time.perf_counter() - started}
-        return [_searched(annotated, index, 0, None, count, options, allowed, Status.EMPTY, times)]
+        bitmap = partial(packed.__getitem__, index)
+        return [_searched(annotated, index, 0, None, count, bitmap, find, options, Status.EMPTY, times)]
 
-    settings = _settings(options, search, annotated, allowed)
+    settings = _settings(options, search, published, annotated, allowed)
     hashes = {} if out is None else {"bitmaps": content_hash({"bitmaps": packed})}
     return _run(rows_of, list(range(len(packed))), n_workers, annotated, settings, hashes, progress, out)
 
 
-def _search_settings(search: str, length: int, *options: Any) -> SearchSettings:
-    if search != "beam":
-        raise InputError("search", wanted='"beam"', got=repr(search), remedy="this version has exact beam search only")
-    beam, candidates, length_penalty, top, min_iou = options
-    return SearchSettings(length, beam, candidates, length_penalty, top, min_iou)
-
-
 def _settings(
-    options: SearchSettings, search: str, concepts: Concepts, allowed: npt.NDArray[np.bool_]
+    options: SearchSettings, search: str, published: bool, concepts: Concepts, allowed: npt.NDArray[np.bool_]
 ) -> dict[str, Any]:
     names = None if allowed.all() else [concepts.names[c] for c in np.flatnonzero(allowed)]
     return {
         "search": search,
+        "published": bool(published),
         "length": int(options.length),
         "beam": int(options.beam),
         "candidates": None if options.candidates is None else int(options.candidates),
@@ -260,17 +269,18 @@ def _searched(
     cluster: int,
     limits: Range,
     counts: npt.NDArray[np.int64],
+    bitmap: Callable[[], npt.NDArray[np.uint64]],
+    find: Searcher,
     options: SearchSettings,
-    allowed: npt.NDArray[np.bool_],
     nothing: Status,
     times: dict[str, float],
 ) -> tuple[Explanation, dict[str, float]]:
-    """Search one bitmap, given its histogram; `nothing` is the status of one without cells."""
+    """Search one bitmap, given its histogram and what makes its rows; `nothing` is the status of one without cells."""
     started = time.perf_counter()
     bitmap_cells = int(counts.sum())
-    found, visited = beam_search(concepts, counts, options, allowed, threads=1) if bitmap_cells else ([], 0)
+    result = find(counts, bitmap) if bitmap_cells else _NOTHING
     times = {**times, "search": time.perf_counter() - started}
-    return _explanation(concepts, unit, cluster, limits, found, visited, bitmap_cells, options, nothing), times
+    return _explanation(concepts, unit, cluster, limits, result, bitmap_cells, options, nothing), times
 
 
 def _explanation(
@@ -278,19 +288,18 @@ def _explanation(
     unit: int,
     cluster: int,
     limits: Range,
-    found: list[Found],
-    visited: int,
+    result: SearchResult,
     bitmap_cells: int,
     options: SearchSettings,
     nothing: Status,
 ) -> Explanation:
-    good = [one for one in found if one.iou >= options.min_iou]
+    good = [one for one in result.found if one.iou >= options.min_iou]
     if good:
         status = Status.EXPLAINED
     elif bitmap_cells == 0:
         status = nothing
     else:
-        status = Status.BELOW_MIN_IOU if found else Status.NO_OVERLAP
+        status = Status.BELOW_MIN_IOU if result.found else Status.NO_OVERLAP
     named = [
         Candidate(
             formula=left_deep([concepts.names[c] for c in one.concepts], one.operators),
@@ -312,7 +321,9 @@ def _explanation(
         bitmap_cells=bitmap_cells,
         formula_cells=good[0].size if best else 0,
         status=status,
-        visited=visited,
+        visited=result.visited,
+        expanded=result.expanded,
+        estimated=result.estimated,
         optimal=False,
         alternatives=tuple(named[1:]),
         score=best.iou * options.length_penalty ** (len(good[0].concepts) - 1) if best else 0.0,

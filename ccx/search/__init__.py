@@ -1,6 +1,16 @@
 """Search: from the histogram of a bitmap over atoms to the formulas that describe it best."""
 
 from ccx.search.beam import Found, SearchResult, beam_search
+from ccx.search.guided import Heuristic, guided_search
+from ccx.search.masks import ConceptMasks
 from ccx.search.settings import SearchSettings
 
-__all__ = ["Found", "SearchResult", "SearchSettings", "beam_search"]
+__all__ = [
+    "ConceptMasks",
+    "Found",
+    "Heuristic",
+    "SearchResult",
+    "SearchSettings",
+    "beam_search",
+    "guided_search",
+]

@@ -11,7 +11,7 @@ that has only become better since. So all candidates of a level have the same le
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -53,10 +53,16 @@ class Found(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """The best formulas found, best first, and how many formulas longer than 1 were counted for it."""
+    """The best formulas found, best first, and what it took.
+
+    `visited` formulas longer than 1 were evaluated exactly, `expanded` ones were extended (once for each level
+    that did), `estimated` candidates were given an estimate.
+    """
 
     found: list[Found]
-    visited: int
+    visited: int = 0
+    expanded: int = 0
+    estimated: int = 0
 
 
 def beam_search(
@@ -95,41 +101,36 @@ def beam_search(
 
     n_starts = 2 * settings.beam
     singles = best_singles(intersections, sizes, bitmap_cells, max(n_starts, settings.top), usable)
-    firsts = _found(_as_extensions(singles, intersections, sizes), bitmap_cells)
+    firsts = found_of(as_extensions(singles, intersections, sizes), bitmap_cells)
     best = firsts[: settings.top]
     beam = firsts[: settings.beam]
-    visited = 0
+    visited = expanded = 0
     if settings.length == 1 or not firsts:
-        return SearchResult(best, visited)
+        return SearchResult(best)
 
     if settings.candidates is not None:
         chosen = best_singles(intersections, sizes, bitmap_cells, settings.candidates, usable)
         usable = np.zeros_like(usable)
         usable[chosen] = True
-    parents = _as_extensions(singles[:n_starts], intersections, sizes)
-    joint_counts = _JointCounts(concepts, counts, threads)
+    parents = as_extensions(singles[:n_starts], intersections, sizes)
+    joint_counts = JointCounts(concepts, counts, threads)
     for length in range(2, settings.length + 1):
+        expanded += len(parents.concepts)
         joint_sizes, joint = joint_counts(parents)
         keep = max(settings.beam, settings.top)
         extensions = best_extensions(parents, intersections, sizes, joint, joint_sizes, bitmap_cells, keep, usable)
         visited += extensions.evaluated
-        new = _found(extensions, bitmap_cells)
+        new = found_of(extensions, bitmap_cells)
         best = ranked([*best, *new])[: settings.top]
         beam = ranked([*beam, *new])[: settings.beam]
         added = [one for one in beam if len(one.concepts) == length]
         if not added:
             break
-        parents = Extensions(
-            np.array([one.concepts for one in added], np.int32),
-            np.array([one.operators for one in added], np.uint8),
-            np.array([one.intersection for one in added], np.int64),
-            np.array([one.size for one in added], np.int64),
-            0,
-        )
-    return SearchResult(best, visited)
+        parents = extensions_of(added)
+    return SearchResult(best, visited, expanded)
 
 
-class _JointCounts:
+class JointCounts:
     """Counts |F and c| and |F and c and B| of formulas F of one length and every concept c.
 
     Those of two concepts follow by inclusion and exclusion from the counts of single concepts and from the
@@ -174,12 +175,25 @@ class _JointCounts:
         return sizes, np.stack([self._rows[c] for c in chosen.tolist()])
 
 
-def _as_extensions(singles: npt.NDArray[np.int32], intersections: IntArray, sizes: IntArray) -> Extensions:
+def as_extensions(singles: npt.NDArray[np.int32], intersections: IntArray, sizes: IntArray) -> Extensions:
+    """Return single concepts int32[k] as formulas of length 1."""
     no_operators = np.zeros((singles.size, 0), np.uint8)
     return Extensions(singles[:, None], no_operators, intersections[singles], sizes[singles], 0)
 
 
-def _found(extensions: Extensions, bitmap_cells: int) -> list[Found]:
+def extensions_of(formulas: Sequence[Found]) -> Extensions:
+    """Return formulas of one length as arrays."""
+    return Extensions(
+        np.array([one.concepts for one in formulas], np.int32),
+        np.array([one.operators for one in formulas], np.uint8),
+        np.array([one.intersection for one in formulas], np.int64),
+        np.array([one.size for one in formulas], np.int64),
+        0,
+    )
+
+
+def found_of(extensions: Extensions, bitmap_cells: int) -> list[Found]:
+    """Undo `extensions_of`."""
     return [
         Found(tuple(concepts), tuple(operators), intersection, size, bitmap_cells + size - intersection)
         for concepts, operators, intersection, size in zip(

@@ -1,0 +1,54 @@
+"""Which search `explain` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.concepts import Concepts
+from ccx.errors import InputError
+from ccx.search import ConceptMasks, Heuristic, SearchResult, SearchSettings, beam_search, guided_search
+
+Search: TypeAlias = Literal["beam", "mmesh", "cfh", "areas", "none"]
+Searcher: TypeAlias = Callable[[npt.NDArray[np.int64], Callable[[], npt.NDArray[np.uint64]]], SearchResult]
+"""Searches a bitmap, given int64[G], its cells by atom, and what makes its packed rows uint64[N, n_words]."""
+
+
+def check_search(search: Any, published: Any, settings: SearchSettings) -> None:
+    """Raise `InputError` unless there is such a search and it can be run as published."""
+    if search not in get_args(Search):
+        wanted = " or ".join(f'"{one}"' for one in get_args(Search))
+        raise InputError("search", wanted=wanted, got=repr(search), remedy="see the documentation of explain")
+    if not isinstance(published, (bool, np.bool_)) or (published and search not in get_args(Heuristic)):
+        wanted = "True only with one of the published searches, mmesh, cfh, areas, none"
+        got = f"{published!r} with search={search!r}"
+        raise InputError("published", wanted=wanted, got=got, remedy="leave it out")
+    if published and settings.length_penalty != 1:
+        remedy = "the published searches have none"
+        raise InputError("length_penalty", wanted="1", got=repr(settings.length_penalty), remedy=remedy)
+
+
+def searcher(
+    search: Search,
+    published: bool,
+    concepts: Concepts,
+    settings: SearchSettings,
+    allowed: npt.NDArray[np.bool_],
+    threads: int,
+) -> Searcher:
+    """Prepare what all bitmaps share, with so many threads, and return the search of one, which uses one thread."""
+    if search == "beam":
+        return lambda counts, _bitmap: beam_search(concepts, counts, settings, allowed, threads=1)
+    heuristic: Heuristic = search
+    masks = None if heuristic == "none" else ConceptMasks(concepts, threads=threads)
+
+    def guided(counts: npt.NDArray[np.int64], bitmap: Callable[[], npt.NDArray[np.uint64]]) -> SearchResult:
+        rows = None if masks is None else bitmap()
+        return guided_search(
+            concepts, counts, settings, allowed, heuristic=heuristic, masks=masks, bitmap=rows, published=published
+        )
+
+    return guided
