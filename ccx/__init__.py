@@ -6,7 +6,7 @@
 '((sky OR tree) AND NOT road)'
 """
 
-from ccx import kernels, metrics
+from ccx import heuristics, kernels, metrics
 from ccx._version import VERSION as __version__
 from ccx.concepts import Concepts
 from ccx.errors import CCXError
@@ -26,6 +26,7 @@ __all__ = [
     "__version__",
     "explain",
     "explain_bitmaps",
+    "heuristics",
     "kernels",
     "load",
     "metrics",

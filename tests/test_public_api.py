@@ -20,7 +20,7 @@ from ccx.concepts import Concepts
 
 NAMES = [
     "CCXError", "Concepts", "Explanation", "Explanations", "Formula", "Status", "__version__", "explain",
-    "explain_bitmaps", "kernels", "load", "metrics", "parse",
+    "explain_bitmaps", "heuristics", "kernels", "load", "metrics", "parse",
 ]  # fmt: skip
 KERNELS = [
     "AtomBuilder", "Atoms", "ConceptRows", "ConceptShapes", "Extensions", "FormulaShapes", "and_popcount", "atom_rows",
