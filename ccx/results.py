@@ -92,7 +92,11 @@ class Explanation:
     estimated
         Number of formulas that it gave an estimate first; 0 for searches without estimates.
     optimal
-        True where no formula of the allowed length scores higher, and that is proven.
+        True where no formula of the allowed length precedes it (`docs/search.md`), and that is proven.
+    upper_bound
+        Proven bound of the score of any formula of the allowed length; None where nothing is proven.
+    evaluations
+        Number of formulas that a proof bounded or counted; 0 without proof.
     alternatives
         The next best formulas, best first, when more than one was asked for.
     score
@@ -114,8 +118,15 @@ class Explanation:
     expanded: int = 0
     estimated: int = 0
     optimal: bool
+    upper_bound: float | None = None
+    evaluations: int = 0
     alternatives: tuple[Candidate, ...] = ()
     score: float
+
+    @property
+    def gap(self) -> float | None:
+        """How far the score may be from the best: 0.0 where it is proven optimal, None where nothing is proven."""
+        return None if self.upper_bound is None else self.upper_bound - self.score
 
     def to_record(self) -> dict[str, Any]:
         """Return the explanation as JSON-able values (``docs/results.md``)."""
@@ -135,6 +146,8 @@ class Explanation:
             "expanded": int(self.expanded),
             "estimated": int(self.estimated),
             "optimal": bool(self.optimal),
+            "upper_bound": None if self.upper_bound is None else float(self.upper_bound),
+            "evaluations": int(self.evaluations),
             "alternatives": [
                 {
                     "formula": str(other.formula),
@@ -192,6 +205,8 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "expanded": (int,),
     "estimated": (int,),
     "optimal": (bool,),
+    "upper_bound": (float, int, NoneType),
+    "evaluations": (int,),
     "alternatives": (list,),
 }
 
@@ -204,7 +219,7 @@ def _checked(record: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str,
     for name, allowed in kinds.items():
         if type(values[name]) not in allowed:  # not isinstance: a bool is no int here
             raise _bad_field(name, " or ".join(kind.__name__ for kind in allowed), values[name])
-        if float in allowed:
+        if float in allowed and values[name] is not None:
             values[name] = _finite(name, values[name])
     return values
 
@@ -415,6 +430,8 @@ class Explanations(Sequence[Explanation]):
             "expanded": "int64",
             "estimated": "int64",
             "optimal": "bool",
+            "upper_bound": "float64",
+            "evaluations": "int64",
             "alternatives": "object",
         }
         rows = []

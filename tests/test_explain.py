@@ -325,7 +325,7 @@ OPTIONS: list[tuple[dict[str, Any], type[CCXError], str]] = [
     ({"threads": 0}, InputError, "threads: expected None or an integer >= 1, got 0"),
     ({"threads": 1.5}, InputError, "threads: expected None or an integer >= 1, got 1.5"),
     ({"progress": "yes"}, InputError, "progress: expected None, a bool or a function, got 'yes'"),
-    ({"search": "best"}, InputError, "search: expected \"beam\" or \"mmesh\" or"),
+    ({"search": "best"}, InputError, 'search: expected "beam" or "optimal" or "mmesh" or'),
     ({"published": True}, InputError, "published: expected True only with one of the published searches"),
     ({"length": 0}, InputError, "length: expected an integer from 1 to 64, got 0"),
     ({"beam": None}, InputError, "beam: expected an integer >= 1, got None"),

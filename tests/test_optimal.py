@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ccx
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels import bitmap_histogram, pack
@@ -16,6 +17,7 @@ from ccx.kernels import optimal as kernels
 from ccx.search import SearchSettings, beam_search
 from ccx.search.optimal import Plane, Threshold, _plane, optimal_search
 from tests.optimal_oracle import Best, best_formulas, every_formula, problems
+from tests.parity_cases import CASES_WITH_UNITS, load_case
 
 
 def histogram(bitmap, concepts):
@@ -113,3 +115,43 @@ def test_a_plane_keeps_every_formula_that_reaches_the_threshold(iou, n_cells, da
 def test_what_cannot_be_proven_is_refused(options, argument):
     with pytest.raises(InputError, match=f"{argument}: expected .* for a proof"):
         search(np.ones((2, 4), bool), np.ones(4, bool), **options)
+
+
+@given(seed=st.integers(0, 2**32 - 1), length=st.integers(1, 3), penalty=st.sampled_from([1.0, 0.9]))
+def test_explain_certifies_what_it_returns(seed, length, penalty):
+    rng = np.random.default_rng(seed)
+    masks, bitmap = problems(rng, 5, 48)
+    options = {"length": length, "length_penalty": penalty, "threads": 1}
+    arrays = bitmap.reshape(1, 4, 3, 4), masks.reshape(5, 4, 3, 4)
+    (proven,) = ccx.explain_bitmaps(*arrays, search="optimal", **options)
+    (beam,) = ccx.explain_bitmaps(*arrays, search="beam", **options)
+    best = best_formulas(every_formula(masks, bitmap, length), 1, penalty)
+    assert (beam.optimal, beam.upper_bound, beam.gap, beam.evaluations) == (False, None, None, 0)
+    if not bitmap.any():
+        assert (proven.status, proven.optimal, proven.upper_bound) == ("empty", False, None)
+        return
+    assert proven.optimal
+    assert proven.gap == 0
+    assert beam.score <= proven.score == proven.upper_bound
+    if best:
+        assert (proven.intersection, proven.union) == (best[0].intersection, best[0].union)
+        assert proven.evaluations >= proven.visited > 0 or length == 1
+    else:
+        assert (proven.status, proven.score) == ("no_overlap", 0.0)
+
+
+@pytest.mark.parametrize("case", CASES_WITH_UNITS)
+def test_parity_optima_are_met_exactly(case):
+    parity = load_case(case)
+    concepts = Concepts.from_masks(parity.masks)
+    compared = 0
+    for bitmap in (one for unit in parity.units for one in unit.bitmaps):
+        for best in bitmap.exhaustive:
+            options = {"length": best.length, "search": "optimal", "threads": 1}
+            (found,) = ccx.explain_bitmaps(bitmap.cells[None], concepts, **options)
+            if best.intersection:
+                assert (found.intersection, found.union, found.optimal) == (best.intersection, best.union, True)
+                compared += 1
+            else:
+                assert found.formula is None
+    assert compared > 10

@@ -100,7 +100,7 @@ def test_results_have_the_fields_that_tools_read() -> None:
     fields = list(ccx.Explanation.__dataclass_fields__)
     assert fields == [
         "unit", "cluster", "range", "formula", "iou", "intersection", "union", "bitmap_cells", "formula_cells",
-        "status", "visited", "expanded", "estimated", "optimal", "alternatives", "score",
+        "status", "visited", "expanded", "estimated", "optimal", "upper_bound", "evaluations", "alternatives", "score",
     ]  # fmt: skip
     assert [str(status) for status in ccx.Status] == [
         "explained", "silent", "constant", "empty", "no_overlap", "below_min_iou"

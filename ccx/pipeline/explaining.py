@@ -76,8 +76,10 @@ def explain(
     length, beam
         Longest formula in concepts, and width of the beam.
     search
-        "beam": exact beam search. "mmesh", "cfh", "areas": the published heuristic-guided beam searches, which
-        find the same formulas, with their numbers of visited formulas; "none": theirs without a heuristic.
+        "beam": exact beam search. "optimal": the best of all left-deep formulas of up to three concepts, with
+        proof (`Explanation.optimal`, `upper_bound`; docs/optimal.md). "mmesh", "cfh", "areas": the
+        published heuristic-guided beam searches, which find the formulas of "beam", with their numbers of
+        visited formulas; "none": theirs without a heuristic.
     published
         With one of the latter four: do as the published code does, its rounding of estimates and its ties
         included, for comparison (docs/parity.md).
@@ -131,7 +133,7 @@ def explain(
     given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, maps.shape[1])
     n_ranges = clusters if given is None else max(len(one) for one in given)
     n_workers = min(threads, len(chosen))
-    inputs.require_memory(annotated.atoms, n_ranges, n_workers)
+    inputs.require_memory(annotated.atoms, n_ranges, n_workers, proof=search == "optimal")
     inputs.check_finite(maps, chosen)
     annotated.prepare(threads=threads)
     find = searcher(search, published, annotated, options, allowed, threads)
@@ -226,7 +228,7 @@ def explain_bitmaps(
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
     allowed = annotated.selected(names, categories)
     n_workers = max(1, min(threads, len(packed)))
-    inputs.require_memory(annotated.atoms, 1, n_workers)
+    inputs.require_memory(annotated.atoms, 1, n_workers, proof=search == "optimal")
     annotated.prepare(threads=threads)
     find = searcher(search, published, annotated, options, allowed, threads)
 
@@ -324,7 +326,9 @@ def _explanation(
         visited=result.visited,
         expanded=result.expanded,
         estimated=result.estimated,
-        optimal=False,
+        optimal=result.optimal,
+        upper_bound=result.upper_bound,
+        evaluations=result.evaluations,
         alternatives=tuple(named[1:]),
         score=best.iou * options.length_penalty ** (len(good[0].concepts) - 1) if best else 0.0,
     )

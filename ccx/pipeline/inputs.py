@@ -145,9 +145,10 @@ def as_bitmaps(bitmaps: Any, concepts: Concepts, threads: int | None) -> npt.NDA
     raise kind("bitmaps", wanted=wanted, got=describe(array), remedy="bring them to the grid of the concepts")
 
 
-def require_memory(atoms: Atoms, n_ranges: int, n_workers: int) -> None:
+def require_memory(atoms: Atoms, n_ranges: int, n_workers: int, *, proof: bool) -> None:
     """Raise if `n_workers` units at a time, with so many ranges each, would not fit into memory."""
     # Histograms of every range; then the weights of two counts by atom and marks, in the search.
     each = atoms.n_atoms * (8 * n_ranges + 16 + 16)
     pairs = 8 * min(atoms.n_concepts, 4_096) ** 2
+    each += 6 * pairs if proof else 0  # hits and gains of pairs, and sizes, hits, values and gains by rank
     memory.require_bytes("threads", n_workers * each + pairs, "use fewer threads, ranges or samples")

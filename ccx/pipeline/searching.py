@@ -10,9 +10,18 @@ import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
-from ccx.search import ConceptMasks, Heuristic, SearchResult, SearchSettings, beam_search, guided_search
+from ccx.search import (
+    ConceptMasks,
+    Heuristic,
+    SearchResult,
+    SearchSettings,
+    beam_search,
+    check_provable,
+    guided_search,
+    optimal_search,
+)
 
-Search: TypeAlias = Literal["beam", "mmesh", "cfh", "areas", "none"]
+Search: TypeAlias = Literal["beam", "optimal", "mmesh", "cfh", "areas", "none"]
 Searcher: TypeAlias = Callable[[npt.NDArray[np.int64], Callable[[], npt.NDArray[np.uint64]]], SearchResult]
 """Searches a bitmap, given int64[G], its cells by atom, and what makes its packed rows uint64[N, n_words]."""
 
@@ -26,6 +35,8 @@ def check_search(search: Any, published: Any, settings: SearchSettings) -> None:
         wanted = "True only with one of the published searches, mmesh, cfh, areas, none"
         got = f"{published!r} with search={search!r}"
         raise InputError("published", wanted=wanted, got=got, remedy="leave it out")
+    if search == "optimal":
+        check_provable(settings, n_concepts=0)  # how many may occur is known later
     if published and settings.length_penalty != 1:
         remedy = "the published searches have none"
         raise InputError("length_penalty", wanted="1", got=repr(settings.length_penalty), remedy=remedy)
@@ -42,6 +53,9 @@ def searcher(
     """Prepare what all bitmaps share, with so many threads, and return the search of one, which uses one thread."""
     if search == "beam":
         return lambda counts, _bitmap: beam_search(concepts, counts, settings, allowed, threads=1)
+    if search == "optimal":
+        check_provable(settings, int(allowed.sum()))
+        return lambda counts, _bitmap: optimal_search(concepts, counts, settings, allowed, threads=1)
     heuristic: Heuristic = search
     masks = None if heuristic == "none" else ConceptMasks(concepts, threads=threads)
 

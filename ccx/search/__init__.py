@@ -3,6 +3,7 @@
 from ccx.search.beam import Found, SearchResult, beam_search
 from ccx.search.guided import Heuristic, guided_search
 from ccx.search.masks import ConceptMasks
+from ccx.search.optimal import check_provable, optimal_search
 from ccx.search.settings import SearchSettings
 
 __all__ = [
@@ -12,5 +13,7 @@ __all__ = [
     "SearchResult",
     "SearchSettings",
     "beam_search",
+    "check_provable",
     "guided_search",
+    "optimal_search",
 ]

@@ -56,13 +56,17 @@ class SearchResult(NamedTuple):
     """The best formulas found, best first, and what it took.
 
     `visited` formulas longer than 1 were evaluated exactly, `expanded` ones were extended (once for each level
-    that did), `estimated` candidates were given an estimate.
+    that did), `estimated` candidates were given an estimate. A proof evaluated `evaluations` formulas, and no score is
+    above `upper_bound`; with `optimal`, no formula precedes those found. None and False where nothing is proven.
     """
 
     found: list[Found]
     visited: int = 0
     expanded: int = 0
     estimated: int = 0
+    evaluations: int = 0
+    upper_bound: float | None = None
+    optimal: bool = False
 
 
 def beam_search(

@@ -14,7 +14,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import canonical_ids
 from ccx.kernels import optimal as kernels
-from ccx.search.beam import Found, beam_search
+from ccx.search.beam import Found, SearchResult, beam_search
 from ccx.search.settings import SearchSettings
 
 IntArray = npt.NDArray[np.int64]
@@ -22,17 +22,6 @@ IntArray = npt.NDArray[np.int64]
 PROVEN_LENGTH = 3
 MAX_CONCEPTS = 4_096
 _MAX_SUM = 1 << 60  # of values; their sums and differences stay far below the end of int64
-
-
-class OptimalResult(NamedTuple):
-    """The best formulas of all, best first, and what the proof took.
-
-    `visited` formulas longer than 1 were counted exactly; `bounds` upper bounds were evaluated.
-    """
-
-    found: list[Found]
-    visited: int
-    bounds: int
 
 
 class Threshold(NamedTuple):
@@ -64,7 +53,7 @@ def optimal_search(
     allowed: npt.NDArray[np.bool_] | None = None,
     *,
     threads: int | None = None,
-) -> OptimalResult:
+) -> SearchResult:
     """Find the best formulas of all left-deep ones of up to three distinct concepts, with proof.
 
     Parameters and raises as for `beam_search`; the result precedes every other formula in the tie order.
@@ -78,18 +67,15 @@ def optimal_search(
         If `length` is more than 3, `candidates` is given, or more than 4,096 concepts may occur.
 
     """
-    _check(concepts, settings, allowed)
+    check_provable(settings, concepts.n_concepts if allowed is None else int(allowed.sum()))
     atoms = concepts.atoms
     bitmap_cells = int(counts.sum())
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
     start = beam_search(concepts, counts, settings, usable, threads=threads)
     best = _Best(start.found, settings)
     visited, bounds = start.visited, 0
-    if settings.length == 1 or not start.found:
-        return OptimalResult(best.found, visited, bounds)
-
     pairs, plane = None, None
-    for length in range(2, settings.length + 1):
+    for length in range(2, settings.length + 1) if start.found else ():
         threshold = best.threshold(length)
         if threshold.iou > 1:
             break  # the penalty alone keeps formulas of this length, and longer ones, away
@@ -110,10 +96,20 @@ def optimal_search(
             extended, n_counted = kernels.good_extensions(atoms, counts, pairs, head, group, *plane, least)
             visited += n_counted
             best.offer(_found_triples(extended, pairs.order, bitmap_cells))
-    return OptimalResult(best.found, visited, bounds)
+    return SearchResult(
+        best.found,
+        visited,
+        start.expanded,
+        evaluations=bounds + visited,
+        upper_bound=best.found[0].iou * settings.length_penalty ** (len(best.found[0].concepts) - 1)
+        if best.found
+        else 0.0,
+        optimal=True,
+    )
 
 
-def _check(concepts: Concepts, settings: SearchSettings, allowed: npt.NDArray[np.bool_] | None) -> None:
+def check_provable(settings: SearchSettings, n_concepts: int) -> None:
+    """Raise `InputError` where `optimal_search` could not prove what it is asked for."""
     if settings.length > PROVEN_LENGTH:
         remedy = 'use search="beam" for longer formulas'
         raise InputError(
@@ -122,10 +118,9 @@ def _check(concepts: Concepts, settings: SearchSettings, allowed: npt.NDArray[np
     if settings.candidates is not None:
         remedy = "leave it out, or restrict names"
         raise InputError("candidates", wanted="None for a proof", got=str(settings.candidates), remedy=remedy)
-    n_usable = concepts.n_concepts if allowed is None else int(allowed.sum())
-    if n_usable > MAX_CONCEPTS:
+    if n_concepts > MAX_CONCEPTS:
         remedy = "restrict them with names or categories"
-        raise InputError("concepts", wanted=f"at most {MAX_CONCEPTS} for a proof", got=str(n_usable), remedy=remedy)
+        raise InputError("concepts", wanted=f"at most {MAX_CONCEPTS} for a proof", got=str(n_concepts), remedy=remedy)
 
 
 class _Best:
