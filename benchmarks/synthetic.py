@@ -52,6 +52,21 @@ class Synthetic:
         """Build `ccx.Concepts` of the label maps."""
         return ccx.Concepts.from_label_maps(self.labels, self.names, categories=self.categories, threads=threads)
 
+    def reduced(self, n_concepts: int, step: int = 1) -> Synthetic:
+        """Keep the concepts that occur in most samples, and every `step`-th row and column of the label maps.
+
+        A smaller problem of the same kind: units still prefer concepts that nobody has labelled.
+        """
+        labels = self.labels[:, :, ::step, ::step]
+        present = np.zeros(len(self.names) + 1, np.int64)  # samples that hold each id
+        for sample in labels:
+            present[1:] += np.bincount(sample.ravel(), minlength=present.size)[1:] > 0
+        kept = np.sort(np.argsort(-present, kind="stable")[:n_concepts])
+        new_ids = np.zeros(present.size, np.int16)
+        new_ids[kept] = np.arange(1, kept.size + 1)
+        names, categories = ([texts[c - 1] for c in kept] for texts in (self.names, self.categories))
+        return Synthetic(new_ids[labels], self.activations, names, categories)
+
 
 def generate(n_samples: int, n_units: int, *, seed: int = 0, threads: int | None = None) -> Synthetic:
     """Draw samples and units; the first samples' labels are the same whatever the numbers of both are."""

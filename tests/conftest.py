@@ -14,7 +14,14 @@ settings.register_profile("quick", max_examples=20, derandomize=True, **_COMMON)
 settings.register_profile("nightly", max_examples=10_000, **_COMMON)
 settings.load_profile(os.environ.get("CCX_HYPOTHESIS", "push"))
 
-_IMPORT_NAMES = {"logic": "pyeda", "pandas": "pandas", "sklearn": "sklearn", "torch": "torch", "kmeans1d": "kmeans1d"}
+_IMPORT_NAMES = {
+    "logic": "pyeda",
+    "pandas": "pandas",
+    "sklearn": "sklearn",
+    "torch": "torch",
+    "kmeans1d": "kmeans1d",
+    "versus": "compositional_explanations",
+}
 _REQUIRED = set(filter(None, os.environ.get("CCX_REQUIRE", "").split(",")))
 
 
