@@ -7,8 +7,8 @@ import numpy as np
 import ccx
 from benchmarks.synthetic import generate
 from ccx.clustering import unit_ranges
-from ccx.kernels import range_histogram
-from ccx.search import SearchSettings, beam_search
+from ccx.kernels import range_histogram, upsample_pack
+from ccx.search import ConceptMasks, SearchSettings, beam_search, guided_search
 
 N_UNITS = 4
 
@@ -27,7 +27,10 @@ class Layer:
         self.values = np.ascontiguousarray(self.data.activations[:, 0])
         self.ranges = unit_ranges(self.values)
         (self.counts,) = range_histogram(self.values[:, None], self.ranges[None], self.concepts.atoms)
+        self.bitmap = upsample_pack(self.values, self.concepts.shape, tuple(self.ranges[1]))
+        self.masks = ConceptMasks(self.concepts)
         self.settings = SearchSettings(length=3, beam=5)
+        self.time_guided_search(n_samples)
         self.time_explain(n_samples)
 
     def time_atoms(self, _n_samples: int) -> None:
@@ -45,6 +48,15 @@ class Layer:
     def time_beam_search(self, _n_samples: int) -> None:
         """Search the second range."""
         beam_search(self.concepts, self.counts[1], self.settings, threads=1)
+
+    def time_concept_masks(self, _n_samples: int) -> None:
+        """Pack the masks of all concepts and measure boxes and rectangles."""
+        ConceptMasks(self.concepts, threads=1)
+
+    def time_guided_search(self, _n_samples: int) -> None:
+        """Search the second range, guided by MMESH."""
+        options = {"heuristic": "mmesh", "masks": self.masks, "bitmap": self.bitmap}
+        guided_search(self.concepts, self.counts[1], self.settings, threads=1, **options)
 
     def time_explain(self, _n_samples: int) -> None:
         """Explain four units of five ranges."""

@@ -47,11 +47,8 @@ def overlap(a: IntArray, b: IntArray) -> IntArray:
     return shared
 
 
-def estimate(formula: Masks, concept: Masks, operator: int, bitmap: Masks, kind: str) -> tuple[int, int]:
-    """Estimate (formula operator concept), all ``bool[N, H, W]`` -> numerator, denominator."""
-    n_cells = bitmap[0].size
-    hits = bitmap.sum(axis=(1, 2))
-    left, right = side(formula, bitmap), side(concept, bitmap)
+def estimate(left: Side, right: Side, operator: int, hits: IntArray, n_cells: int, kind: str) -> tuple[int, int]:
+    """Estimate (left operator right), given the bitmap's cells in each sample [N] -> numerator, denominator."""
     if operator == AND_NOT:
         # The box stays that of the concept itself.
         areas = n_cells - right.areas
@@ -81,7 +78,14 @@ def estimate(formula: Masks, concept: Masks, operator: int, bitmap: Masks, kind:
 
 def estimate_extensions(formulas: Masks, concepts: Masks, bitmap: Masks, kind: str) -> tuple[IntArray, IntArray]:
     """``bool[F, N, H, W], bool[C, N, H, W], bool[N, H, W] -> int64[F, C, 3], int64[F, C, 3]``."""
-    shape = (len(formulas), len(concepts), 3)
-    pairs = [estimate(formulas[f], concepts[c], operator, bitmap, kind) for f, c, operator in np.ndindex(shape)]
-    numerators, denominators = np.array(pairs, np.int64).reshape(*shape, 2).transpose(3, 0, 1, 2)
+    lefts, rights = ([side(mask, bitmap) for mask in masks] for masks in (formulas, concepts))
+    hits, n_cells = bitmap.sum(axis=(1, 2)), bitmap[0].size
+    pairs = [
+        estimate(left, right, operator, hits, n_cells, kind)
+        for left in lefts
+        for right in rights
+        for operator in (OR, AND, AND_NOT)
+    ]
+    shape = (len(lefts), len(rights), 3, 2)
+    numerators, denominators = np.array(pairs, np.int64).reshape(shape).transpose(3, 0, 1, 2)
     return numerators, denominators
