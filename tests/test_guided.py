@@ -207,6 +207,27 @@ def test_published_searches_visit_what_the_published_code_visits() -> None:
     assert (n_runs, differences) == (432, DIFFERENCES)
 
 
+def test_published_candidates_are_those_of_the_published_code() -> None:
+    """Which formulas are generated and which are merged, in all lists of candidates that the parity cases hold."""
+    n_lists = n_formulas = 0
+    for name in CASES_WITH_UNITS:
+        case = load_case(name)
+        everything = np.ones(len(case.masks), np.bool_)
+        for bitmap in case.bitmaps:
+            for level, beam in (("L2", "beam1"), ("L3", "beam2")):
+                if f"est.{level}.formulas" not in bitmap.other:
+                    continue
+                lefts = bitmap.other[f"est.{beam}"].reshape(-1, 1 if level == "L2" else 3).tolist()
+                parents = [Found(tuple(c - 1 for c in left[::2]), tuple(left[1::2]), 1, 1, 1) for left in lefts]
+                chosen = np.argwhere(guided._candidates(parents, everything, guided._Published()))
+                ours = {(*lefts[f], operator, c + 1) for f, c, operator in chosen.tolist()}
+                theirs = bitmap.other[f"est.{level}.formulas"].tolist()
+                assert ours == set(map(tuple, theirs))
+                assert len(ours) == len(theirs)
+                n_lists, n_formulas = n_lists + 1, n_formulas + len(theirs)
+    assert (n_lists, n_formulas) == (24, 4_945)
+
+
 @pytest.mark.parametrize("search", ["mmesh", "cfh"])
 def test_rounded_estimates_lose_the_best_formula(search: str) -> None:
     """Two estimates are equal to 4 decimals; the IoU of the formula that comes first is above that number."""
