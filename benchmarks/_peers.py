@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file runs as a script
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ccx
 from benchmarks._machine import PeakMemory
@@ -214,7 +215,7 @@ class NumpyBeam:
         return np.array([np.bitwise_count(row & words).sum(dtype=np.int64) for row in self._rows])
 
     def _row(self, ids: Ids, operators: Ids) -> NDArray[np.uint64]:
-        row = self._rows[ids[0]]
+        row: NDArray[np.uint64] = self._rows[ids[0]]
         for concept, operator in zip(ids[1:], operators, strict=True):
             other = self._rows[concept]
             row = (row | other, row & other, row & ~other)[operator]

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file runs as a script
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ccx
 from benchmarks import _peers
@@ -318,6 +319,7 @@ def systems() -> tuple[list[str], list[str]]:
     """Return the systems that can take part, and a remark on each one that cannot."""
     masks = np.eye(3, dtype=np.bool_)[:, None]
     names, remarks = [], []
+    search: Any
     for name in SYSTEMS:
         program, search = name.split()
         if program == "ccx":
