@@ -30,13 +30,14 @@ from benchmarks.synthetic import Synthetic, generate
 from ccx.clustering import unit_ranges
 from ccx.kernels import range_histogram
 from ccx.kernels.cpu._jit import available_threads
-from ccx.search import SearchSettings, beam_search
+from ccx.search import SearchSettings, beam_search, optimal_search
 
 CLUSTERS, LENGTH, BEAM = 5, 3, 5
 FULL_SCALE = 22_000  # samples at which the targets hold
 LAYER_UNITS = 512
 CHUNK_UNITS = 8
 MAX_STARVED = 0.1  # processors that others may take away before wall times say nothing
+NOISE = (0.05, 0.01)  # shares of cells
 N_CHECKED_SAMPLES, N_CHECKED_FORMULAS, N_WATCHED_UNITS = 50, 4, 4
 
 
@@ -184,6 +185,7 @@ def measure(n_samples: int, n_units: int, threads: int, seed: int = 0) -> Report
     # Disturbed while it ran on two threads, it is at least as good as it looks.
     scaling.disturbed = one.starved(1) > MAX_STARVED or (scaling.mark == "short" and two.starved(2) > MAX_STARVED)
     once = f"CPU, {threads} thread(s); {building.wall:.3g} s wall"
+    worst = max(stages.beam_shortfalls, default=0)
     figures = [
         Figure("build atoms from label maps", building.cpu, "s", 10 if at_scale else None, note=once),
         Figure("sizes of concepts and pairs", pairs.cpu, "s"),
@@ -192,6 +194,15 @@ def measure(n_samples: int, n_units: int, threads: int, seed: int = 0) -> Report
         Figure("range_histogram of 5 ranges, a unit", stages.histogram, "s", 0.4 if at_scale else None),
         Figure("exact search, a range: median", stages.search_median * 1e3, "ms", 25 if at_scale else None),
         Figure("exact search, a range: maximum", stages.search_max * 1e3, "ms"),
+        Figure("proven optimum, a range: median", stages.proof_median * 1e3, "ms", 150 if at_scale else None),
+        Figure("proven optimum, a range: maximum", stages.proof_max * 1e3, "ms", 500 if at_scale else None),
+        Figure("proven optimum of uniform noise", stages.proof_of_noise, "s", 2, note="cells at random, 5 % or 1 %"),
+        Figure(
+            "ranges in which the beam falls short",
+            100 * len(stages.beam_shortfalls) / (n_units * CLUSTERS),
+            "%",
+            note=f"of {n_units * CLUSTERS}; at worst its IoU is {100 * worst:.1f} % lower",
+        ),
         Figure("explain, a unit of 5 ranges", a_unit, "s", note=f"CPU, {n_units} units, one thread"),
         Figure(f"explain, {LAYER_UNITS} units", a_unit * LAYER_UNITS + fixed, "s", note="extrapolated, one thread"),
         scaling,
@@ -235,6 +246,7 @@ def _warm_up() -> None:
     concepts = tiny.concepts()
     for threads in (1, 2):
         ccx.explain(tiny.activations, concepts, threads=threads, progress=False)
+    ccx.explain(tiny.activations, concepts, search="optimal", progress=False)
 
 
 @dataclass
@@ -246,6 +258,10 @@ class Stages:
     search_median: float
     search_max: float
     search_watched: float
+    proof_median: float
+    proof_max: float
+    proof_of_noise: float
+    beam_shortfalls: list[float]
     histogram_work: work.Work
     search_work: work.Work
 
@@ -255,6 +271,8 @@ def _time_units(data: Synthetic, concepts: ccx.Concepts, threads: int) -> Stages
     clustering: list[float] = []
     histogram: list[float] = []
     search: list[float] = []
+    proof: list[float] = []
+    shortfalls: list[float] = []
     works: list[work.Work] = []
     watcher = work.SearchWork(concepts.atoms)
     for unit in range(data.activations.shape[1]):
@@ -263,12 +281,19 @@ def _time_units(data: Synthetic, concepts: ccx.Concepts, threads: int) -> Stages
         call = partial(range_histogram, values[:, None], ranges[None], concepts.atoms, threads=threads)
         (counts,) = _timed(histogram, call)
         for count in counts:
-            _timed(search, partial(beam_search, concepts, count, settings, threads=threads))
+            beam = _timed(search, partial(beam_search, concepts, count, settings, threads=threads))
+            best = _timed(proof, partial(optimal_search, concepts, count, settings, threads=threads))
+            if best.found and best.found[0].iou > beam.found[0].iou:
+                shortfalls.append(1 - beam.found[0].iou / best.found[0].iou)
         if unit < N_WATCHED_UNITS:
             works.append(work.counting_ranges(values, ranges, concepts.atoms))
             with watcher.watched():
                 for count in counts:
                     beam_search(concepts, count, settings, threads=threads)
+    noise: list[float] = []
+    for share in NOISE:
+        count = np.random.default_rng(0).binomial(concepts.atoms.cells, share)
+        _timed(noise, partial(optimal_search, concepts, count, settings, threads=threads))
     n_watched = len(works) * CLUSTERS
     return Stages(
         float(np.median(clustering)),
@@ -276,6 +301,10 @@ def _time_units(data: Synthetic, concepts: ccx.Concepts, threads: int) -> Stages
         float(np.median(search)),
         max(search),
         float(np.mean(search[:n_watched])),
+        float(np.median(proof)),
+        max(proof),
+        max(noise),
+        shortfalls,
         work.Work(
             int(np.mean([one.n_bytes for one in works])), int(np.mean([one.operations for one in works])), works[0].unit
         ),
