@@ -113,7 +113,7 @@ def test_explain_passes_every_option_on(data):
     arguments = [
         "--units", "0-1", "--range", "0.1,inf", "--range=-1,0", "--length", 2, "--beam", 3, "--candidates", 3,
         "--length-penalty", 0.9, "--top", 2, "--min-iou", 0.01, "--only", "sky", "--only", "tree", "--category", "a",
-        "--threads", 1, "--search", "beam",
+        "--threads", 1, "--search", "mmesh",
     ]  # fmt: skip
     ok(
         "explain", data / "activations.npy", "--labels", data / "labels.npy", "--names", data / "names.json",
@@ -130,14 +130,15 @@ def test_explain_passes_every_option_on(data):
         "length_penalty": 0.9,
         "top": 2,
         "min_iou": 0.01,
-        "search": "beam",
+        "search": "mmesh",
     }
     assert {key: settings[key] for key in wanted} == wanted
     ok(
         "explain", data / "activations.npy", "--masks", data / "masks.npy", "--out", data / "top", "--clusters", 1,
-        "--quantile", 0.1, "--clustering", "optimal",
+        "--quantile", 0.1, "--clustering", "optimal", "--search", "areas", "--published",
     )  # fmt: skip
-    assert ccx.load(data / "top").settings["quantile"] == 0.1
+    settings = ccx.load(data / "top").settings
+    assert (settings["quantile"], settings["search"], settings["published"]) == (0.1, "areas", True)
 
 
 def test_key_chooses_the_array(data):

@@ -45,7 +45,18 @@ Units = Annotated[str | None, typer.Option("--units", help="Only these units, as
 
 Length = Annotated[int, typer.Option("--length", help="Longest formula, in concepts.", rich_help_panel=_SEARCH)]
 Beam = Annotated[int, typer.Option("--beam", help="Width of the beam.", rich_help_panel=_SEARCH)]
-Search = Annotated[str, typer.Option("--search", help="How formulas are searched.", rich_help_panel=_SEARCH)]
+Search = Annotated[
+    str,
+    typer.Option(
+        "--search",
+        help="beam (exact), optimal (proven, up to length 3), or as published: mmesh, cfh, areas, none.",
+        rich_help_panel=_SEARCH,
+    ),
+]
+Published = Annotated[
+    bool,
+    typer.Option("--published", help="With a published search: its rounding and ties, too.", rich_help_panel=_SEARCH),
+]
 Only = Annotated[
     list[str] | None, typer.Option("--only", help="Only this concept; repeatable.", rich_help_panel=_SEARCH)
 ]
