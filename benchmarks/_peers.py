@@ -2,15 +2,14 @@
 
     python benchmarks/_peers.py FOLDER SYSTEM FIRST TIME_LIMIT
 
-FOLDER holds a problem (`Problem`). The process prepares the system, explains the bitmaps from number FIRST on, and
-writes what each step took and gave as a line of ``records.jsonl`` there. A bitmap that takes more than TIME_LIMIT CPU
-seconds ends the process by SIGPROF; the race starts another one for the bitmaps behind it.
+FOLDER holds a `Problem`. The process prepares the system, explains the bitmaps from number FIRST on, and writes what
+each step took and gave as a line of ``records.jsonl`` there. A bitmap that takes more than TIME_LIMIT CPU seconds ends
+the process by SIGPROF; the race starts another one for the bitmaps behind it.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import resource
 import signal
 import sys
@@ -28,40 +27,12 @@ if not __package__:  # run as a script
 
 import ccx
 from benchmarks._machine import PeakMemory
+from benchmarks._problem import Masks, Problem
 from ccx.formula import And, Concept, Formula, Not, Operator, Or, canonical_ids, left_deep, tie_key
 
 LENGTH, BEAM = 3, 5
 
-Masks = NDArray[np.bool_]
 Ids = tuple[int, ...]
-
-
-class Problem(NamedTuple):
-    """What every system is given; only the peer uses `disjoint`."""
-
-    masks: Masks  # bool[C, N, H, W]
-    names: list[str]  # of the concepts
-    disjoint: Masks  # bool[C, C]: concepts that share no cell, and the diagonal, as the peer's page has it
-    bitmaps: Masks  # bool[K, N, H, W]
-
-    def save(self, folder: Path) -> None:
-        """Write bits, which are an eighth of the booleans."""
-        arrays = {"masks": self.masks, "disjoint": self.disjoint, "bitmaps": self.bitmaps}
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", np.packbits(array))
-        (folder / "problem.json").write_text(
-            json.dumps({"names": self.names, "shapes": {name: array.shape for name, array in arrays.items()}})
-        )
-
-    @classmethod
-    def load(cls, folder: Path) -> Problem:
-        """Read what `save` wrote."""
-        facts = json.loads((folder / "problem.json").read_text())
-        arrays = {
-            name: np.unpackbits(np.load(folder / f"{name}.npy"), count=math.prod(shape)).view(np.bool_).reshape(shape)
-            for name, shape in facts["shapes"].items()
-        }
-        return cls(names=facts["names"], **arrays)
 
 
 class Answer(NamedTuple):

@@ -23,7 +23,7 @@ from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,24 +36,11 @@ if not __package__:  # run as a script
 import ccx
 from benchmarks import _peers
 from benchmarks._machine import machine
-from benchmarks._peers import BEAM, LENGTH, SYSTEMS, Problem
-from benchmarks.synthetic import Synthetic, generate
-from ccx.clustering import unit_ranges
+from benchmarks._peers import BEAM, LENGTH, SYSTEMS
+from benchmarks._problem import SCALES, cells_of, draw
+from benchmarks.synthetic import Synthetic
 
 PACKAGES = ["compositional-explanations", "torch"]
-CLUSTERS = 5
-
-
-class Scale(NamedTuple):
-    """The size of a problem; `step` thins out the 112×112 cells."""
-
-    n_samples: int
-    n_concepts: int
-    step: int
-
-
-SCALES = {"tiny": Scale(12, 10, 8), "small": Scale(200, 60, 2), "medium": Scale(1000, 150, 1)}
-
 REMARKS = [
     f"Formulas of at most {LENGTH} concepts; beams are {BEAM} wide. One thread each; every system in a process of its "
     "own, one after the other.",
@@ -66,7 +53,7 @@ REMARKS = [
     "mmesh, cfh and areas measure boxes and rectangles of all masks anew.",
     "Memory: peaks beyond what was resident when the step began (before preparation: all boolean masks); in all = "
     "beyond the process without a problem, with all that the system keeps (the peer: all masks; ccx: its atoms). All "
-    "run with MALLOC_MMAP_THRESHOLD_ set, without which the peer's process grows to several times this and is slower.",
+    "run with MALLOC_MMAP_THRESHOLD_ set, without which the peer's process grows to four times this and is slower.",
     "The formulas of all systems are recounted on boolean masks from the label maps; IoUs are compared as fractions.",
     "≥: a time-out counts with the CPU seconds that it was given. The seconds of a crash count nowhere.",
 ]
@@ -143,14 +130,16 @@ class Run:
     def against(self, ours: Run) -> list[str]:
         """Return the cells of its row under `RATIO_COLUMNS`: how many times more it takes than `ours`."""
         timed = [pair for pair in zip(self.bitmaps, ours.bitmaps, strict=True) if not any(one.crashed for one in pair)]
+        judged = [pair for pair in zip(self.bitmaps, ours.bitmaps, strict=True) if not any(one.failure for one in pair)]
         ratios = [theirs.cpu / mine.cpu for theirs, mine in timed]
         at_least = "≥ " if any(theirs.failure for theirs, _ in timed) else ""
+        users = [theirs.user / mine.user for theirs, mine in judged if mine.user]
         memory = [run.most("peak_in_all") for run in (self, ours)]
-        judged = [pair for pair in zip(self.bitmaps, ours.bitmaps, strict=True) if not any(one.failure for one in pair)]
         signs = [(mine.iou > theirs.iou) - (mine.iou < theirs.iou) for theirs, mine in judged]
         return [
             f"{self.name} : {ours.name}",
             f"{at_least}{median(ratios):,.0f} ({min(ratios):,.0f} to {max(ratios):,.0f})" if ratios else "–",
+            f"{median(users):,.0f}" if users else "–",
             f"{memory[0] / memory[1]:.1f}" if memory[0] and memory[1] else "–",
             *(str(signs.count(sign)) for sign in (1, 0, -1)),
             str(len(self.bitmaps) - len(judged)),
@@ -168,7 +157,16 @@ RUN_COLUMNS = [
     "in all",
     "finished",
 ]
-RATIO_COLUMNS = ["", "CPU seconds a bitmap", "memory in all", "our IoU better", "equal", "worse", "not finished"]
+RATIO_COLUMNS = [
+    "",
+    "CPU seconds a bitmap",
+    "user seconds",
+    "memory in all",
+    "our IoU better",
+    "equal",
+    "worse",
+    "not finished",
+]
 
 
 def _seconds(value: float) -> str:
@@ -207,32 +205,6 @@ class Race:
         return f"{self.scale}: {', '.join(run.name for run in same)}: the same formula for {n_equal} of {len(answers)}."
 
 
-def draw(scale: Scale, n_bitmaps: int) -> tuple[Synthetic, Problem, str]:
-    """Make a problem: a unit's bitmap are the cells in the top cluster of its upsampled activations."""
-    data = generate(scale.n_samples, n_bitmaps).reduced(scale.n_concepts, scale.step)
-    grid = data.labels.shape[2:]
-    masks = np.stack([_cells(data, name) for name in data.names])
-    bitmaps = np.empty((n_bitmaps, *masks.shape[1:]), np.bool_)
-    for unit, bitmap in enumerate(bitmaps):
-        maps = np.ascontiguousarray(data.activations[:, unit])
-        packed = ccx.kernels.upsample_pack(maps, grid, unit_ranges(maps, clusters=CLUSTERS)[-1])
-        bitmap[:] = ccx.kernels.unpack(packed, grid[0] * grid[1]).reshape(bitmap.shape)
-    concepts = data.concepts()
-    disjoint = (concepts.pair_sizes == 0) | np.eye(len(masks), dtype=np.bool_)
-    shares = bitmaps.mean(axis=(1, 2, 3))
-    facts = (
-        f"{scale.n_samples:,} samples of {grid[0]}×{grid[1]} cells, {len(masks)} concepts, "
-        f"{masks.any(axis=(2, 3)).sum() / scale.n_samples:.0f} of them a sample, {concepts.atoms.n_atoms:,} atoms; "
-        f"{n_bitmaps} bitmaps of {shares.min():.1%} to {shares.max():.1%} of the cells"
-    )
-    return data, Problem(masks, data.names, disjoint, bitmaps), facts
-
-
-def _cells(data: Synthetic, name: str) -> NDArray[np.bool_]:
-    cells: NDArray[np.bool_] = (data.labels == data.names.index(name) + 1).any(axis=1)
-    return cells
-
-
 def run_system(folder: Path, name: str, n_bitmaps: int, time_limit: float) -> Run:
     """Let a system explain all bitmaps, in a new process after each one that ended early."""
     run, log = Run(name), folder / "records.jsonl"
@@ -259,7 +231,7 @@ def run_system(folder: Path, name: str, n_bitmaps: int, time_limit: float) -> Ru
 def _spawn(folder: Path, name: str, first: int, time_limit: float, n_bitmaps: int) -> str:
     """Run the process of a system -> how it ended."""
     settings = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
-    settings["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # freed arrays go back to the system, as REMARKS say
+    settings |= {"MALLOC_MMAP_THRESHOLD_": "8000000", "MALLOC_TRIM_THRESHOLD_": "64000000"}  # for what REMARKS says
     errors = folder / "errors.txt"
     with errors.open("w") as stderr:
         process = subprocess.Popen(
@@ -293,7 +265,7 @@ def judge(run: Run, data: Synthetic, bitmaps: NDArray[np.bool_]) -> None:
     """
     for outcome, bitmap in zip(run.bitmaps, bitmaps, strict=True):
         if outcome.formula is not None:
-            mask = ccx.parse(outcome.formula).evaluate(lambda name: _cells(data, name))
+            mask = ccx.parse(outcome.formula).evaluate(lambda name: cells_of(data, name))
             outcome.intersection, outcome.union = int((mask & bitmap).sum()), int((mask | bitmap).sum())
         if outcome.claimed is not None and outcome.claimed != float(outcome.iou):
             msg = f"{run.name} says IoU {outcome.claimed} of {outcome.formula}, which has {float(outcome.iou)}"

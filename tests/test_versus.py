@@ -19,14 +19,16 @@ if not (ROOT / "benchmarks" / "versus.py").exists():
 sys.path.append(str(ROOT))  # behind everything else: ccx itself may be installed
 try:
     from benchmarks import _peers, versus
-    from benchmarks._peers import Answer, Problem
+    from benchmarks._peers import Answer
+    from benchmarks._problem import SCALES, Problem
+    from benchmarks.synthetic import generate
 finally:
     sys.path.remove(str(ROOT))
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return versus.draw(versus.SCALES["tiny"], 3)
+    return versus.draw(SCALES["tiny"], 3)
 
 
 def race(*options, tmp_path):
@@ -85,7 +87,7 @@ def test_a_problem_survives_its_folder(drawn, tmp_path):
 
 
 def test_reduced_data_keep_the_most_frequent_concepts():
-    data = versus.generate(20, 1)
+    data = generate(20, 1)
     small = data.reduced(7, step=4)
     assert small.labels.shape == (20, 5, 28, 28)
     thin = data.labels[:, :, ::4, ::4]
@@ -156,7 +158,7 @@ def test_ious_are_compared_exactly_and_failures_apart():
         "peer beam", bitmaps=[near[1], near[0], outcome(2, 4, user=3.0), outcome(user=9, failure=versus.TIME_OUT)]
     )
     assert near[0].iou > near[1].iou == Fraction(1, 3)
-    assert theirs.against(ours) == ["peer beam : ccx beam", "≥ 2 (1 to 9)", "1.0", "1", "1", "1", "1"]
+    assert theirs.against(ours) == ["peer beam : ccx beam", "≥ 2 (1 to 9)", "1", "1.0", "1", "1", "1", "1"]
 
 
 def test_a_wrong_claim_is_found_out(drawn):
