@@ -32,7 +32,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no torch, with all other optional libraries."""
     session.install(".[test]")
-    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": "logic,pandas,sklearn,kmeans1d"})
+    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": "logic,pandas,sklearn,kmeans1d,gxx"})
 
 
 @nox.session

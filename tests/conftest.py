@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import shutil
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,23 +24,29 @@ _IMPORT_NAMES = {
     "kmeans1d": "kmeans1d",
     "versus": "compositional_explanations",
 }
+# What is no library: g++ builds the CUDA emulator, which switches its fibers in x86-64 assembly.
+_TOOLS = {"gxx": platform.machine() == "x86_64" and shutil.which("g++") is not None}
 _REQUIRED = set(filter(None, os.environ.get("CCX_REQUIRE", "").split(",")))
 
 
+def _is_there(name: str) -> bool:
+    return _TOOLS[name] if name in _TOOLS else importlib.util.find_spec(_IMPORT_NAMES[name]) is not None
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    unknown = _REQUIRED - set(_IMPORT_NAMES)
+    unknown = _REQUIRED - {*_IMPORT_NAMES, *_TOOLS}
     if unknown:
-        raise pytest.UsageError(f"CCX_REQUIRE names unknown libraries: {sorted(unknown)}")
-    missing = sorted(name for name in _REQUIRED if importlib.util.find_spec(_IMPORT_NAMES[name]) is None)
+        raise pytest.UsageError(f"CCX_REQUIRE names unknown libraries or tools: {sorted(unknown)}")
+    missing = sorted(name for name in _REQUIRED if not _is_there(name))
     if missing:
-        raise pytest.UsageError(f"CCX_REQUIRE asks for libraries that are not installed: {missing}")
+        raise pytest.UsageError(f"CCX_REQUIRE asks for libraries or tools that are not installed: {missing}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for mark in item.iter_markers("needs"):
             (name,) = mark.args
-            if importlib.util.find_spec(_IMPORT_NAMES[name]) is None:
+            if not _is_there(name):
                 item.add_marker(pytest.mark.skip(reason=f"{name} is not installed"))
         if item.get_closest_marker("nightly") and os.environ.get("CCX_HYPOTHESIS") != "nightly":
             item.add_marker(pytest.mark.skip(reason="long profile: nox -s nightly"))

@@ -223,13 +223,16 @@ def test_backend_for():
         _dispatch.backend_for(array).nonsense  # noqa: B018
 
 
-def test_gpu_arrays_are_refused_with_a_reason(monkeypatch):
+def test_gpu_arrays_go_to_the_gpu_or_are_refused_with_a_reason(monkeypatch):
     device_array = type("ndarray", (), {"__module__": "cupy"})
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=device_array))
     array = device_array()
     assert _dispatch.as_array(array, "rows") is array
-    with pytest.raises(BackendError, match="GPU kernels are not part of this version"):
-        _dispatch.backend_for(array)
+    assert _dispatch.backend_for(array).__name__ == "ccx.kernels.cuda"
+    with pytest.raises(BackendError, match=r"GPU kernels for ccx.kernels.kmeans are not part of this version"):
+        _dispatch.backend_for(array).kmeans  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _dispatch.backend_for(array).nonsense  # noqa: B018
     with pytest.raises(BackendError, match=r"got \['cupy.ndarray', 'numpy.ndarray'\]"):
         _dispatch.backend_for(array, np.zeros(3))
 

@@ -20,18 +20,19 @@ from ccx.errors import BackendError, DTypeError, InputError
 def backend_for(*arrays: Any) -> ModuleType:
     """Return the backend package that owns all `arrays`; data never moves.
 
+    The GPU's raises `BackendError` where it is asked for a family that it has no kernels for.
+
     Raises
     ------
     BackendError
-        If the arrays live in different places, or in GPU memory, for which this version has no kernels.
+        If the arrays live in different places.
 
     """
     if all(isinstance(array, np.ndarray) for array in arrays):
         return importlib.import_module("ccx.kernels.cpu")
     cupy = sys.modules.get("cupy")
     if cupy is not None and all(isinstance(array, cupy.ndarray) for array in arrays):
-        msg = "GPU kernels are not part of this version of ccx; pass NumPy arrays: cupy.asnumpy(array)"
-        raise BackendError(msg)
+        return importlib.import_module("ccx.kernels.cuda")
     kinds = sorted({f"{type(array).__module__}.{type(array).__name__}" for array in arrays})
     msg = f"arrays must all be NumPy or all be CuPy, got {kinds}; move them to one place first"
     raise BackendError(msg)

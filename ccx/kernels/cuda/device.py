@@ -1,0 +1,154 @@
+"""What the launching code asks of a GPU, and CuPy as the one that gives it.
+
+The tests implement `Device` a second time, by an emulator on the CPU, so that launching code and kernels are run
+where there is no GPU. That is why launching code computes nothing with arrays itself: it asks a `Device`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import DTypeLike
+
+from ccx.errors import BackendError
+
+_SOURCES = Path(__file__).parent.parent / "src"
+# Enough for every multiprocessor to hold 2048 threads twice over; kernels share out what is left.
+_BLOCKS_PER_PROCESSOR = 16
+Array = Any
+
+
+class Kernel(Protocol):
+    """A compiled kernel; sizes are passed as NumPy scalars of the width that the source declares."""
+
+    def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
+        """Launch on the current stream."""
+
+
+class Device(Protocol):
+    """A GPU: its memory, its kernels, its size. Everything happens on the current stream, in order."""
+
+    @property
+    def threads_per_block(self) -> int:
+        """How many threads a block gets, a multiple of 32."""
+
+    @property
+    def n_processors(self) -> int:
+        """Number of multiprocessors."""
+
+    def kernel(self, family: str, name: str) -> Kernel:
+        """Return a kernel of ``ccx/kernels/src/<family>.cuh``, compiled at the first call."""
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
+        """Allocate an array, contiguous, from 16-byte boundaries on."""
+
+    def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
+        """Allocate an array of zeros."""
+
+    def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
+        """Return `array` contiguous, in native byte order; a copy only where it is not so."""
+
+    def broadcast(self, array: Array, shape: Sequence[int]) -> Array:
+        """Return a view of `array` in a larger shape."""
+
+    def copy(self, source: Array, target: Array) -> None:
+        """Copy between arrays of one shape and dtype, of any memory layout."""
+
+    def extent(self, array: Array) -> tuple[int, int]:
+        """Return the address of the first byte of `array`, which is not empty, and of the byte after its last."""
+
+
+class CupyDevice:
+    """A GPU through CuPy: its memory pool, its current stream, its cache of compiled kernels."""
+
+    threads_per_block = 256
+
+    def __init__(self, number: int) -> None:
+        self._cupy = importlib.import_module("cupy")
+        self._device = self._cupy.cuda.Device(number)
+        self.n_processors: int = self._device.attributes["MultiProcessorCount"]
+        self._modules: dict[str, Any] = {}
+
+    def kernel(self, family: str, name: str) -> Kernel:
+        """Compile with NVRTC; CuPy keeps what it compiled on disk."""
+        with self._device:
+            if family not in self._modules:
+                self._modules[family] = self._cupy.RawModule(code=source_of(family), options=("-std=c++17",))
+            function: Kernel = self._modules[family].get_function(name)
+
+        def launch(grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
+            with self._device:
+                function(tuple(grid), tuple(block), tuple(args), shared_mem=shared_mem)
+
+        return launch
+
+    def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
+        """Take memory from CuPy's pool."""
+        with self._device:
+            return self._cupy.empty(tuple(shape), dtype)
+
+    def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
+        """Take memory from CuPy's pool and clear it."""
+        with self._device:
+            return self._cupy.zeros(tuple(shape), dtype)
+
+    def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
+        """Copy on the device, if at all."""
+        with self._device:
+            return self._cupy.ascontiguousarray(array, dtype)
+
+    def broadcast(self, array: Array, shape: Sequence[int]) -> Array:
+        """Repeat axes of length 1 with a stride of 0."""
+        return self._cupy.broadcast_to(array, tuple(shape))
+
+    def copy(self, source: Array, target: Array) -> None:
+        """Copy on the device."""
+        with self._device:
+            target[...] = source
+
+    def extent(self, array: Array) -> tuple[int, int]:
+        """Ask CuPy, as strides may be negative."""
+        low, high = self._cupy.byte_bounds(array)
+        return int(low), int(high)
+
+
+@cache
+def _cupy_device(number: int) -> CupyDevice:
+    return CupyDevice(number)
+
+
+def device_of(*arrays: Array) -> Device:
+    """Return the GPU on which CuPy `arrays` lie.
+
+    Raises
+    ------
+    BackendError
+        If they lie on several.
+
+    """
+    numbers = {array.device.id for array in arrays}
+    if len(numbers) > 1:
+        msg = f"arrays must all be on one GPU, got devices {sorted(numbers)}; move them to one first"
+        raise BackendError(msg)
+    return _cupy_device(numbers.pop())
+
+
+@cache
+def source_of(family: str) -> str:
+    """Return the CUDA source of a family of kernels, as NVRTC takes it: one text that includes nothing."""
+    texts = []
+    for name in ("common", family):
+        path = _SOURCES / f"{name}.cuh"
+        texts.append(f'#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}')  # for the compiler's messages
+    return "".join(texts)
+
+
+def launch(device: Device, family: str, name: str, n_threads: int, args: Sequence[Any], shared_mem: int = 0) -> None:
+    """Launch a kernel that could use `n_threads` threads, in as many blocks as the device can have use for."""
+    n_blocks = min(-(-n_threads // device.threads_per_block), device.n_processors * _BLOCKS_PER_PROCESSOR)
+    if n_blocks:
+        device.kernel(family, name)((n_blocks,), (device.threads_per_block,), args, shared_mem=shared_mem)

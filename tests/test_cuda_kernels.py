@@ -1,0 +1,235 @@
+"""The GPU's kernels and their launching code against the oracle, bit for bit, on the emulator."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ccx.kernels.cuda
+from ccx.errors import BackendError
+from ccx.kernels import reference, rows, shapes
+from ccx.kernels.cuda import device
+from tests.cuda_emulator.emulator import Emulator, sanitized_environment
+
+pytestmark = pytest.mark.needs("gxx")
+
+# One warp a block and few blocks: small inputs need several of each, and each several tasks.
+DEVICES = st.sampled_from([Emulator(32, 1), Emulator(32, 3), Emulator(96, 2)])
+SEEDS = st.integers(0, 2**32 - 1)
+THREAD_ORDERS = st.sampled_from([0, 1, 12345])
+DENSITIES = st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0])
+N_BITS = st.sampled_from([0, 1, 63, 64, 65, 127, 128, 191, 257, 1025])
+LEADS = st.sampled_from([(), (0,), (1,), (3,), (2, 3), (7, 0), (1, 2, 2)])
+LEAD_PAIRS = st.sampled_from(
+    [
+        ((), ()),
+        ((3,), (3,)),
+        ((3,), ()),
+        ((), (4,)),
+        ((2, 1), (1, 3)),
+        ((5, 2), (2,)),
+        ((0,), (1,)),
+        ((2, 1, 3), (4, 1)),
+        ((2, 2, 3), (2, 1, 3)),
+        ((2, 1, 2, 1), (1, 3, 1, 2)),  # four axes that step differently
+        ((3, 1, 2), (3, 2, 2)),
+    ]
+)
+LAYOUTS = {
+    "plain": lambda array: array,
+    "big-endian": lambda array: array.astype(array.dtype.newbyteorder(">")),
+    "Fortran": np.asfortranarray,
+    "strided": lambda array: np.repeat(array, 2, axis=-1)[..., ::2],
+    "8 bytes off": lambda array: np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape),
+}
+OPERATIONS = ["logical_and", "logical_or", "logical_and_not"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _gpu_is_the_emulator():
+    """Arrays belong to the emulator that `on_device` chose; grids are small."""
+    with pytest.MonkeyPatch.context() as patch:
+        for family in (rows, shapes):
+            patch.setattr(family, "backend_for", lambda *_: ccx.kernels.cuda)
+        for family in (ccx.kernels.cuda.rows, ccx.kernels.cuda.shapes):
+            patch.setattr(family, "device_of", lambda *_: _chosen[0])
+        patch.setattr(device, "_BLOCKS_PER_PROCESSOR", 1)
+        patch.setattr(ccx.kernels.cuda.rows, "_LEAST_SLICE_WORDS", 1)
+        patch.setenv("EMU_SEED", "0")
+        yield
+
+
+_chosen = [Emulator()]
+
+
+@st.composite
+def on_device(draw):
+    """Choose a size of the emulated GPU and an order of its threads, and return it."""
+    _chosen[0] = draw(DEVICES)
+    os.environ["EMU_SEED"] = str(draw(THREAD_ORDERS))
+    return _chosen[0]
+
+
+def some_bits(lead, n_bits, seed, density):
+    return np.random.default_rng(seed).random((*lead, n_bits)) < density
+
+
+@st.composite
+def row_pairs(draw):
+    """Two arrays of rows whose leading axes broadcast, and both as they lie on the device."""
+    gpu, n_bits, leads = draw(on_device()), draw(N_BITS), draw(LEAD_PAIRS)
+    a, b = (reference.pack(some_bits(lead, n_bits, draw(SEEDS), draw(DENSITIES))) for lead in leads)
+    layouts = [LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))] if array.size else LAYOUTS["plain"] for array in (a, b)]
+    return gpu, a, b, gpu.place(layouts[0](a)), gpu.place(layouts[1](b))
+
+
+def assert_same(gpu, got, wanted):
+    np.testing.assert_array_equal(gpu.download(got), wanted, strict=True)
+
+
+@given(gpu=on_device(), lead=LEADS, n_bits=N_BITS, seed=SEEDS, density=DENSITIES)
+def test_pack_and_unpack(gpu, lead, n_bits, seed, density):
+    bits = some_bits(lead, n_bits, seed, density)
+    packed = rows.pack(gpu.place(bits))
+    assert_same(gpu, packed, reference.pack(bits))
+    assert_same(gpu, rows.unpack(packed, n_bits), bits)
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+@given(gpu=on_device())
+def test_pack_and_unpack_any_memory_layout(layout, gpu):
+    bits = some_bits((4, 5), 130, 1, 0.5)
+    packed = reference.pack(bits)
+    assert_same(gpu, rows.unpack(gpu.place(LAYOUTS[layout](packed)), 130), bits)
+    assert_same(gpu, rows.pack(gpu.place(LAYOUTS[layout](bits))), packed)
+
+
+@given(gpu=on_device())
+def test_pack_takes_any_byte_but_zero_for_true(gpu):
+    odd = np.array([0, 1, 2, 128, 255, 0], dtype=np.uint8).view(np.bool_)
+    assert_same(gpu, rows.pack(gpu.place(odd)), np.array([0b011110], dtype=np.uint64))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@given(pair=row_pairs())
+def test_operations(operation, pair):
+    gpu, a, b, device_a, device_b = pair
+    wanted = getattr(reference, operation)(a, b)
+    assert_same(gpu, getattr(rows, operation)(device_a, device_b), wanted)
+    out = gpu.place(np.full(wanted.shape[::-1], 7, dtype=np.uint64).T)
+    assert getattr(rows, operation)(device_a, device_b, out) is out
+    assert_same(gpu, out, wanted)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@given(gpu=on_device())
+def test_operations_may_write_over_their_operands(operation, gpu):
+    memory = np.random.default_rng(0).integers(0, 2**64, (12, 7), dtype=np.uint64)
+    places = [slice(0, 10), slice(1, 11), slice(2, 12), slice(9, None, -1), slice(0, 10)]
+    for place_a in places:
+        for place_b in places:
+            for place_out in places:
+                fresh = gpu.place(memory.copy())
+                wanted = getattr(reference, operation)(memory[place_a], memory[place_b])
+                getattr(rows, operation)(fresh[place_a], fresh[place_b], out=fresh[place_out])
+                assert_same(gpu, fresh[place_out], wanted)
+
+
+def test_an_operation_in_place_takes_no_memory(monkeypatch):
+    gpu = _chosen[0]
+    a, b = (gpu.place(np.full((3, 5), value, np.uint64)) for value in (6, 3))
+    monkeypatch.setattr(gpu, "empty", None)
+    rows.logical_and(a, b, out=a)
+    assert_same(gpu, a, np.full((3, 5), 2, np.uint64))
+
+
+@given(pair=row_pairs())
+def test_counts(pair):
+    gpu, a, b, device_a, device_b = pair
+    assert_same(gpu, rows.popcount(device_a), np.asarray(reference.popcount(a)))
+    assert_same(gpu, rows.and_popcount(device_a, device_b), np.asarray(reference.and_popcount(a, b)))
+
+
+@pytest.mark.parametrize("order", [0, 5])
+def test_rows_longer_than_a_chunk(order, monkeypatch):
+    monkeypatch.setenv("EMU_SEED", str(order))
+    gpu = _chosen[0]
+    packed = np.random.default_rng(order).integers(0, 2**64, (3, 2 * 4096 + 3), dtype=np.uint64)
+    a, b = gpu.place(packed), gpu.place(packed[1])
+    assert_same(gpu, rows.popcount(a), reference.popcount(packed))
+    assert_same(gpu, rows.and_popcount(a, b), reference.and_popcount(packed, packed[1]))
+    assert_same(gpu, rows.logical_or(a, b), packed | packed[1])
+
+
+@given(
+    gpu=on_device(),
+    n=st.sampled_from([0, 1, 2, 7, 8, 9, 25]),
+    m=st.sampled_from([0, 1, 63, 64, 65, 130]),
+    n_bits=N_BITS,
+    seed=SEEDS,
+    density=DENSITIES,
+)
+def test_intersection_counts(gpu, n, m, n_bits, seed, density):
+    packed = reference.pack(some_bits((n + m,), n_bits, seed, density))
+    a, b = packed[:n], packed[n:]
+    got = rows.intersection_counts(gpu.place(a), gpu.place(b))
+    assert_same(gpu, got, reference.intersection_counts(a, b))
+
+
+def test_intersection_counts_of_full_rows_in_every_tile():
+    gpu = Emulator(256, 1)
+    _chosen[0] = gpu
+    packed = np.full((70, 40), 2**64 - 1, dtype=np.uint64)
+    assert_same(gpu, rows.intersection_counts(gpu.place(packed), gpu.place(packed)), np.full((70, 70), 2560))
+
+
+@given(
+    gpu=on_device(),
+    shape=st.sampled_from(
+        [(0, 0), (0, 3), (1, 1), (1, 65), (63, 1), (7, 9), (8, 8), (5, 13), (2, 63), (3, 65), (3, 200), (40, 33)]
+    ),
+    lead=LEADS,
+    seed=SEEDS,
+    n_ones=st.sampled_from([0, 1, 2, 3, 50]),
+)
+def test_bounding_boxes(gpu, shape, lead, seed, n_ones):
+    rng = np.random.default_rng(seed)
+    n_cells = shape[0] * shape[1]
+    bits = np.zeros((*lead, n_cells), np.bool_)
+    for mask in bits.reshape(int(np.prod(lead)), n_cells) if n_cells else ():
+        mask[rng.integers(0, n_cells, n_ones)] = True
+    packed = reference.pack(bits)
+    assert_same(gpu, shapes.bounding_boxes(gpu.place(packed), shape), reference.bounding_boxes(packed, shape))
+
+
+def test_what_has_no_kernel_is_refused():
+    array = _chosen[0].place(np.zeros((2, 1), np.uint64))
+    with pytest.raises(BackendError, match="inscribed_rectangles has no GPU kernel"):
+        shapes.inscribed_rectangles(array, (8, 8))
+    with pytest.raises(BackendError, match=r"ccx.kernels.kmeans are not part .* pass NumPy arrays"):
+        ccx.kernels.cuda.kmeans  # noqa: B018
+
+
+@pytest.mark.parametrize("build", ["asan", "tsan"])
+def test_all_of_this_under_a_sanitizer(build):
+    if "CCX_EMULATOR_BUILD" in os.environ:
+        pytest.skip("this is the sanitizer's run")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(__file__).resolve())]
+    environment = sanitized_environment(build) | {"CCX_HYPOTHESIS": "quick"}
+    done = subprocess.run(
+        command,
+        check=False,
+        env=environment,
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
