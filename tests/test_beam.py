@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import ccx
 from ccx.errors import InputError
-from ccx.search import SearchSettings, beam_search
+from ccx.search import SearchResult, SearchSettings, beam_search
 from tests import beam_oracle
 from tests.beam_oracle import Candidate, Problem
 
@@ -273,4 +273,4 @@ def test_search_without_any_overlap() -> None:
     masks[0, 0, 0] = True
     concepts = ccx.Concepts.from_masks(masks)
     counts = np.where(np.diff(concepts.atoms.atom_starts) == 0, concepts.atoms.cells, 0)  # all cells without concepts
-    assert beam_search(concepts, counts, SearchSettings()) == ([], 0, 0, 0)
+    assert beam_search(concepts, counts, SearchSettings()) == SearchResult([])

@@ -80,11 +80,11 @@ def test_without_categories(tmp_path: Path) -> None:
     assert Concepts.load(tmp_path / "concepts").categories is None
 
 
-def test_loading_reads_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_without_verification_reads_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     concepts = build()
     concepts.save(tmp_path / "concepts")
     monkeypatch.setattr("ccx.concepts.concepts.content_hash", lambda _: pytest.fail("read everything"))
-    assert Concepts.load(tmp_path / "concepts").content_hash == concepts.content_hash
+    assert Concepts.load(tmp_path / "concepts", verify=False).content_hash == concepts.content_hash
 
 
 def test_truncated_and_damaged_files(tmp_path: Path) -> None:
@@ -105,15 +105,17 @@ def test_truncated_and_damaged_files(tmp_path: Path) -> None:
             Concepts.load(path)
 
 
-def test_damaged_data_are_found_on_loading_or_by_validate(tmp_path: Path) -> None:
+def test_damaged_data_are_found_on_loading(tmp_path: Path) -> None:
     path = tmp_path / "concepts"
     build().save(path)
     whole = path.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
     for at in range(header, len(whole), 13):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x81]) + whole[at + 1 :])
+        with pytest.raises(StoreError, match=r"damaged: it"):
+            Concepts.load(path)
         with pytest.raises((StoreError, InputError), match=r"it should hold|concepts: expected .*; (rebuild|restore)"):
-            Concepts.load(path).validate()
+            Concepts.load(path, verify=False).validate()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b'{"format": "ccx.run/1"}', b"\x93NUMPY\x01\x00" + b" " * 200])
@@ -314,7 +316,7 @@ def test_validate_compares_the_stored_hash(tmp_path: Path) -> None:
     arrays, metadata = load_arrays(tmp_path / "one", FILE_FORMAT, mmap=False)
     metadata["names"] = json.dumps(["Sky", *NAMES[1:]])
     save_arrays(tmp_path / "two", arrays, metadata, FILE_FORMAT)
-    loaded = Concepts.load(tmp_path / "two")
+    loaded = Concepts.load(tmp_path / "two", verify=False)
     with pytest.raises(InputError, match=r"concepts: expected the stored content hash, got .*, stored was .*; restore"):
         loaded.validate()
 

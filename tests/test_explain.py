@@ -88,9 +88,9 @@ def test_agrees_with_bitmaps_of_the_oracle(
 
 
 @pytest.mark.parametrize("clusters", [1, 5])
-def test_values_tokens_and_maps(clusters: int) -> None:
-    """[N, U] and [N, U, T] are maps of 1×1 and 1×T."""
-    for shape, maps_shape in (((4,), (4, 1, 1)), ((4, 9), (4, 1, 9)), ((4, 2, 3), (4, 2, 3))):
+def test_values_and_maps(clusters: int) -> None:
+    """[N, U] are maps of 1×1."""
+    for shape, maps_shape in (((4,), (4, 1, 1)), ((4, 2, 3), (4, 2, 3))):
         activations = made_activations(*shape)
         found = ccx.explain(activations, CONCEPTS, clusters=clusters)
         maps = activations.reshape(N, *maps_shape)
@@ -108,6 +108,14 @@ def test_tokens_on_their_own_grid() -> None:
     assert (str(found.formula), found.intersection, found.union, found.bitmap_cells) == ("noun", 3, 3, 3)
     (found,) = ccx.explain(activations, concepts, ranges=[(0.5, 2.0)])
     assert (str(found.formula), found.iou, found.bitmap_cells) == ("verb", 2 / 3, 2)
+
+
+@pytest.mark.parametrize(("tokens", "grid"), [(196, (14, 14)), (9, (1, 10)), (4, (4, 1))])
+def test_tokens_that_are_not_the_cells_are_refused(tokens, grid) -> None:
+    """Patches of an image, or class tokens among them, would be stretched over the grid."""
+    masks = np.ones((2, N, *grid), np.bool_)
+    with pytest.raises(ShapeError, match=r"one token a cell .* got float32\[.*\]; lay patches on their grid"):
+        ccx.explain(np.zeros((N, 3, tokens), np.float32), masks)
 
 
 def test_memory_layout_and_type_of_activations() -> None:
@@ -294,7 +302,8 @@ def test_activations_that_are_not_finite(bad: float) -> None:
     maps = MAPS.copy()
     maps[2, 1, 0, 0] = maps[5, 3, 2, 2] = bad
     with pytest.raises(
-        InputError, match="activations: expected finite values, got NaN or infinity in units 1, 3; mend"
+        InputError,
+        match="activations: expected finite values, got NaN, infinity or a value beyond float32 in units 1, 3; mend",
     ):
         ccx.explain(maps, CONCEPTS)
     with pytest.raises(InputError, match="in unit 3;"):
@@ -304,7 +313,7 @@ def test_activations_that_are_not_finite(bad: float) -> None:
 
 def test_many_units_that_are_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccx.pipeline.inputs._CHECK_VALUES", 100)  # several batches
-    maps = made_activations(30, 2)
+    maps = made_activations(30, 2, 1)
     maps[5] = np.nan
     with pytest.raises(InputError, match="in units 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 20 more;"):
         ccx.explain(maps, CONCEPTS)
@@ -436,7 +445,9 @@ def test_options_are_checked_before_masks_are_read(
 def test_memory_is_estimated_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccx.kernels.memory.available_bytes", lambda: 100)
     for call in (lambda: ccx.explain(MAPS, CONCEPTS), lambda: ccx.explain_bitmaps(BITMAPS, CONCEPTS)):
-        with pytest.raises(MemoryBudgetError, match=r"threads: expected work that fits .*; use fewer threads"):
+        with pytest.raises(
+            MemoryBudgetError, match=r"(threads|bitmaps): expected work that fits .*; (use|explain) fewer"
+        ):
             call()
 
 

@@ -149,7 +149,10 @@ class MaskSource:
                 remedy = "pack bool[C, N, H * W] with ccx.kernels.pack"
                 raise ShapeError("masks", wanted=f"uint64[C, N, {n_words}]", got=describe(array), remedy=remedy)
         else:
-            remedy = "label maps go to Concepts.from_label_maps(labels, names); packed masks need shape=(H, W)"
+            remedy = (
+                "write masks.astype(bool) for masks of 0 and 1; label maps go to "
+                "Concepts.from_label_maps(labels, names); packed masks need shape=(H, W)"
+            )
             raise DTypeError("masks", wanted="bool[C, N, H, W]", got=describe(array), remedy=remedy)
         self.n_concepts, self.n_samples = array.shape[:2]
         if 0 in (self.n_concepts, *self.shape):

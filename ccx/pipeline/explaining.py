@@ -65,7 +65,8 @@ def explain(
     Parameters
     ----------
     activations
-        float[N, U, h, w], or [N, U, T] (tokens), or [N, U] (one value a sample); NumPy or torch.
+        float[N, U, h, w]; or [N, U] (one value a sample); or [N, U, T], tokens that are the cells of the
+        concepts' grid 1×T; NumPy or torch.
         Values are compared as float32 after bilinear upsampling to the grid of the concepts; the same
         grid means no interpolation.
     concepts
@@ -127,13 +128,13 @@ def explain(
     inputs.check_quantile(quantile)
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
     annotated = inputs.as_concepts(concepts, threads)
-    maps = inputs.as_maps(activations, annotated.n_samples)
+    maps = inputs.as_maps(activations, annotated.n_samples, annotated.shape)
     chosen = inputs.check_units(units, maps.shape[1])
     allowed = annotated.selected(names, categories)
     given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, maps.shape[1])
     n_ranges = clusters if given is None else max(len(one) for one in given)
     n_workers = min(threads, len(chosen))
-    inputs.require_memory(annotated.atoms, n_ranges, n_workers, proof=search == "optimal")
+    inputs.require_memory(annotated.atoms, maps[:, 0].size, n_ranges, n_workers, proof=search == "optimal")
     inputs.check_finite(maps, chosen)
     annotated.prepare(threads=threads)
     find = searcher(search, published, annotated, options, allowed, threads)
@@ -228,7 +229,7 @@ def explain_bitmaps(
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
     allowed = annotated.selected(names, categories)
     n_workers = max(1, min(threads, len(packed)))
-    inputs.require_memory(annotated.atoms, 1, n_workers, proof=search == "optimal")
+    inputs.require_memory(annotated.atoms, 0, 1, n_workers, proof=search == "optimal")
     annotated.prepare(threads=threads)
     find = searcher(search, published, annotated, options, allowed, threads)
 

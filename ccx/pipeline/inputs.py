@@ -25,10 +25,11 @@ def as_concepts(concepts: Any, threads: int | None) -> Concepts:
     return concepts if isinstance(concepts, Concepts) else Concepts.from_masks(concepts, threads=threads)
 
 
-def as_maps(activations: Any, n_samples: int) -> npt.NDArray[np.floating[Any]]:
+def as_maps(activations: Any, n_samples: int, grid: tuple[int, int]) -> npt.NDArray[np.floating[Any]]:
     """Return activations [N, U], [N, U, T] or [N, U, h, w] as float[N, U, h, w], without copying.
 
-    One value a sample lies on a 1×1 grid, T tokens on a 1×T grid.
+    One value a sample fills the grid of the concepts. T tokens must be its cells, 1×T: patches of an image, or
+    tokens of another layout, would be stretched over it without a word.
 
     Raises
     ------
@@ -50,6 +51,13 @@ def as_maps(activations: Any, n_samples: int) -> npt.NDArray[np.floating[Any]]:
     if 0 in array.shape:
         remedy = "check the layer and the samples"
         raise ShapeError("activations", wanted="at least one unit and position", got=describe(array), remedy=remedy)
+    if array.ndim == 3 and grid != (1, array.shape[2]):
+        remedy = (
+            "lay patches on their grid (leave out class tokens): activations.reshape(N, U, h, w); "
+            "to interpolate along one axis: activations[:, :, None]"
+        )
+        wanted = f"[N, U, T] with one token a cell of the concepts' grid {grid}"
+        raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
     missing = 4 - array.ndim
     maps: npt.NDArray[np.floating[Any]] = array.reshape(*array.shape[:2], *(1,) * missing, *array.shape[2:])
     return maps
@@ -71,12 +79,12 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
     chosen = set()
     for unit in units:
         try:
-            index = operator.index(unit)
+            index = -1 if isinstance(unit, bool) else operator.index(unit)  # a mask of bools is no list of indices
         except TypeError:
             index = -1
         if not 0 <= index < n_units:
             raise InputError(
-                "units", wanted=f"integers from 0 to {n_units - 1}", got=repr(unit), remedy="check the layer"
+                "units", wanted=f"integers from 0 to {n_units - 1}", got=repr(unit), remedy="give indices of units"
             )
         chosen.add(index)
     if not chosen:
@@ -86,16 +94,18 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
 
 def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int]) -> None:
     """Raise if an activation of these units is NaN or infinite as a float32; the message names the units."""
-    bad = np.zeros(maps.shape[1], np.bool_)
-    size = max(1, _CHECK_VALUES // max(1, maps[0].size))
-    for start in range(0, maps.shape[0], size):
-        with np.errstate(over="ignore"):  # float64 beyond float32
-            values = maps[start : start + size].astype(np.float32, copy=False)
-        bad |= ~np.isfinite(values).all(axis=(0, 2, 3))
-    wrong = [unit for unit in units if bad[unit]]
+    wrong = []
+    size = max(1, _CHECK_VALUES // max(1, maps[0, 0].size))
+    for unit in units:
+        for start in range(0, maps.shape[0], size):
+            with np.errstate(over="ignore"):  # float64 beyond float32
+                values = maps[start : start + size, unit].astype(np.float32, copy=False)
+            if not np.isfinite(values).all():
+                wrong.append(unit)
+                break
     if wrong:
         shown = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else "")
-        got = f"NaN or infinity in unit{'s' if len(wrong) > 1 else ''} {shown}"
+        got = f"NaN, infinity or a value beyond float32 in unit{'s' if len(wrong) > 1 else ''} {shown}"
         remedy = "mend the model, or choose other units with units="
         raise InputError("activations", wanted="finite values", got=got, remedy=remedy)
 
@@ -131,6 +141,8 @@ def as_bitmaps(bitmaps: Any, concepts: Concepts, threads: int | None) -> npt.NDA
     array = as_array(bitmaps, "bitmaps")
     n_samples, (height, width) = concepts.n_samples, concepts.shape
     n_words = rows.n_words(height * width)
+    if array.dtype == np.bool_ and array.ndim == 4:
+        memory.require_bytes("bitmaps", array.shape[0] * n_samples * n_words * 8, "explain fewer at a time")
     if array.dtype == np.bool_ and array.ndim == 4 and array.shape[1:] == (n_samples, height, width):
         packed: npt.NDArray[np.uint64] = rows.pack(
             array.reshape(array.shape[0], n_samples, height * width), threads=threads
@@ -145,10 +157,11 @@ def as_bitmaps(bitmaps: Any, concepts: Concepts, threads: int | None) -> npt.NDA
     raise kind("bitmaps", wanted=wanted, got=describe(array), remedy="bring them to the grid of the concepts")
 
 
-def require_memory(atoms: Atoms, n_ranges: int, n_workers: int, *, proof: bool) -> None:
-    """Raise if `n_workers` units at a time, with so many ranges each, would not fit into memory."""
+def require_memory(atoms: Atoms, n_values: int, n_ranges: int, n_workers: int, *, proof: bool) -> None:
+    """Raise if `n_workers` units at a time, of so many activations and ranges each, would not fit into memory."""
     # Histograms of every range; then the weights of two counts by atom and marks, in the search.
     each = atoms.n_atoms * (8 * n_ranges + 16 + 16)
+    each += n_values * (4 + 4 + 1)  # the activations, sorted, and which of them fire
     pairs = 8 * min(atoms.n_concepts, 4_096) ** 2
     each += 6 * pairs if proof else 0  # hits and gains of pairs, and sizes, hits, values and gains by rank
     memory.require_bytes("threads", n_workers * each + pairs, "use fewer threads, ranges or samples")

@@ -80,7 +80,7 @@ class Pictures:
         self._maps = self._bitmaps = None
         if activations is not None:
             self._argument = "activations"
-            self._maps = inputs.as_maps(activations, concepts.n_samples)
+            self._maps = inputs.as_maps(activations, concepts.n_samples, concepts.shape)
             self._n_units = self._maps.shape[1]
         else:
             self._argument = "bitmaps"

@@ -12,6 +12,7 @@ array to a slice of another (numba compiles the wording of its error message) an
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -24,12 +25,26 @@ from numba.extending import intrinsic
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile `function` with numba: cached on disk, without the GIL, IEEE arithmetic as written."""
-    return numba.njit(cache=True, nogil=True)(function)
+    return _compiled(function)
 
 
 def inline(function: Callable[..., Any]) -> Any:
     """Like `jit`, for small helpers that are called from other kernels."""
-    return numba.njit(cache=True, nogil=True, inline="always")(function)
+    return _compiled(function, inline="always")
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    try:
+        return numba.njit(cache=True, nogil=True, **options)(function)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+    message = (
+        "no folder to cache compiled kernels: neither the package nor the home folder can be written, so that every "
+        "process compiles anew; set NUMBA_CACHE_DIR to a folder that can"
+    )
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
+    return numba.njit(nogil=True, **options)(function)
 
 
 def _instruction(emitter: Callable[..., Any]) -> Any:
