@@ -74,7 +74,7 @@ def test_signatures() -> None:
     )
     assert defaults_of(Concepts.mask) == (["self", "formula"], {"packed": False, "samples": None, "threads": None})
     assert defaults_of(Concepts.count) == (["self", "formula"], {})
-    assert defaults_of(Concepts.load) == (["path"], {})
+    assert defaults_of(Concepts.load) == (["path"], {"verify": True})
     for name in ("iou", "activations_coverage", "detection_accuracy", "samples_coverage", "explanation_coverage"):
         assert defaults_of(getattr(ccx.metrics, name)) == (["bitmap", "mask"], {"threads": None})
     assert list(inspect.signature(ccx.metrics.get_concept_masking).parameters) == [
@@ -103,7 +103,7 @@ def test_results_have_the_fields_that_tools_read() -> None:
         "status", "visited", "expanded", "estimated", "optimal", "upper_bound", "evaluations", "alternatives", "score",
     ]  # fmt: skip
     assert [str(status) for status in ccx.Status] == [
-        "explained", "silent", "constant", "empty", "no_overlap", "below_min_iou"
+        "explained", "silent", "constant", "single_value", "empty", "no_overlap", "below_min_iou"
     ]  # fmt: skip
 
 

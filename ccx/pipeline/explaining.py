@@ -164,7 +164,8 @@ def explain(
         for cluster, ((lower, upper), count) in enumerate(zip(limits, counts, strict=True)):
             ends = float(lower), float(upper)
             bitmap = partial(upsample_pack, values, annotated.shape, ends, threads=inner)
-            rows.append(_searched(annotated, unit, cluster, ends, count, bitmap, find, options, nothing, times))
+            why = Status.SINGLE_VALUE if lower == upper and nothing is Status.EMPTY else nothing
+            rows.append(_searched(annotated, unit, cluster, ends, count, bitmap, find, options, why, times))
         return rows
 
     settings = {

@@ -20,6 +20,7 @@ _STATUS_WORDS = {
     Status.EXPLAINED: "",
     Status.SILENT: "silent: the unit never fires on these samples",
     Status.CONSTANT: "constant: all activations of the unit are equal",
+    Status.SINGLE_VALUE: "a single value: nothing lies strictly inside this range",
     Status.EMPTY: "empty: no cell lies in this range",
     Status.NO_OVERLAP: "no overlap: no concept shares a cell with it",
     Status.BELOW_MIN_IOU: "not explained: the best IoU is below the minimum that was asked for",
