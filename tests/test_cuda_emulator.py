@@ -135,3 +135,20 @@ def test_host_code_cannot_compute_on_arrays_of_the_device():
 def test_a_kernel_that_does_not_compile_is_reported():
     with pytest.raises(RuntimeError, match=r"plant:1:.*error"):
         RawModule('#line 1 "plant"\nKERNEL void broken(int* out) { nonsense; }', "plain")
+
+
+@pytest.mark.parametrize("build", ["asan", "tsan"])
+def test_the_kernels_of_ccx_are_clean(build):
+    """Run their tests once more, on kernels built with the sanitizers."""
+    files = [str(path) for path in sorted(Path(__file__).parent.glob("test_cuda_*.py")) if path != Path(__file__)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
+        env=sanitized_environment(build) | {"CCX_HYPOTHESIS": "quick"},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "skipped" not in done.stdout

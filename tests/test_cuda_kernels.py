@@ -1,11 +1,6 @@
-"""The GPU's kernels and their launching code against the oracle, bit for bit, on the emulator."""
+"""GPU kernels of packed rows and boxes, with their launching code, against the oracle, bit for bit, on the emulator."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +10,12 @@ from hypothesis import strategies as st
 import ccx.kernels.cuda
 from ccx.errors import BackendError
 from ccx.kernels import reference, rows, shapes
-from ccx.kernels.cuda import device
-from tests.cuda_emulator.emulator import Emulator, sanitized_environment
+from tests.cuda_emulator.emulator import Emulator
+from tests.cuda_emulator.gpu import arrays_belong_to_the_emulator, assert_same, gpus, use
 
 pytestmark = pytest.mark.needs("gxx")
 
-# One warp a block and few blocks: small inputs need several of each, and each several tasks.
-DEVICES = st.sampled_from([Emulator(32, 1), Emulator(32, 3), Emulator(96, 2)])
 SEEDS = st.integers(0, 2**32 - 1)
-THREAD_ORDERS = st.sampled_from([0, 1, 12345])
 DENSITIES = st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0])
 N_BITS = st.sampled_from([0, 1, 63, 64, 65, 127, 128, 191, 257, 1025])
 LEADS = st.sampled_from([(), (0,), (1,), (3,), (2, 3), (7, 0), (1, 2, 2)])
@@ -53,28 +45,10 @@ OPERATIONS = ["logical_and", "logical_or", "logical_and_not"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _gpu_is_the_emulator():
-    """Arrays belong to the emulator that `on_device` chose; grids are small."""
-    with pytest.MonkeyPatch.context() as patch:
-        for family in (rows, shapes):
-            patch.setattr(family, "backend_for", lambda *_: ccx.kernels.cuda)
-        for family in (ccx.kernels.cuda.rows, ccx.kernels.cuda.shapes):
-            patch.setattr(family, "device_of", lambda *_: _chosen[0])
-        patch.setattr(device, "_BLOCKS_PER_PROCESSOR", 1)
+def _gpu():
+    with arrays_belong_to_the_emulator(rows, shapes) as patch:
         patch.setattr(ccx.kernels.cuda.rows, "_LEAST_SLICE_WORDS", 1)
-        patch.setenv("EMU_SEED", "0")
         yield
-
-
-_chosen = [Emulator()]
-
-
-@st.composite
-def on_device(draw):
-    """Choose a size of the emulated GPU and an order of its threads, and return it."""
-    _chosen[0] = draw(DEVICES)
-    os.environ["EMU_SEED"] = str(draw(THREAD_ORDERS))
-    return _chosen[0]
 
 
 def some_bits(lead, n_bits, seed, density):
@@ -84,17 +58,13 @@ def some_bits(lead, n_bits, seed, density):
 @st.composite
 def row_pairs(draw):
     """Two arrays of rows whose leading axes broadcast, and both as they lie on the device."""
-    gpu, n_bits, leads = draw(on_device()), draw(N_BITS), draw(LEAD_PAIRS)
+    gpu, n_bits, leads = draw(gpus()), draw(N_BITS), draw(LEAD_PAIRS)
     a, b = (reference.pack(some_bits(lead, n_bits, draw(SEEDS), draw(DENSITIES))) for lead in leads)
     layouts = [LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))] if array.size else LAYOUTS["plain"] for array in (a, b)]
     return gpu, a, b, gpu.place(layouts[0](a)), gpu.place(layouts[1](b))
 
 
-def assert_same(gpu, got, wanted):
-    np.testing.assert_array_equal(gpu.download(got), wanted, strict=True)
-
-
-@given(gpu=on_device(), lead=LEADS, n_bits=N_BITS, seed=SEEDS, density=DENSITIES)
+@given(gpu=gpus(), lead=LEADS, n_bits=N_BITS, seed=SEEDS, density=DENSITIES)
 def test_pack_and_unpack(gpu, lead, n_bits, seed, density):
     bits = some_bits(lead, n_bits, seed, density)
     packed = rows.pack(gpu.place(bits))
@@ -103,7 +73,7 @@ def test_pack_and_unpack(gpu, lead, n_bits, seed, density):
 
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
-@given(gpu=on_device())
+@given(gpu=gpus())
 def test_pack_and_unpack_any_memory_layout(layout, gpu):
     bits = some_bits((4, 5), 130, 1, 0.5)
     packed = reference.pack(bits)
@@ -111,7 +81,7 @@ def test_pack_and_unpack_any_memory_layout(layout, gpu):
     assert_same(gpu, rows.pack(gpu.place(LAYOUTS[layout](bits))), packed)
 
 
-@given(gpu=on_device())
+@given(gpu=gpus())
 def test_pack_takes_any_byte_but_zero_for_true(gpu):
     odd = np.array([0, 1, 2, 128, 255, 0], dtype=np.uint8).view(np.bool_)
     assert_same(gpu, rows.pack(gpu.place(odd)), np.array([0b011110], dtype=np.uint64))
@@ -129,7 +99,7 @@ def test_operations(operation, pair):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@given(gpu=on_device())
+@given(gpu=gpus())
 def test_operations_may_write_over_their_operands(operation, gpu):
     memory = np.random.default_rng(0).integers(0, 2**64, (12, 7), dtype=np.uint64)
     places = [slice(0, 10), slice(1, 11), slice(2, 12), slice(9, None, -1), slice(0, 10)]
@@ -143,7 +113,7 @@ def test_operations_may_write_over_their_operands(operation, gpu):
 
 
 def test_an_operation_in_place_takes_no_memory(monkeypatch):
-    gpu = _chosen[0]
+    gpu = use(Emulator())
     a, b = (gpu.place(np.full((3, 5), value, np.uint64)) for value in (6, 3))
     monkeypatch.setattr(gpu, "empty", None)
     rows.logical_and(a, b, out=a)
@@ -158,9 +128,8 @@ def test_counts(pair):
 
 
 @pytest.mark.parametrize("order", [0, 5])
-def test_rows_longer_than_a_chunk(order, monkeypatch):
-    monkeypatch.setenv("EMU_SEED", str(order))
-    gpu = _chosen[0]
+def test_rows_longer_than_a_chunk(order):
+    gpu = use(Emulator(), order)
     packed = np.random.default_rng(order).integers(0, 2**64, (3, 2 * 4096 + 3), dtype=np.uint64)
     a, b = gpu.place(packed), gpu.place(packed[1])
     assert_same(gpu, rows.popcount(a), reference.popcount(packed))
@@ -169,7 +138,7 @@ def test_rows_longer_than_a_chunk(order, monkeypatch):
 
 
 @given(
-    gpu=on_device(),
+    gpu=gpus(),
     n=st.sampled_from([0, 1, 2, 7, 8, 9, 25]),
     m=st.sampled_from([0, 1, 63, 64, 65, 130]),
     n_bits=N_BITS,
@@ -184,14 +153,13 @@ def test_intersection_counts(gpu, n, m, n_bits, seed, density):
 
 
 def test_intersection_counts_of_full_rows_in_every_tile():
-    gpu = Emulator(256, 1)
-    _chosen[0] = gpu
+    gpu = use(Emulator(256, 1))
     packed = np.full((70, 40), 2**64 - 1, dtype=np.uint64)
     assert_same(gpu, rows.intersection_counts(gpu.place(packed), gpu.place(packed)), np.full((70, 70), 2560))
 
 
 @given(
-    gpu=on_device(),
+    gpu=gpus(),
     shape=st.sampled_from(
         [(0, 0), (0, 3), (1, 1), (1, 65), (63, 1), (7, 9), (8, 8), (5, 13), (2, 63), (3, 65), (3, 200), (40, 33)]
     ),
@@ -210,26 +178,8 @@ def test_bounding_boxes(gpu, shape, lead, seed, n_ones):
 
 
 def test_what_has_no_kernel_is_refused():
-    array = _chosen[0].place(np.zeros((2, 1), np.uint64))
+    array = use(Emulator()).place(np.zeros((2, 1), np.uint64))
     with pytest.raises(BackendError, match="inscribed_rectangles has no GPU kernel"):
         shapes.inscribed_rectangles(array, (8, 8))
     with pytest.raises(BackendError, match=r"ccx.kernels.kmeans are not part .* pass NumPy arrays"):
         ccx.kernels.cuda.kmeans  # noqa: B018
-
-
-@pytest.mark.parametrize("build", ["asan", "tsan"])
-def test_all_of_this_under_a_sanitizer(build):
-    if "CCX_EMULATOR_BUILD" in os.environ:
-        pytest.skip("this is the sanitizer's run")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(__file__).resolve())]
-    environment = sanitized_environment(build) | {"CCX_HYPOTHESIS": "quick"}
-    done = subprocess.run(
-        command,
-        check=False,
-        env=environment,
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.errors import BackendError, DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.rows import as_rows, check_padding
@@ -145,13 +145,9 @@ def range_histogram(
         wanted = f"float64[{maps.shape[1]}, K, 2]"
         raise ShapeError("ranges", wanted=wanted, got=describe(limits), remedy="give each unit K (lower, upper) pairs")
     lower, upper = _thresholds(limits, "ranges")
-    kernel = backend_for(maps).activations.range_histogram
+    kernels = backend_for(maps, atoms.cell_atoms).activations
     grid = _grid(maps.shape[2:], atoms.shape)
-    counts = np.zeros((*limits.shape[:2], atoms.n_atoms), np.int64)
-    for unit in range(maps.shape[1]):
-        for group in _disjoint_groups(lower[unit], upper[unit]):
-            thresholds = np.stack([lower[unit, group], upper[unit, group]], axis=1).ravel()
-            counts[unit, group] = kernel(maps[:, unit], thresholds, grid, atoms, check_threads(threads))
+    counts: npt.NDArray[np.int64] = kernels.range_histogram(maps, lower, upper, grid, atoms, check_threads(threads))
     return counts
 
 
@@ -201,6 +197,9 @@ def _maps(activations: Any) -> tuple[Floats, tuple[int, ...]]:
 
 def _numbers(values: Any, argument: str) -> npt.NDArray[np.float64]:
     numbers = as_array(values, argument)
+    if not isinstance(numbers, np.ndarray):
+        msg = f"{argument}: ranges are read in main memory, got {type(numbers).__name__}; pass cupy.asnumpy({argument})"
+        raise BackendError(msg)
     if numbers.dtype.kind not in "iuf":
         raise DTypeError(argument, wanted="numbers", got=describe(numbers), remedy="give (lower, upper) pairs")
     exact: npt.NDArray[np.float64] = numbers.astype(np.float64, copy=False)
@@ -224,16 +223,3 @@ def _thresholds(ranges: npt.NDArray[np.float64], argument: str) -> tuple[Floats,
         start = np.where(start.astype(np.float64) <= lower, np.nextafter(start, infinity), start)
         stop = np.where(stop.astype(np.float64) < upper, np.nextafter(stop, infinity), stop)
     return start, stop
-
-
-def _disjoint_groups(lower: Floats, upper: Floats) -> list[npt.NDArray[np.int64]]:
-    """Split ranges into groups that are ascending and do not overlap (one group, where none do)."""
-    groups: list[list[int]] = []
-    for k in np.argsort(lower, kind="stable"):
-        for group in groups:
-            if upper[group[-1]] <= lower[k]:
-                group.append(int(k))
-                break
-        else:
-            groups.append([int(k)])
-    return [np.array(group) for group in groups]

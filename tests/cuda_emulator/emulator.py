@@ -123,6 +123,11 @@ class Emulator:
         array.view(np.ndarray)[...] = 0
         return array
 
+    def upload(self, array: NDArray[Any]) -> DeviceArray:
+        copy = self.empty(array.shape, array.dtype)
+        copy.view(np.ndarray)[...] = array
+        return copy
+
     def contiguous(self, array: DeviceArray, dtype: DTypeLike) -> DeviceArray:
         return np.ascontiguousarray(array.view(np.ndarray), dtype).reshape(array.shape).view(DeviceArray)
 

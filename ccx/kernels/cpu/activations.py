@@ -33,7 +33,17 @@ def upsample_pack(maps, grid, start, stop, threads):
     return out
 
 
-def range_histogram(maps, thresholds, grid, atoms, threads):
+def range_histogram(maps, lower, upper, grid, atoms, threads):
+    """Count cells by range and atom: float32[N, U, h, w], two float32[U, K] -> int64[U, K, G]."""
+    counts = np.zeros((*lower.shape, atoms.n_atoms), np.int64)
+    for unit in range(maps.shape[1]):
+        for group in _disjoint_groups(lower[unit], upper[unit]):
+            thresholds = np.stack([lower[unit, group], upper[unit, group]], axis=1).ravel()
+            counts[unit, group] = _unit_histogram(maps[:, unit], thresholds, grid, atoms, threads)
+    return counts
+
+
+def _unit_histogram(maps, thresholds, grid, atoms, threads):
     """Count cells by range and atom, for one unit: float32[N, h, w], float32[2K] -> int64[K, G]."""
 
     def count(a, b):
@@ -56,6 +66,19 @@ def bitmap_histogram(rows, atoms, threads):
         return out
 
     return _added(parallel(count, rows.shape[0], threads))
+
+
+def _disjoint_groups(lower, upper):
+    """Split ranges into groups that are ascending and do not overlap (one group, where none do)."""
+    groups: list[list[int]] = []
+    for k in np.argsort(lower, kind="stable"):
+        for group in groups:
+            if upper[group[-1]] <= lower[k]:
+                group.append(int(k))
+                break
+        else:
+            groups.append([int(k)])
+    return [np.array(group) for group in groups]
 
 
 def _added(counts):

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from ccx.errors import BackendError
 
@@ -48,6 +48,9 @@ class Device(Protocol):
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
         """Allocate an array of zeros."""
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        """Copy a small array of the host to the device."""
 
     def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
         """Return `array` contiguous, in native byte order; a copy only where it is not so."""
@@ -95,6 +98,11 @@ class CupyDevice:
         """Take memory from CuPy's pool and clear it."""
         with self._device:
             return self._cupy.zeros(tuple(shape), dtype)
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        """Copy over the bus, in order with what the stream does."""
+        with self._device:
+            return self._cupy.asarray(array)
 
     def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
         """Copy on the device, if at all."""

@@ -5,6 +5,7 @@
 // size changes the time, never the result. Sizes and positions are 64 bits wide: widen first, then multiply.
 
 typedef unsigned char u8;
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;

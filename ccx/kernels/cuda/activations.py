@@ -1,0 +1,96 @@
+"""Activations on the GPU; `ccx.kernels.activations` documents and validates, `activations.cuh` computes.
+
+Maps and atoms lie on the GPU; `grid`, `lower` and `upper` lie on the host and are copied over: 16 bytes a row and
+column of cells, 8 a range. `threads` counts processors of the host and changes nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccx.errors import BackendError, ShapeError
+from ccx.kernels.cuda.device import Array, Device, device_of, launch
+
+Floats = NDArray[np.float32]
+
+_UNITS_A_TASK = 8
+# The counts of a block in shared memory: room for 200 atoms in 30 ranges, and for nine blocks on a multiprocessor.
+_TABLE_SLOTS = 6000
+
+
+def upsample(maps: Array, grid: Any, threads: int | None) -> Array:  # noqa: ARG001
+    """Serve `ccx.kernels.activations.upsample`."""
+    device = device_of(maps)
+    height, width = _shape(grid)
+    out = device.empty((maps.shape[0], height, width), np.float32)
+    args = (device.contiguous(maps, np.float32), out, *_axes(device, grid), *_sizes(maps, grid))
+    launch(device, "activations", "upsample", 32 * maps.shape[0] * height, args)
+    return out
+
+
+def upsample_pack(maps: Array, grid: Any, start: np.float32, stop: np.float32, threads: int | None) -> Array:  # noqa: ARG001
+    """Serve `ccx.kernels.activations.upsample_pack`."""
+    device = device_of(maps)
+    n_words = -(-math.prod(_shape(grid)) // 64)
+    out = device.empty((maps.shape[0], n_words), np.uint64)
+    args = (device.contiguous(maps, np.float32), out, *_axes(device, grid), *_sizes(maps, grid), start, stop)
+    launch(device, "activations", "upsample_pack", 32 * maps.shape[0] * n_words, args)
+    return out
+
+
+def range_histogram(maps: Array, lower: Floats, upper: Floats, grid: Any, atoms: Any, threads: int | None) -> Array:  # noqa: ARG001
+    """Serve `ccx.kernels.activations.range_histogram`; the arrays of `atoms` lie on the GPU too."""
+    device = device_of(maps, atoms.cell_atoms, atoms.sample_starts, atoms.sample_atoms)
+    n_samples, n_units = maps.shape[:2]
+    n_ranges = lower.shape[1]
+    counts = device.zeros((n_units, n_ranges, atoms.n_atoms), np.int64)
+    if 0 in (n_samples, *counts.shape):
+        return counts
+    local_atom = atoms.cell_atoms.dtype.newbyteorder("=")
+    args = (
+        device.contiguous(maps, np.float32),
+        device.upload(np.stack([lower, upper], axis=2)),
+        device.contiguous(atoms.cell_atoms, local_atom),
+        device.contiguous(atoms.sample_starts, np.int64),
+        device.contiguous(atoms.sample_atoms, np.int32),
+        counts,
+        *_axes(device, grid),
+        *map(np.int64, (n_samples, n_units, n_ranges, atoms.n_atoms, _UNITS_A_TASK, _TABLE_SLOTS)),
+        *_sizes(maps, grid)[1:],
+    )
+    n_blocks = n_samples * -(-n_units // _UNITS_A_TASK)
+    name = f"range_histogram_u{8 * local_atom.itemsize}"
+    launch(device, "activations", name, n_blocks * device.threads_per_block, args, 4 * _TABLE_SLOTS)
+    return counts
+
+
+def bitmap_histogram(rows: Array, atoms: Any, threads: int | None) -> Array:  # noqa: ARG001
+    """Refuse: there is no such kernel yet."""
+    msg = "ccx.kernels.bitmap_histogram has no GPU kernel in this version of ccx; pass NumPy arrays"
+    raise BackendError(msg)
+
+
+def _shape(grid: Any) -> tuple[int, int]:
+    """Return (H, W); the kernels number the cells of a map in 31 bits."""
+    height, width = grid.rows.near.size, grid.cols.near.size
+    if height * width >= 1 << 31:
+        remedy = "upsample to a coarser grid"
+        raise ShapeError("shape", wanted="fewer than 2^31 cells on the GPU", got=f"{height} x {width}", remedy=remedy)
+    return height, width
+
+
+def _axes(device: Device, grid: Any) -> tuple[Array, Array]:
+    """Return the positions int32[2, H + W] and weights float32[2, H + W] of cell rows, then cell columns."""
+    rows, cols = grid.rows, grid.cols
+    positions = [np.concatenate(pair) for pair in ((rows.near, cols.near), (rows.far, cols.far))]
+    weights = [np.concatenate(pair) for pair in ((rows.w_near, cols.w_near), (rows.w_far, cols.w_far))]
+    return device.upload(np.array(positions, np.int32)), device.upload(np.array(weights, np.float32))
+
+
+def _sizes(maps: Array, grid: Any) -> tuple[np.generic, ...]:
+    """Return number of maps (of samples), their height and width, and those of the cells."""
+    return np.int64(maps.shape[0]), *map(np.int32, (*maps.shape[-2:], *_shape(grid)))

@@ -1,0 +1,158 @@
+// Activations spread over the grid by bilinear interpolation, and what is packed or counted in the same pass.
+// ccx/kernels/activations.py says what each result means, and why the order of operations is fixed.
+
+// The h × w source and the height × width cells. Position i is cell row i, or cell column i - height: the cell lies
+// between samples near[i] and far[i] of its axis, with these weights. Fewer than 2^31 cells.
+struct Grid {
+  const int *near, *far;
+  const float *w_near, *w_far;
+  int source_height, source_width, height, width;
+};
+
+// positions int[2, height + width] (near, far), weights f32[2, height + width] (near, far)
+__device__ __forceinline__ Grid grid_of(const int* positions, const float* weights, int source_height,
+                                        int source_width, int height, int width) {
+  const i64 n = i64{height} + width;
+  return {positions, positions + n, weights, weights + n, source_height, source_width, height, width};
+}
+
+// A cell between its four samples, as offsets into a map.
+struct Cell {
+  i64 upper_left, upper_right, lower_left, lower_right;
+  float w_upper, w_lower, w_left, w_right;
+  bool is_sample;  // the two grids are equal: the value is copied, as 0 · infinity would be NaN
+};
+
+__device__ __forceinline__ Cell cell_at(const Grid& grid, int row, int column) {
+  const i64 upper = i64{grid.near[row]} * grid.source_width, lower = i64{grid.far[row]} * grid.source_width;
+  const int x = grid.height + column, left = grid.near[x], right = grid.far[x];
+  const bool is_sample = grid.height == grid.source_height && grid.width == grid.source_width;
+  return {upper + left,     upper + right,   lower + left,     lower + right, grid.w_near[row],
+          grid.w_far[row], grid.w_near[x], grid.w_far[x], is_sample};
+}
+
+// Horizontal, then vertical; each product and sum is rounded, none is fused.
+__device__ __forceinline__ float mean(float a, float weight_a, float b, float weight_b) {
+  return __fadd_rn(__fmul_rn(a, weight_a), __fmul_rn(b, weight_b));
+}
+
+__device__ __forceinline__ float value_of(const float* map, const Cell& cell) {
+  if (cell.is_sample) return map[cell.upper_left];
+  const float upper = mean(map[cell.upper_left], cell.w_left, map[cell.upper_right], cell.w_right);
+  const float lower = mean(map[cell.lower_left], cell.w_left, map[cell.lower_right], cell.w_right);
+  return mean(upper, cell.w_upper, lower, cell.w_lower);
+}
+
+// maps f32[n_maps, source_height, source_width] -> out f32[n_maps, height, width].
+// Bytes: 4 a sample and 4 a cell. Operations: 9 floating-point ones and 4 cached loads a cell.
+KERNEL void upsample(const float* __restrict__ maps, float* __restrict__ out, const int* __restrict__ positions,
+                     const float* __restrict__ weights, i64 n_maps, int source_height, int source_width, int height,
+                     int width) {
+  const Grid grid = grid_of(positions, weights, source_height, source_width, height, width);
+  for (i64 task = first_task(); task < n_maps * height; task += task_step()) {
+    const int row = static_cast<int>(task % height);
+    const float* map = maps + task / height * source_height * source_width;
+    for (int column = lane_id(); column < width; column += 32)
+      out[task * width + column] = value_of(map, cell_at(grid, row, column));
+  }
+}
+
+// maps f32[n_maps, source_height, source_width] -> out u64[n_maps, ceil(height · width / 64)]: start <= value < stop.
+// Bytes: 4 a sample and 1/8 a cell. Operations: as `upsample`, two comparisons a cell and a ballot for 32.
+KERNEL void upsample_pack(const float* __restrict__ maps, u64* __restrict__ out, const int* __restrict__ positions,
+                          const float* __restrict__ weights, i64 n_maps, int source_height, int source_width,
+                          int height, int width, float start, float stop) {
+  const Grid grid = grid_of(positions, weights, source_height, source_width, height, width);
+  const i64 n_cells = i64{height} * width, n_words = ceil_div(n_cells, 64);
+  for (i64 task = first_task(); task < n_maps * n_words; task += task_step()) {
+    const float* map = maps + task / n_words * source_height * source_width;
+    u64 word = 0;
+    for (int half = 0; half < 2; ++half) {
+      const i64 cell = task % n_words * 64 + half * 32 + lane_id();
+      bool inside = false;
+      if (cell < n_cells) {
+        const u32 row = static_cast<u32>(cell) / width;
+        const float value = value_of(map, cell_at(grid, row, static_cast<u32>(cell) - row * width));
+        inside = start <= value && value < stop;
+      }
+      word |= u64{__ballot_sync(ALL_LANES, inside)} << half * 32;
+    }
+    if (lane_id() == 0) out[task] = word;
+  }
+}
+
+// Counts in shared memory, or, where a sample's atoms do not fit there, straight in global memory. A block takes a
+// sample and up to `units_a_task` units at a time, so that the atom of a cell is read once for all of them.
+template <class LocalAtom>
+__device__ __forceinline__ void count_ranges(const float* maps, const float* limits, const LocalAtom* cell_atoms,
+                                             const i64* sample_starts, const int* sample_atoms, u64* counts,
+                                             const Grid& grid, i64 n_samples, i64 n_units, i64 n_ranges, i64 n_atoms,
+                                             i64 units_a_task, i64 n_slots) {
+  DYNAMIC_SHARED(u32, table);
+  const i64 n_cells = i64{grid.height} * grid.width, map_size = i64{grid.source_height} * grid.source_width;
+  const i64 tasks_a_sample = ceil_div(n_units, units_a_task);
+  for (i64 task = blockIdx.x; task < n_samples * tasks_a_sample; task += gridDim.x) {
+    const i64 sample = task / tasks_a_sample, entries = sample_starts[sample];
+    const i64 n_local = sample_starts[sample + 1] - entries, slots_a_unit = n_local * n_ranges;
+    const i64 end = min(n_units, (task % tasks_a_sample + 1) * units_a_task);
+    const bool fits = slots_a_unit <= n_slots;
+    const i64 units_a_pass = fits && slots_a_unit ? min(units_a_task, n_slots / slots_a_unit) : units_a_task;
+    for (i64 first = task % tasks_a_sample * units_a_task; first < end; first += units_a_pass) {
+      const i64 last = min(end, first + units_a_pass), n_used = fits ? (last - first) * slots_a_unit : 0;
+      for (i64 slot = threadIdx.x; slot < n_used; slot += blockDim.x) table[slot] = 0;
+      __syncthreads();
+      for (i64 i = threadIdx.x; i < n_cells; i += blockDim.x) {
+        const i64 local = cell_atoms[sample * n_cells + i];
+        if (local >= n_local) continue;  // a cell that is not valid
+        const u32 row = static_cast<u32>(i) / grid.width;
+        const Cell cell = cell_at(grid, row, static_cast<u32>(i) - row * grid.width);
+        for (i64 unit = first; unit < last; ++unit) {
+          const float value = value_of(maps + (sample * n_units + unit) * map_size, cell);
+          for (i64 k = 0; k < n_ranges; ++k) {
+            const i64 range = unit * n_ranges + k;
+            if (!(limits[range * 2] <= value && value < limits[range * 2 + 1])) continue;
+            if (fits)
+              atomicAdd(table + (unit - first) * slots_a_unit + local * n_ranges + k, 1u);
+            else
+              atomicAdd(counts + range * n_atoms + sample_atoms[entries + local], u64{1});
+          }
+        }
+      }
+      __syncthreads();
+      for (i64 slot = threadIdx.x; slot < n_used; slot += blockDim.x) {
+        const i64 unit = first + slot / slots_a_unit, local = slot % slots_a_unit / n_ranges, k = slot % n_ranges;
+        u64* count = counts + (unit * n_ranges + k) * n_atoms + sample_atoms[entries + local];
+        if (table[slot]) atomicAdd(count, u64{table[slot]});
+      }
+      __syncthreads();  // before the table is cleared
+    }
+  }
+}
+
+// maps f32[n_samples, n_units, source_height, source_width], limits f32[n_units, n_ranges, 2] (start <= value < stop),
+// cell_atoms u16 or u32[n_samples, height · width], sample_starts i64[n_samples + 1], sample_atoms int[n_entries]
+// -> added to counts u64[n_units, n_ranges, n_atoms], which start as zeros.
+// Dynamic shared memory: 4 · n_slots bytes.
+// Bytes: 4 a sample of a map; the atoms of all cells once for units_a_task units. Operations for a cell and unit: 9
+// floating-point ones, 4 cached loads, 2 · n_ranges comparisons, an atomic addition in shared memory for a range.
+KERNEL void range_histogram_u16(const float* __restrict__ maps, const float* __restrict__ limits,
+                   const u16* __restrict__ cell_atoms, const i64* __restrict__ sample_starts,
+                   const int* __restrict__ sample_atoms, u64* __restrict__ counts,
+                   const int* __restrict__ positions, const float* __restrict__ weights, i64 n_samples,
+                   i64 n_units, i64 n_ranges, i64 n_atoms, i64 units_a_task, i64 n_slots, int source_height,
+                   int source_width, int height, int width) {
+  const Grid grid = grid_of(positions, weights, source_height, source_width, height, width);
+  count_ranges(maps, limits, cell_atoms, sample_starts, sample_atoms, counts, grid, n_samples, n_units, n_ranges,
+               n_atoms, units_a_task, n_slots);
+}
+
+KERNEL void range_histogram_u32(const float* __restrict__ maps, const float* __restrict__ limits,
+                   const u32* __restrict__ cell_atoms, const i64* __restrict__ sample_starts,
+                   const int* __restrict__ sample_atoms, u64* __restrict__ counts,
+                   const int* __restrict__ positions, const float* __restrict__ weights, i64 n_samples,
+                   i64 n_units, i64 n_ranges, i64 n_atoms, i64 units_a_task, i64 n_slots, int source_height,
+                   int source_width, int height, int width) {
+  const Grid grid = grid_of(positions, weights, source_height, source_width, height, width);
+  count_ranges(maps, limits, cell_atoms, sample_starts, sample_atoms, counts, grid, n_samples, n_units, n_ranges,
+               n_atoms, units_a_task, n_slots);
+}

@@ -1,0 +1,109 @@
+"""GPU kernels of activations, with their launching code, against the oracle, bit for bit, on the emulator."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ccx.kernels.cuda
+from ccx.errors import BackendError, ShapeError
+from ccx.kernels import Atoms, activations, reference
+from tests.cuda_emulator.emulator import Emulator
+from tests.cuda_emulator.gpu import arrays_belong_to_the_emulator, assert_same, gpus, use
+from tests.strategies import GRIDS, activation_maps, limits_near
+
+# float16 and float64 input may hold values beyond float32, which become infinite
+pytestmark = [
+    pytest.mark.needs("gxx"),
+    pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning"),
+]
+
+ATOM_ARRAYS = ["cell_atoms", "sample_starts", "sample_atoms", "sample_cells", "atom_starts", "atom_concepts", "cells"]
+# Room for next to nothing, for one unit of a small one, for several, for all.
+TABLE_SLOTS = st.sampled_from([1, 4, 30, 6000])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _gpu():
+    with arrays_belong_to_the_emulator(activations):
+        yield
+
+
+@given(gpu=gpus(), maps=activation_maps(), grid=GRIDS)
+def test_upsample(gpu, maps, grid):
+    assert_same(gpu, activations.upsample(gpu.place(maps), grid), reference.upsample(maps, grid))
+
+
+@given(data=st.data(), gpu=gpus(), maps=activation_maps(), grid=GRIDS)
+def test_upsample_pack(data, gpu, maps, grid):
+    for limits in data.draw(limits_near(reference.upsample(maps, grid), 3)):
+        wanted = reference.upsample_pack(maps, grid, limits)
+        assert_same(gpu, activations.upsample_pack(gpu.place(maps), grid, limits), wanted)
+
+
+@st.composite
+def annotated(draw, n_samples):
+    """Atoms with their arrays on the host, and the oracle's sets of the cells and list of the atoms."""
+    grid = draw(GRIDS)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_atoms = draw(st.sampled_from([0, 1, 3, 40]))
+    local = [rng.permutation(n_atoms)[: rng.integers(0, n_atoms + 1)] for _ in range(n_samples)]
+    dtype = draw(st.sampled_from([np.uint16, np.uint32]))
+    runs = draw(st.sampled_from([1, 5, 64]))  # neighbours often are in the same atom
+    n_cells = grid[0] * grid[1]
+    cell_atoms = np.empty((n_samples, n_cells), dtype)
+    for sample, atoms_here in enumerate(local):  # the number of local atoms marks cells that are not valid
+        cell_atoms[sample] = np.repeat(rng.integers(0, atoms_here.size + 1, n_cells), runs)[:n_cells]
+    sets = np.full((n_samples, n_cells), None, object)
+    for sample, atoms_here in enumerate(local):
+        for cell, atom in enumerate(cell_atoms[sample]):
+            if atom < atoms_here.size:
+                sets[sample, cell] = frozenset({int(atoms_here[atom])})
+    starts = np.cumsum([0, *map(len, local)]).astype(np.int64)
+    entries = np.concatenate([np.empty(0, np.int32), *local]).astype(np.int32)
+    rest = (np.zeros(0, np.int32), np.zeros(n_atoms + 1, np.int64), np.zeros(0, np.uint16), np.zeros(n_atoms, np.int64))
+    atoms = Atoms(grid, 0, cell_atoms, starts, entries, *rest)
+    return atoms, sets, [frozenset({atom}) for atom in range(n_atoms)]
+
+
+def place(gpu, atoms):
+    return replace(atoms, **{name: gpu.place(getattr(atoms, name)) for name in ATOM_ARRAYS})
+
+
+@given(data=st.data(), gpu=gpus(), slots=TABLE_SLOTS, units_a_task=st.sampled_from([1, 2, 8]))
+def test_range_histogram(data, gpu, slots, units_a_task):
+    n_samples, n_units = data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))
+    maps = data.draw(activation_maps(leading=st.just((n_samples, n_units))))
+    atoms, sets, found = data.draw(annotated(n_samples))
+    values = reference.upsample(maps, atoms.shape)
+    n_ranges = data.draw(st.integers(0, 3))
+    limits = np.zeros((n_units, n_ranges, 2))
+    for unit in range(n_units):
+        limits[unit] = data.draw(limits_near(values[:, unit], n_ranges))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ccx.kernels.cuda.activations, "_TABLE_SLOTS", slots)
+        patch.setattr(ccx.kernels.cuda.activations, "_UNITS_A_TASK", units_a_task)
+        got = activations.range_histogram(gpu.place(maps), limits, place(gpu, atoms))
+    assert_same(gpu, got, reference.range_histogram(maps, limits, atoms.shape, sets, found))
+
+
+def test_what_has_no_kernel_is_refused():
+    gpu = use(Emulator())
+    grid = SimpleNamespace(rows=SimpleNamespace(near=np.empty(1 << 16)), cols=SimpleNamespace(near=np.empty(1 << 15)))
+    with pytest.raises(ShapeError, match=r"fewer than 2\^31 cells on the GPU, got 65536 x 32768"):
+        ccx.kernels.cuda.activations.upsample(gpu.zeros((1, 1, 1), np.float32), grid, None)
+    with pytest.raises(BackendError, match="bitmap_histogram has no GPU kernel"):
+        ccx.kernels.cuda.activations.bitmap_histogram(None, None, None)
+
+
+def test_ranges_are_read_on_the_host(monkeypatch):
+    device_array = type("ndarray", (), {})
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=device_array))
+    with pytest.raises(BackendError, match=r"limits: ranges are read in main memory, .* pass cupy.asnumpy\(limits\)"):
+        activations.upsample_pack(np.zeros((2, 2), np.float32), (2, 2), device_array())
