@@ -170,6 +170,17 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     assert len(read_run(tmp_path, KEY)[1]) == 3
 
 
+def test_only_a_full_disk_asks_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(StoreError, match=r"cannot write to it \(.*\); check the path and its permissions$"):
+            open_log(folder)
+    with monkeypatch.context() as patch:
+        FullDisk(patch, 0, ("open",))
+        with pytest.raises(StoreError, match=r"No space left on device\); .* are kept: make room, and run again$"):
+            open_log(tmp_path / "run")
+
+
 @pytest.mark.parametrize("n_good", range(26))
 def test_full_disk_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
     fill(tmp_path / "whole", 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -221,7 +222,9 @@ def _storing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "the rows stored before are kept: make room, and run again"
+        remedy = "check the path and its permissions"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "the rows stored before are kept: make room, and run again"
         raise store_error(folder, f"cannot write to it ({reason(error)})", remedy) from error
 
 
