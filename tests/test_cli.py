@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
@@ -145,6 +146,9 @@ def test_key_chooses_the_array(data):
     out = data / "run"
     ok("explain", data / "arrays.npz", "--key", "other", "--masks", data / "masks.npy", "--out", out)
     assert ccx.load(out).units == (0,)
+    result = run("explain", data / "activations.npy", "--key", "x", "--masks", data / "masks.npy", "--out", data / "x")
+    assert result.exit_code == 2
+    assert "no --key beside a .npy file" in result.output
     result = run("explain", data / "arrays.npz", "--key", "none", "--masks", data / "masks.npy", "--out", data / "x")
     assert result.exit_code == 2
     assert "expected an array called 'none', got activations, other" in result.output
@@ -156,8 +160,11 @@ def test_a_second_run_resumes_and_another_is_refused(data):
     rows = (data / "run" / "rows.jsonl").read_bytes()
     lines = rows.splitlines(keepends=True)
     (data / "run" / "rows.jsonl").write_bytes(b"".join(lines[:4]) + lines[4][:10])
-    assert ok(*command).splitlines()[:5] == first.splitlines()[:5]
+    second = ok(*command)
+    assert second.splitlines()[:5] == first.splitlines()[:5]
     assert (data / "run" / "rows.jsonl").read_bytes() == rows
+    assert "nothing left to do" not in first + second
+    assert f"nothing left to do: read from {data / 'run'}\n" in ok(*command)
     result = run(*command, "--length", 2)
     assert result.exit_code == 2
     assert "error:" in result.output
@@ -168,6 +175,7 @@ def test_show_and_report(data):
     ok("explain", data / "activations.npy", "--masks", data / "masks.npy", "--out", data / "run", "--no-report")
     text = ok("show", data / "run")
     assert "ranges of 3 units explained" in text
+    assert not set("─│┃━") & set(text)
     assert "... and 9 more" in ok("show", data / "run", "--rows", 2)
     one = ok("show", data / "run" / "explanations.json", "--unit", 1)
     assert "of 1 units" in one
@@ -181,6 +189,12 @@ def test_show_and_report(data):
         "--activations", data / "activations.npy", "--images", data / "images.npy", "--out", data / "other.html",
     )  # fmt: skip
     assert "<figure tabindex" in (data / "other.html").read_text(encoding="utf-8")
+    np.save(data / "reversed.npy", np.load(data / "activations.npy")[::-1])
+    pictured = ("report", data / "run", "--masks", data / "masks.npy", "--activations")
+    ok(*pictured, data / "activations.npy")
+    wrong = run(*pictured, data / "reversed.npy")
+    assert wrong.exit_code == 2
+    assert "--activations: expected those that were explained" in wrong.output
     wrong = run("report", data / "run", "--labels", data / "labels.npy", "--names", data / "names.txt")
     assert wrong.exit_code == 2
     assert "expected those that were explained with" in wrong.output
@@ -239,6 +253,10 @@ def test_errors_are_one_message_without_traceback(data):
             "write them like 0-9,14",
         ),
         (("explain", data / "activations.npy", "--masks", data / "masks.npy", "--range", "1"), "LOWER,UPPER"),
+        (
+            ("explain", data / "activations.npy", "--masks", data / "masks.npy", "--range=0,1", "--clusters", 5),
+            "no --clusters beside it",
+        ),
         (("explain", data / "activations.npy", "--concepts", data / "masks.npy"), "does not begin like a safetensors"),
         (("explain", data / "labels.npy", "--masks", data / "masks.npy"), "floating point"),
     ]
@@ -270,6 +288,24 @@ def test_a_closed_pipe_is_quiet(data):
     os.close(writer)
     assert running.communicate(timeout=60)[1] == ""
     assert running.returncode == 1
+
+
+def test_output_that_cannot_be_written_is_one_line(data):
+    with Path("/dev/full").open("w") as full:
+        running = process("concepts", "--help", stdout=full, stderr=subprocess.PIPE)
+        err = running.communicate(timeout=60)[1]
+    assert (running.returncode, err.count("\n")) == (1, 1)
+    assert "cannot write the standard output (No space left on device)" in err
+
+
+@pytest.mark.parametrize(("closed", "status", "says"), [(1, 1, "the standard output is closed"), (2, 0, "")])
+def test_closed_streams(data, closed, status, says):
+    command = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", sys.executable, "-c", CODE, "concepts", "--help"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == status
+    assert says in done.stderr
+    assert done.stderr.count("\n") == bool(says)
 
 
 def test_names_need_not_fit_the_terminals_encoding(data):
@@ -324,13 +360,20 @@ def test_npy_is_memory_mapped_and_pickles_are_refused(data):
     np.savez(data / "objects.npz", np.array([{}], object))
     (data / "pickle.npy").write_bytes(np.ones(1).dumps())
     for name in ("objects.npy", "objects.npz", "pickle.npy"):
-        with pytest.raises(StoreError, match="cannot be read as an array"):
+        with pytest.raises(StoreError, match="cannot be read as an array") as caught:
             files.read_array(data / name, "activations")
+        assert "pickle" not in str(caught.value).replace("pickle.npy", "")
     (data / "cut.npz").write_bytes((data / "arrays.npz").read_bytes()[:200])
     (data / "cut.safetensors").write_bytes((data / "activations.safetensors").read_bytes()[:200])
     for name in ("cut.npz", "cut.safetensors"):
         with pytest.raises(StoreError):
             files.read_array(data / name, "activations")
+    content = (data / "activations.npy").read_bytes()
+    cut = {0: "does not begin like", 50: "header is damaged", 500: f"truncated: 500 bytes.* {len(content)}\\)"}
+    for n_bytes, message in cut.items():
+        (data / "cut.npy").write_bytes(content[:n_bytes])
+        with pytest.raises(StoreError, match=rf"cut\.npy: cannot be read as an array \(.*{message}"):
+            files.read_array(data / "cut.npy", "activations")
     with pytest.raises(StoreError, match=r"missing\.npy: cannot read it"):
         files.read_array(data / "missing.npy", "activations")
 
@@ -367,6 +410,32 @@ def test_images_of_a_folder(tmp_path):
     assert [path.name for path in files.read_images(tmp_path, 2)] == ["a.JPG", "b.png"]
     with pytest.raises(InputError, match="expected 3 images, got 2"):
         files.read_images(tmp_path, 3)
+
+
+def test_images_are_in_natural_order(tmp_path):
+    names = ["1a.png", "2.png", "10.png", "a.png", "a2b1.png", "a2b10.png", "a02c.png", "a10.png"]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    assert [path.name for path in files.read_images(tmp_path, len(names))] == names
+
+
+def test_images_are_checked_before_the_run(data):
+    command = ("explain", data / "activations.npy", "--masks", data / "masks.npy", "--out", data / "run", "--images")
+    np.save(data / "chw.npy", np.zeros((6, 3, 16, 16), np.uint8))
+    folder = data / "photos"
+    folder.mkdir()
+    for i in range(6):
+        noise = np.random.default_rng(i).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.jpg")
+    whole = (folder / "4.jpg").read_bytes()
+    (folder / "4.jpg").write_bytes(whole[: len(whole) // 2])
+    for images, message in ((data / "chw.npy", "put the channels last"), (folder, "4.jpg: cannot be read")):
+        result = run(*command, images)
+        assert result.exit_code == 2
+        assert message in result.output.replace("\n", " ")
+        assert not (data / "run").exists()
+    (folder / "4.jpg").write_bytes(whole)
+    ok(*command, folder)
 
 
 def test_tables_have_colors_only_on_a_terminal(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from typer.core import TyperGroup
 from ccx import __version__
 from ccx.cli import concepts, demo, running, terminal
 from ccx.errors import CCXError
+
+_UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
 
 
 class _Commands(TyperGroup):
@@ -63,12 +66,19 @@ def _options(
 
 def main() -> None:
     """Run the command line on ``sys.argv``."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        sys.exit("error: the standard output is closed; send it to a file or to /dev/null")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # names of concepts need not fit the terminal's encoding
     try:
         app(prog_name="ccx")
-    except BrokenPipeError:
-        # The reader has gone. What is left in the buffers must not fail again when Python closes them.
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        # What is left in the buffers must not fail again when Python closes them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        is_gone = isinstance(error, BrokenPipeError)
+        sys.exit(1 if is_gone else f"error: cannot write the standard output ({error.strerror}); send it elsewhere")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
+import os
+import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import numpy.typing as npt
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.pipeline.running import progress_reporter
+from ccx.report import check_photo
 from ccx.store.files import parse_json, read_bytes, reason, store_error
 
 _PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -36,15 +41,23 @@ def read_array(path: Path, argument: str, key: str | None = None) -> npt.NDArray
     StoreError
         If the file cannot be read, is of another kind, or holds Python objects.
     InputError
-        If it has no such array, or it is unclear which one is meant.
+        If it has no such array, it is unclear which one is meant, or `key` is given where there is no choice.
 
     """
+    suffix = path.suffix.lower()
+    if key is not None and suffix == ".npy":
+        wanted = "no --key beside a .npy file, which holds one array"
+        raise InputError("--key", wanted=wanted, got=repr(key), remedy="leave it out")
     try:
-        match path.suffix.lower():
+        match suffix:
             case ".npy":
+                if problem := _npy_problem(path):
+                    raise ValueError(problem)
                 # A plain view of the mapped file: kernels know no subclasses of arrays.
                 return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
             case ".npz":
+                if not zipfile.is_zipfile(path):
+                    raise ValueError("it is no .npz archive, or truncated")
                 # Opened here: NumPy leaves the file of a damaged archive open.
                 with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                     found: npt.NDArray[Any] = archive[_chosen(archive.files, path, argument, key)]
@@ -61,8 +74,31 @@ def read_array(path: Path, argument: str, key: str | None = None) -> npt.NDArray
         raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
     except Exception as error:  # damaged archives raise what zipfile, zlib, NumPy and safetensors see fit
         remedy = "save plain numbers with numpy.save, numpy.savez or safetensors"
-        raise store_error(path, f"cannot be read as an array ({error})", remedy) from error
+        # NumPy's words for an array of objects advise to unpickle it.
+        problem = "it holds Python objects, not numbers" if "pickle" in str(error) else str(error)
+        raise store_error(path, f"cannot be read as an array ({problem})", remedy) from error
     raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", "give .npy, .npz or .safetensors")
+
+
+def _npy_problem(path: Path) -> str | None:
+    """Say what keeps a .npy file from being mapped as an array of numbers; None = nothing."""
+    with path.open("rb") as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        try:
+            version = np.lib.format.read_magic(file)
+        except ValueError:
+            return "it does not begin like a .npy file"
+        try:
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read_header(file)
+        except ValueError:
+            return "its header is damaged or of an unknown version"
+        if dtype.hasobject:
+            return "it holds Python objects, not numbers"
+        needed = file.tell() + math.prod(shape) * dtype.itemsize
+    return f"truncated: {n_bytes} bytes, its header announces {needed}" if n_bytes < needed else None
 
 
 def _chosen(keys: Iterable[str], path: Path, argument: str, key: str | None) -> str:
@@ -164,7 +200,7 @@ def read_concepts(
 
 
 def read_images(path: Path, n_samples: int) -> Any:
-    """Return one image a sample: an array file, or the picture files of a folder, ordered by name.
+    """Return one image a sample: an array file, or the picture files of a folder, in natural order of their names.
 
     Raises
     ------
@@ -175,10 +211,36 @@ def read_images(path: Path, n_samples: int) -> Any:
 
     """
     if path.is_dir():
-        images: Any = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
+        images: Any = sorted((file for file in path.iterdir() if file.suffix.lower() in _PICTURES), key=_natural)
     else:
         images = read_array(path, "images")
     if len(images) != n_samples:
         remedy = "give one image a sample, in the order of the samples (files: by name)"
         raise InputError("images", wanted=f"{n_samples} images", got=f"{len(images)} in {path}", remedy=remedy)
     return images
+
+
+def check_images(images: Any) -> None:
+    """Raise what the report would raise for any of the `images` of `read_images`, before work starts.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        If an array holds no images.
+    StoreError
+        If a picture file cannot be read.
+
+    """
+    if not isinstance(images, list):
+        check_photo(images[0], "images[0]")  # all entries of an array have one shape and dtype
+        return
+    with progress_reporter(None, "checking pictures") as progress:
+        for number, path in enumerate(images, start=1):
+            check_photo(path, str(path))
+            progress(number, len(images))
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    """Return by what to sort file names so that 2 comes before 10."""
+    pieces = re.split(r"(\d+)", path.stem)  # texts and numbers in turn, so that like meets like
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], path.name

@@ -6,18 +6,23 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy.typing as npt
 import typer
 from rich.text import Text
 
 import ccx
 from ccx.cli import files, options, terminal
+from ccx.errors import CCXError, InputError
 from ccx.report import write_report
+from ccx.results import ROW_KEY
+from ccx.store import content_hash, read_run
 
 _N_ROWS = 40
 RunPath = Annotated[Path, typer.Argument(help="A run folder, or a file of explanations.", exists=True, metavar="RUN")]
 
 
 def explain(
+    context: typer.Context,
     activations: Annotated[
         Path, typer.Argument(help="float[N, U, h, w], [N, U, T] or [N, U]: .npy, .npz, .safetensors.", exists=True)
     ],
@@ -51,6 +56,8 @@ def explain(
 
     A run that was stopped goes on when the same command is given again.
     """
+    if ranges:
+        _refuse_beside_ranges(context)
     settings: dict[str, Any] = {
         "clusters": clusters,
         "quantile": quantile,
@@ -72,7 +79,11 @@ def explain(
     with terminal.compile_notice():
         values = files.read_array(activations, "activations", key)
         annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)
-        photographs = None if images is None else files.read_images(images, annotated.n_samples)
+        photographs = None
+        if images is not None and report:
+            photographs = files.read_images(images, annotated.n_samples)
+            files.check_images(photographs)
+        n_stored = _n_stored(out)
         try:
             found = ccx.explain(values, annotated, threads=threads, out=out, **settings)
         except KeyboardInterrupt as error:
@@ -96,6 +107,25 @@ def explain(
     console = terminal.output()
     console.print(terminal.best_ranges(found, annotated, _N_ROWS))
     print_written(out, written, found, time.perf_counter() - started)
+    if 0 < n_stored == len(found):
+        console.print(Text(f"nothing left to do: read from {out}"), soft_wrap=True)
+
+
+def _refuse_beside_ranges(context: typer.Context) -> None:
+    """Raise if an option that says how to find ranges is given beside ``--range``."""
+    for name in ("clusters", "quantile", "clustering"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            remedy = f"leave out --{name}, as the ranges are given"
+            raise InputError("--range", wanted=f"no --{name} beside it", got="both", remedy=remedy)
+
+
+def _n_stored(folder: Path) -> int:
+    """Return how many explanations a run folder has; of one that is none or damaged, 0."""
+    try:
+        return len(ccx.load(folder)) if folder.is_dir() else 0
+    except CCXError:
+        return 0  # what is wrong, ccx.explain says
 
 
 def report(
@@ -119,11 +149,25 @@ def report(
     target = out or (run / "report.html" if run.is_dir() else run.with_suffix(".html"))
     with terminal.compile_notice():
         values = None if activations is None else files.read_array(activations, "activations", key)
+        if values is not None and run.is_dir():
+            _check_explained(run, values)
         annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)
         photographs = None if images is None else files.read_images(images, annotated.n_samples)
         with terminal.writing_report():
             write_report(target, found, annotated, activations=values, images=photographs, title=title, threads=threads)
     terminal.output().print(Text(str(target)), soft_wrap=True)
+
+
+def _check_explained(run: Path, activations: npt.NDArray[Any]) -> None:
+    """Raise if activations are not those that a run folder was made from; only then does it hold another hash."""
+    explained = read_run(run, ROW_KEY)[0]["hashes"].get("activations")
+    if explained is None:
+        return
+    shape = activations.shape
+    hashed = content_hash({"activations": activations.reshape(*shape[:2], *(1,) * (4 - len(shape)), *shape[2:])})
+    if hashed != explained:
+        wanted, remedy = f"those that were explained (content {explained})", "give the same activations as to explain"
+        raise InputError("--activations", wanted=wanted, got=f"content {hashed}", remedy=remedy)
 
 
 def show(
@@ -136,7 +180,7 @@ def show(
     if unit is not None:
         found = found.of_unit(unit)
     console = terminal.output()
-    console.print(found.table(rows or None))
+    console.print(terminal.plain_in_files(found.table(rows or None), console))
     console.print(_summary(found))
 
 

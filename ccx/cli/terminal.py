@@ -37,6 +37,13 @@ def _console(stderr: bool) -> Console:
     return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
+def plain_in_files(table: Table, console: Console) -> Table:
+    """Take the lines off a table that goes to a file or pipe."""
+    if not console.is_terminal:
+        table.box, table.pad_edge = None, False
+    return table
+
+
 def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = None) -> Table:
     """Return a table of each unit's range with the largest gain (see `ccx.report.gain`), largest first."""
     n_cells = concepts.n_cells

@@ -6,13 +6,16 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import CCXError, DTypeError, InputError, ShapeError, StoreError
 from ccx.kernels._dispatch import as_array, describe
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 _N_DRAWN = 128  # cells a side; finer outlines would not be seen in a thumbnail, and cost bytes
 _JPEG_QUALITY = 80
@@ -88,21 +91,34 @@ def photo(image: Any, n_pixels: int, argument: str) -> Photo:
     """
     from PIL import Image  # noqa: PLC0415 - only pictures need it; it comes with scikit-image
 
-    if isinstance(image, (str, Path, bytes)):
-        try:
-            opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-            picture = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            where = argument if isinstance(image, bytes) else str(image)
-            msg = f"{where}: cannot be read as an image ({error}); give JPEG or PNG files, or arrays"
-            raise StoreError(msg) from error
-    else:
-        picture = Image.fromarray(_pixels(image, argument)).convert("RGB")
+    picture = _picture(image, argument)
     aspect = picture.width / picture.height
     picture.thumbnail((n_pixels, n_pixels), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return Photo("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii"), aspect)
+
+
+def check_photo(image: Any, argument: str) -> None:
+    """Raise what `photo` would raise for an image; it is decoded only as finely as that takes."""
+    _picture(image, argument, is_draft=True)
+
+
+def _picture(image: Any, argument: str, is_draft: bool = False) -> PIL.Image.Image:
+    """Decode an image of `photo`; as a draft, JPEGs of an eighth of their size."""
+    from PIL import Image  # noqa: PLC0415 - only pictures need it; it comes with scikit-image
+
+    if isinstance(image, (str, Path, bytes)):
+        try:
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+                if is_draft:
+                    opened.draft("RGB", (1, 1))
+                return opened.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            where = argument if isinstance(image, bytes) else str(image)
+            msg = f"{where}: cannot be read as an image ({error}); give JPEG or PNG files, or arrays"
+            raise StoreError(msg) from error
+    return Image.fromarray(_pixels(image, argument)).convert("RGB")
 
 
 def _pixels(image: Any, argument: str) -> npt.NDArray[np.uint8]:
