@@ -93,6 +93,30 @@ def test_range_histogram(data, gpu, slots, units_a_task):
     assert_same(gpu, got, reference.range_histogram(maps, limits, atoms.shape, sets, found))
 
 
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("slots", [1, 8, 6000])
+def test_blocks_add_to_the_same_counts(slots, order, monkeypatch):
+    monkeypatch.setattr(ccx.kernels.cuda.activations, "_TABLE_SLOTS", slots)
+    monkeypatch.setattr(ccx.kernels.cuda.activations, "_UNITS_A_TASK", 2)
+    gpu = use(Emulator(64, 4), order)
+    n_samples, n_units, grid = 6, 3, (9, 11)
+    maps = np.random.default_rng(order).random((n_samples, n_units, 2, 3), np.float32)
+    local = np.random.default_rng(7).integers(0, 3, (n_samples, 99)).astype(np.uint16)
+    entries = np.tile(np.int32([1, 0, 2]), n_samples)  # each sample has all three atoms
+    starts = np.arange(0, 3 * n_samples + 1, 3)
+    rest = (np.zeros(0, np.int32), np.zeros(4, np.int64), np.zeros(0, np.uint16), np.zeros(3, np.int64))
+    atoms = Atoms(grid, 0, local, starts, entries, *rest)
+    limits = np.tile([[0.0, 0.5], [0.25, 1.0]], (n_units, 1, 1))
+    got = activations.range_histogram(gpu.place(maps), limits, place(gpu, atoms))
+    inside = np.stack([reference.inside(reference.upsample(maps, grid), pair) for pair in limits[0]])
+    of_atom = np.array([1, 0, 2])[local].reshape(n_samples, 1, *grid) == np.arange(3).reshape(3, 1, 1, 1, 1)
+    assert_same(
+        gpu,
+        got,
+        np.einsum("knuhw,gnuhw->ukg", inside, np.broadcast_to(of_atom, (3, *maps.shape[:2], *grid)), dtype=np.int64),
+    )
+
+
 def test_what_has_no_kernel_is_refused():
     gpu = use(Emulator())
     grid = SimpleNamespace(rows=SimpleNamespace(near=np.empty(1 << 16)), cols=SimpleNamespace(near=np.empty(1 << 15)))

@@ -152,8 +152,9 @@ def test_intersection_counts(gpu, n, m, n_bits, seed, density):
     assert_same(gpu, got, reference.intersection_counts(a, b))
 
 
-def test_intersection_counts_of_full_rows_in_every_tile():
-    gpu = use(Emulator(256, 1))
+@pytest.mark.parametrize("gpu", [Emulator(256, 1), Emulator(64, 3)], ids=["one block", "three blocks"])
+def test_intersection_counts_of_full_rows_in_every_tile_and_slice(gpu):
+    use(gpu)
     packed = np.full((70, 40), 2**64 - 1, dtype=np.uint64)
     assert_same(gpu, rows.intersection_counts(gpu.place(packed), gpu.place(packed)), np.full((70, 70), 2560))
 

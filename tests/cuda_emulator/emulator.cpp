@@ -68,6 +68,14 @@ namespace {
 constexpr size_t kStackBytes = 128 << 10;
 constexpr size_t kSharedBytes = 48 << 10;  // what a block gets without asking for more
 constexpr unsigned kMostThreads = 1024;
+// A barrier orders a block behind all that its fibers did before, so the fibers of a block must not be those of the
+// block before, or ThreadSanitizer would think the two in order. Blocks take turns with this many sets of fibers;
+// to make new ones for every block would exhaust it.
+#ifdef EMULATOR_TSAN
+constexpr unsigned kFiberSets = 4;
+#else
+constexpr unsigned kFiberSets = 1;
+#endif
 
 enum class State { kReady, kInWarpCall, kAtBarrier, kEnded };
 
@@ -256,9 +264,7 @@ void run_block(unsigned n_threads, unsigned& random) {
   for (Warp& warp : warps) warp.episode = ++n_episodes;
   std::vector<unsigned> order(n_threads);
   for (unsigned id = 0; id < n_threads; ++id) {
-    // A thread of the next block gets another stack, that is, another thread in the eyes of ThreadSanitizer, which
-    // so sees what two blocks do to the same word. It does not bear new fibers for every block.
-    prepare(fibers[id], id, stacks[(id + n_blocks_run) % n_threads]);
+    prepare(fibers[id], id, stacks[n_blocks_run % kFiberSets * n_threads + id]);
     warps[id / 32].living |= 1u << (id & 31);
     order[id] = id;
   }
@@ -352,7 +358,7 @@ const char* run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*
          n_threads, shared_bytes);
     return failure;
   }
-  while (stacks.size() < n_threads) {
+  while (stacks.size() < n_threads * kFiberSets) {
     void* memory = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) abort();
     Stack stack{static_cast<char*>(memory), kStackBytes, nullptr};

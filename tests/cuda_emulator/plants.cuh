@@ -61,6 +61,7 @@ KERNEL void missing_warp_barrier(u32* out) {
 }
 
 KERNEL void blocks_add_without_atomics(u32* out) {
+  __syncthreads();  // which orders no blocks
   if (threadIdx.x == 0) out[0] += 1;  // bug
 }
 

@@ -124,7 +124,7 @@ __device__ __forceinline__ void count_ranges(const float* maps, const float* lim
         u64* count = counts + (unit * n_ranges + k) * n_atoms + sample_atoms[entries + local];
         if (table[slot]) atomicAdd(count, u64{table[slot]});
       }
-      __syncthreads();  // before the table is cleared
+      // No barrier: the thread that read a slot is the one that clears it next.
     }
   }
 }
