@@ -222,6 +222,8 @@ def test_arguments_must_belong_together():
         render(found, other)
     with pytest.raises(InputError, match=r"activations: expected those .* unit 0 .*got \d+ cells"):
         render(found, concepts, activations=activations + 1)
+    with pytest.raises(InputError, match=r"activations: expected those .* cells shared with the formula .*same order"):
+        render(found, concepts, activations=activations[::-1])
     with pytest.raises(InputError, match="expected unit 1, got 1 units"):
         render(found, concepts, activations=activations[:, :1])
     with pytest.raises(ShapeError, match="4 samples"):

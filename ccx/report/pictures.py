@@ -103,12 +103,10 @@ class Pictures:
         if bitmap is None:
             return []
         cells = popcount(bitmap, threads=self._threads)
-        if cells.sum() != item.bitmap_cells:
-            wanted = f"those that were explained, with {item.bitmap_cells} cells of unit {item.unit} in its range"
-            remedy = "give the same activations as to explain"
-            raise InputError(self._argument, wanted=wanted, got=f"{cells.sum()} cells", remedy=remedy)
+        self._check(item, "cells", item.bitmap_cells, cells)
         mask = np.zeros_like(bitmap) if item.formula is None else self._concepts.mask(item.formula, packed=True)
         shared = and_popcount(bitmap, mask, threads=self._threads)
+        self._check(item, "cells shared with the formula", item.intersection, shared)  # samples may be out of order
         union = cells + popcount(mask, threads=self._threads) - shared
         worst = -1
         chosen = _largest(cells if item.formula is None else shared, self._n_pictures)
@@ -130,6 +128,13 @@ class Pictures:
             )
             for sample, fires, holds in zip(chosen, self._cells(bitmap, chosen), self._cells(mask, chosen), strict=True)
         ]
+
+    def _check(self, item: Explanation, what: str, n_explained: int, counts: npt.NDArray[np.int64]) -> None:
+        """Raise if a number of cells in an explanation is not what `counts`, one a sample, add up to."""
+        if counts.sum() != n_explained:
+            wanted = f"those that were explained, with {n_explained} {what} of unit {item.unit} in its range"
+            remedy = f"give the same {self._argument} as to explain, samples in the same order"
+            raise InputError(self._argument, wanted=wanted, got=f"{counts.sum()} cells", remedy=remedy)
 
     def _bitmap(self, item: Explanation) -> npt.NDArray[np.uint64] | None:
         """Return an explanation's bitmap as packed rows uint64[N, n_words], without cells that are not valid."""
