@@ -59,7 +59,7 @@ def test_the_folder_holds_what_is_returned(tmp_path: Path) -> None:
     assert rows == found.to_records()
     keys = [(row["unit"], row["cluster"]) for row in rows]
     assert keys == sorted(set(keys))
-    assert {row["status"] for row in rows} == {"explained", "silent", "constant", "empty"}
+    assert {row["status"] for row in rows} == {"explained", "silent", "constant", "single_value"}
     about = json.loads((tmp_path / "run.json").read_text())
     assert about["settings"] == found.settings
     assert set(about["hashes"]) == {"concepts", "activations"}
