@@ -14,7 +14,9 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/demo.md", "docs/metrics.md", "docs/heuristics.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/tutorial.md", "docs/demo.md", "docs/metrics.md", "docs/heuristics.md"]
+)
 def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
     path = ROOT / page
     if not path.exists():
