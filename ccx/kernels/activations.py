@@ -171,10 +171,8 @@ def bitmap_histogram(rows: Any, atoms: Atoms, *, threads: int | None = None) -> 
         )
     check_padding("bitmaps", rows, n_cells)
     rows = rows.astype(np.uint64, copy=False)  # native byte order
-    kernel = backend_for(rows).activations.bitmap_histogram
-    counts = np.zeros((rows.shape[0], atoms.n_atoms), np.int64)
-    for bitmap, count in zip(rows, counts, strict=True):
-        count[:] = kernel(bitmap, atoms, check_threads(threads))
+    kernels = backend_for(rows, atoms.cell_atoms).activations
+    counts: npt.NDArray[np.int64] = kernels.bitmap_histogram(rows, atoms, check_threads(threads))
     return counts
 
 

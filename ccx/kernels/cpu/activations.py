@@ -58,6 +58,14 @@ def _unit_histogram(maps, thresholds, grid, atoms, threads):
 
 
 def bitmap_histogram(rows, atoms, threads):
+    """Count the cells of bitmaps by atom: uint64[M, N, n_words] -> int64[M, G]."""
+    counts = np.zeros((rows.shape[0], atoms.n_atoms), np.int64)
+    for bitmap, count in zip(rows, counts, strict=True):
+        count[:] = _counts_of_bitmap(bitmap, atoms, threads)
+    return counts
+
+
+def _counts_of_bitmap(rows, atoms, threads):
     """Count the cells of one bitmap by atom: uint64[N, n_words] -> int64[G]."""
 
     def count(a, b):

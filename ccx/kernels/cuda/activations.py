@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.errors import BackendError, ShapeError
+from ccx.errors import ShapeError
 from ccx.kernels.cuda.device import Array, Device, device_of, launch
 
 Floats = NDArray[np.float32]
@@ -50,28 +50,44 @@ def range_histogram(maps: Array, lower: Floats, upper: Floats, grid: Any, atoms:
     counts = device.zeros((n_units, n_ranges, atoms.n_atoms), np.int64)
     if 0 in (n_samples, *counts.shape):
         return counts
-    local_atom = atoms.cell_atoms.dtype.newbyteorder("=")
+    cell_atoms, *entries = _atom_arrays(device, atoms)
     args = (
         device.contiguous(maps, np.float32),
         device.upload(np.stack([lower, upper], axis=2)),
-        device.contiguous(atoms.cell_atoms, local_atom),
-        device.contiguous(atoms.sample_starts, np.int64),
-        device.contiguous(atoms.sample_atoms, np.int32),
+        cell_atoms,
+        *entries,
         counts,
         *_axes(device, grid),
         *map(np.int64, (n_samples, n_units, n_ranges, atoms.n_atoms, _UNITS_A_TASK, _TABLE_SLOTS)),
         *_sizes(maps, grid)[1:],
     )
     n_blocks = n_samples * -(-n_units // _UNITS_A_TASK)
-    name = f"range_histogram_u{8 * local_atom.itemsize}"
+    name = f"range_histogram_u{8 * cell_atoms.dtype.itemsize}"
     launch(device, "activations", name, n_blocks * device.threads_per_block, args, 4 * _TABLE_SLOTS)
     return counts
 
 
 def bitmap_histogram(rows: Array, atoms: Any, threads: int | None) -> Array:  # noqa: ARG001
-    """Refuse: there is no such kernel yet."""
-    msg = "ccx.kernels.bitmap_histogram has no GPU kernel in this version of ccx; pass NumPy arrays"
-    raise BackendError(msg)
+    """Serve `ccx.kernels.activations.bitmap_histogram`; the arrays of `atoms` lie on the GPU too."""
+    device = device_of(rows, atoms.cell_atoms, atoms.sample_starts, atoms.sample_atoms)
+    n_bitmaps, n_samples = rows.shape[:2]
+    counts = device.zeros((n_bitmaps, atoms.n_atoms), np.int64)
+    cell_atoms, *entries = _atom_arrays(device, atoms)
+    sizes = map(np.int64, (n_bitmaps, n_samples, math.prod(atoms.shape), atoms.n_atoms, _TABLE_SLOTS))
+    args = (device.contiguous(rows, np.uint64), cell_atoms, *entries, counts, *sizes)
+    name = f"bitmap_histogram_u{8 * cell_atoms.dtype.itemsize}"
+    n_threads = n_bitmaps * n_samples * device.threads_per_block
+    launch(device, "activations", name, n_threads, args, 4 * _TABLE_SLOTS)
+    return counts
+
+
+def _atom_arrays(device: Device, atoms: Any) -> tuple[Array, Array, Array]:
+    """Return cells' atoms (uint16 or uint32), samples' starts and atoms of `atoms` as the kernels take them."""
+    return (
+        device.contiguous(atoms.cell_atoms, atoms.cell_atoms.dtype.newbyteorder("=")),
+        device.contiguous(atoms.sample_starts, np.int64),
+        device.contiguous(atoms.sample_atoms, np.int32),
+    )
 
 
 def _shape(grid: Any) -> tuple[int, int]:

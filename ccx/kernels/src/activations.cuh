@@ -156,3 +156,55 @@ KERNEL void range_histogram_u32(const float* __restrict__ maps, const float* __r
   count_ranges(maps, limits, cell_atoms, sample_starts, sample_atoms, counts, grid, n_samples, n_units, n_ranges,
                n_atoms, units_a_task, n_slots);
 }
+
+// As `count_ranges`; a block takes a sample of a bitmap, a warp 64 cells at a time.
+template <class LocalAtom>
+__device__ __forceinline__ void count_bitmaps(const u64* rows, const LocalAtom* cell_atoms, const i64* sample_starts,
+                                              const int* sample_atoms, u64* counts, i64 n_bitmaps, i64 n_samples,
+                                              i64 n_cells, i64 n_atoms, i64 n_slots) {
+  DYNAMIC_SHARED(u32, table);
+  const i64 n_words = ceil_div(n_cells, 64);
+  for (i64 task = blockIdx.x; task < n_samples * n_bitmaps; task += gridDim.x) {
+    const i64 sample = task / n_bitmaps, bitmap = task % n_bitmaps, entries = sample_starts[sample];
+    const i64 n_local = sample_starts[sample + 1] - entries, n_used = n_local <= n_slots ? n_local : 0;
+    const u64* row = rows + (bitmap * n_samples + sample) * n_words;
+    u64* counts_here = counts + bitmap * n_atoms;
+    for (i64 slot = threadIdx.x; slot < n_used; slot += blockDim.x) table[slot] = 0;
+    __syncthreads();
+    for (i64 word = threadIdx.x / 32; word < n_words; word += blockDim.x / 32) {
+      const u64 ones = row[word];
+      for (int bit = lane_id(); bit < 64; bit += 32) {
+        if (!(ones >> bit & 1)) continue;
+        const i64 local = cell_atoms[sample * n_cells + word * 64 + bit];
+        if (local >= n_local) continue;  // a cell that is not valid
+        if (n_used)
+          atomicAdd(table + local, 1u);
+        else
+          atomicAdd(counts_here + sample_atoms[entries + local], u64{1});
+      }
+    }
+    __syncthreads();
+    for (i64 slot = threadIdx.x; slot < n_used; slot += blockDim.x)
+      if (table[slot]) atomicAdd(counts_here + sample_atoms[entries + slot], u64{table[slot]});
+  }
+}
+
+// rows u64[n_bitmaps, n_samples, ceil(n_cells / 64)], padding zero; atoms as above -> added to counts
+// u64[n_bitmaps, n_atoms], which start as zeros. Dynamic shared memory: 4 · n_slots bytes.
+// Bytes: 1/8 a cell of a bitmap, and the atoms of all cells once for all bitmaps where they fit the cache. Operations:
+// a shift and a test a cell, an atomic addition in shared memory for a one.
+KERNEL void bitmap_histogram_u16(const u64* __restrict__ rows, const u16* __restrict__ cell_atoms,
+                                 const i64* __restrict__ sample_starts, const int* __restrict__ sample_atoms,
+                                 u64* __restrict__ counts, i64 n_bitmaps, i64 n_samples, i64 n_cells, i64 n_atoms,
+                                 i64 n_slots) {
+  count_bitmaps(rows, cell_atoms, sample_starts, sample_atoms, counts, n_bitmaps, n_samples, n_cells, n_atoms,
+                n_slots);
+}
+
+KERNEL void bitmap_histogram_u32(const u64* __restrict__ rows, const u32* __restrict__ cell_atoms,
+                                 const i64* __restrict__ sample_starts, const int* __restrict__ sample_atoms,
+                                 u64* __restrict__ counts, i64 n_bitmaps, i64 n_samples, i64 n_cells, i64 n_atoms,
+                                 i64 n_slots) {
+  count_bitmaps(rows, cell_atoms, sample_starts, sample_atoms, counts, n_bitmaps, n_samples, n_cells, n_atoms,
+                n_slots);
+}
