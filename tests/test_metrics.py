@@ -332,7 +332,7 @@ def test_measure_where_every_cell_is_valid():
     rng = np.random.default_rng(6)
     masks = rng.random((3, 4, 8, 8)) < 0.3
     concepts = ccx.Concepts.from_masks(masks)
-    for activations in (rng.random((4, 2)), rng.random((4, 2, 5)), rng.random((4, 2, 8, 8))):
+    for activations in (rng.random((4, 2)), rng.random((4, 2, 1, 5)), rng.random((4, 2, 8, 8))):
         found = ccx.explain(activations, concepts, clusters=2, progress=False)
         records = metrics.measure(found, activations, concepts)
         assert [record["iou"] for record in records] == [item.iou for item in found]
