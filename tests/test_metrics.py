@@ -342,6 +342,15 @@ def test_measure_where_every_cell_is_valid():
                 assert record["avg_mask_size"] == metrics.avg_mask_size(mask)
 
 
+def test_measure_refuses_tokens_that_are_not_the_cells():
+    """As explain does: patches would be stretched over the grid without a word."""
+    concepts = ccx.Concepts.from_masks(np.ones((1, 4, 8, 8), bool))
+    activations = np.random.default_rng(0).random((4, 2, 64))
+    found = ccx.explain(activations.reshape(4, 2, 8, 8), concepts, clusters=2, progress=False)
+    with pytest.raises(ShapeError, match="one token a cell of the concepts' grid"):
+        metrics.measure(found, activations, concepts)
+
+
 def test_measure_of_a_cluster_of_one_value():
     activations = np.repeat([0.0, 1.0], 4).astype(np.float32).reshape(8, 1)
     concepts = ccx.Concepts.from_masks(np.ones((1, 8, 1, 1), bool))
@@ -367,7 +376,7 @@ def test_measure_of_what_does_not_fit(explained):
     bitmaps = np.zeros((4, 9, 5, 13), bool)
     bitmap_found = ccx.explain_bitmaps(concepts.mask("a")[None], concepts, progress=False)
     for kind, message, arguments in [
-        (ShapeError, "activations: expected float.9, U", (found, activations[:8], concepts)),
+        (ShapeError, r"activations: expected 9 samples, got float32\[8, 4, 3, 4\]", (found, activations[:8], concepts)),
         (ShapeError, "activations: expected float", (found, activations[..., None], concepts)),
         (InputError, "activations: expected unit 1, got 1 units", (found, activations[:, :1], concepts)),
         (InputError, "found: expected explanations of bitmaps", (found, bitmaps, concepts)),

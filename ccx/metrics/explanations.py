@@ -12,6 +12,7 @@ from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import atom_rows, logical_and, pack, popcount, upsample_pack
 from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels.activations import as_maps
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.metrics.overlap import Overlap
 from ccx.results import Explanation
@@ -90,10 +91,7 @@ def _bitmaps(activations: Any, concepts: Concepts, threads: int | None) -> Calla
     n_cells = shape[0] * shape[1]
     remedy = "give the samples of the concepts, in the same order"
     if array.dtype.kind == "f":
-        if array.ndim not in (2, 3, 4) or array.shape[0] != n_samples:
-            wanted = f"float[{n_samples}, U], [{n_samples}, U, T] or [{n_samples}, U, h, w]"
-            raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
-        maps = array.reshape(*array.shape[:2], *(1,) * (4 - array.ndim), *array.shape[2:])
+        maps = as_maps(array, n_samples, shape)
 
         def activated(item: Explanation) -> Rows:
             _check_unit(item, maps.shape[1])

@@ -17,7 +17,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
 from ccx.kernels._dispatch import check_threads
-from ccx.kernels.activations import bitmap_histogram, range_histogram, upsample_pack
+from ccx.kernels.activations import as_maps, bitmap_histogram, range_histogram, upsample_pack
 from ccx.kernels.cpu._jit import available_threads
 from ccx.pipeline import inputs
 from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
@@ -128,7 +128,7 @@ def explain(
     inputs.check_quantile(quantile)
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
     annotated = inputs.as_concepts(concepts, threads)
-    maps = inputs.as_maps(activations, annotated.n_samples, annotated.shape)
+    maps = as_maps(activations, annotated.n_samples, annotated.shape)
     chosen = inputs.check_units(units, maps.shape[1])
     allowed = annotated.selected(names, categories)
     given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, maps.shape[1])
@@ -332,7 +332,7 @@ def _explanation(
         upper_bound=result.upper_bound,
         evaluations=result.evaluations,
         alternatives=tuple(named[1:]),
-        score=best.iou * options.length_penalty ** (len(good[0].concepts) - 1) if best else 0.0,
+        score=good[0].score(options.length_penalty) if good else 0.0,
     )
 
 

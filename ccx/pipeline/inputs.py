@@ -25,44 +25,6 @@ def as_concepts(concepts: Any, threads: int | None) -> Concepts:
     return concepts if isinstance(concepts, Concepts) else Concepts.from_masks(concepts, threads=threads)
 
 
-def as_maps(activations: Any, n_samples: int, grid: tuple[int, int]) -> npt.NDArray[np.floating[Any]]:
-    """Return activations [N, U], [N, U, T] or [N, U, h, w] as float[N, U, h, w], without copying.
-
-    One value a sample fills the grid of the concepts. T tokens must be its cells, 1×T: patches of an image, or
-    tokens of another layout, would be stretched over it without a word.
-
-    Raises
-    ------
-    DTypeError, ShapeError
-        If they are no floats, have another number of axes or of samples, or nothing in them.
-
-    """
-    array = as_array(activations, "activations")
-    if array.dtype.kind != "f":
-        remedy = "convert: activations.astype(numpy.float32)"
-        raise DTypeError("activations", wanted="floating point", got=describe(array), remedy=remedy)
-    if array.ndim not in (2, 3, 4):
-        remedy = "arrange them by sample, then unit, then position"
-        wanted = "float32[N, U], [N, U, T] or [N, U, h, w]"
-        raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
-    if array.shape[0] != n_samples:
-        remedy = "give one row for each sample of the concepts, in the same order"
-        raise ShapeError("activations", wanted=f"{n_samples} samples", got=describe(array), remedy=remedy)
-    if 0 in array.shape:
-        remedy = "check the layer and the samples"
-        raise ShapeError("activations", wanted="at least one unit and position", got=describe(array), remedy=remedy)
-    if array.ndim == 3 and grid != (1, array.shape[2]):
-        remedy = (
-            "lay patches on their grid (leave out class tokens): activations.reshape(N, U, h, w); "
-            "to interpolate along one axis: activations[:, :, None]"
-        )
-        wanted = f"[N, U, T] with one token a cell of the concepts' grid {grid}"
-        raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
-    missing = 4 - array.ndim
-    maps: npt.NDArray[np.floating[Any]] = array.reshape(*array.shape[:2], *(1,) * missing, *array.shape[2:])
-    return maps
-
-
 def check_quantile(quantile: Any) -> None:
     """Raise unless `quantile` is a number strictly between 0 and 1."""
     if not (isinstance(quantile, Real) and 0 < float(quantile) < 1):

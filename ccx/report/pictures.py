@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
+from ccx.kernels.activations import as_maps
 from ccx.pipeline import inputs
 from ccx.report.drawing import Photo, drawable, outline, photo
 from ccx.results import Explanation
@@ -80,7 +81,7 @@ class Pictures:
         self._maps = self._bitmaps = None
         if activations is not None:
             self._argument = "activations"
-            self._maps = inputs.as_maps(activations, concepts.n_samples, concepts.shape)
+            self._maps = as_maps(activations, concepts.n_samples, concepts.shape)
             self._n_units = self._maps.shape[1]
         else:
             self._argument = "bitmaps"

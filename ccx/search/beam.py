@@ -45,6 +45,10 @@ class Found(NamedTuple):
         """Intersection over union, rounded to the nearest float; 0 where both are 0."""
         return self.intersection / self.union if self.union else 0.0
 
+    def score(self, length_penalty: float) -> float:
+        """IoU * length_penalty ** (length - 1), in floating point."""
+        return self.iou * length_penalty ** (len(self.concepts) - 1)
+
     def precedence(self, penalty: Fraction) -> tuple[Fraction, int, int, tuple[int, ...], tuple[int, ...]]:
         """Return a key that sorts formulas in tie order, best first, by exact arithmetic."""
         n_nots = self.operators.count(Operator.AND_NOT)

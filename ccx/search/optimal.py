@@ -101,9 +101,7 @@ def optimal_search(
         visited,
         start.expanded,
         evaluations=bounds + visited,
-        upper_bound=best.found[0].iou * settings.length_penalty ** (len(best.found[0].concepts) - 1)
-        if best.found
-        else 0.0,
+        upper_bound=best.found[0].score(settings.length_penalty) if best.found else 0.0,
         optimal=True,
     )
 
