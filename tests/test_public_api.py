@@ -27,7 +27,8 @@ KERNELS = [
     "best_extensions", "best_singles", "bitmap_histogram", "bounding_boxes", "concept_counts", "concept_hits",
     "concept_rows", "concept_shapes", "conjunction_counts", "estimate_extensions", "formula_counts", "formula_shapes",
     "inscribed_rectangles", "intersection_counts", "kmeans_1d", "logical_and", "logical_and_not", "logical_or",
-    "n_words", "pack", "pair_counts", "popcount", "range_histogram", "unpack", "upsample", "upsample_pack",
+    "n_words", "pack", "pair_counts", "permuted_histogram", "popcount", "range_histogram", "unpack", "upsample",
+    "upsample_pack",
 ]  # fmt: skip
 METRICS = [
     "METRICS", "Overlap", "activations_coverage", "avg_mask_size", "avg_overlapping", "avg_overlapping_bitmap_size",

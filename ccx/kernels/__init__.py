@@ -16,6 +16,7 @@ from ccx.kernels.estimates import (
 )
 from ccx.kernels.formulas import Extensions, best_extensions, best_singles, conjunction_counts, formula_counts
 from ccx.kernels.kmeans import kmeans_1d
+from ccx.kernels.permutations import permuted_histogram
 from ccx.kernels.rows import (
     and_popcount,
     intersection_counts,
@@ -59,6 +60,7 @@ __all__ = [
     "n_words",
     "pack",
     "pair_counts",
+    "permuted_histogram",
     "popcount",
     "range_histogram",
     "unpack",

@@ -24,6 +24,7 @@ from ccx.kernels.reference.formulas import (
     tie_key,
 )
 from ccx.kernels.reference.kmeans import clustering_cost, kmeans_1d
+from ccx.kernels.reference.permutations import permuted_histogram
 from ccx.kernels.reference.rows import (
     and_popcount,
     intersection_counts,
@@ -60,6 +61,7 @@ __all__ = [
     "membership",
     "pack",
     "pair_counts",
+    "permuted_histogram",
     "popcount",
     "range_histogram",
     "satisfied",
