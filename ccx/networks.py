@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["evaluating", "image_batches", "record", "recording", "resolve_layer"]
+__all__ = [
+    "check_order",
+    "device_of",
+    "evaluating",
+    "image_batches",
+    "record",
+    "recording",
+    "recording_calls",
+    "require_torch",
+    "resolve_layer",
+]
+
+T = TypeVar("T")
 
 
 def resolve_layer(model: torch.nn.Module, layer: str) -> torch.nn.Module:
@@ -34,7 +46,7 @@ def resolve_layer(model: torch.nn.Module, layer: str) -> torch.nn.Module:
         If torch is not installed.
 
     """
-    _require_torch("finding a layer")
+    require_torch("finding a layer")
     import torch
 
     if not isinstance(model, torch.nn.Module):
@@ -106,37 +118,88 @@ def recording(model: torch.nn.Module, layer: str) -> Iterator[Callable[[Any], to
     ...     maps = outputs_of(images)  # float32[n, U, h, w]
 
     """
-    _require_torch("recording a layer")
+    require_torch("recording a layer")
     import torch
 
-    module = resolve_layer(model, layer)
-    device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
-    kept: list[torch.Tensor] = []
+    def outputs_of(batch: Any) -> torch.Tensor:
+        last: torch.Tensor = run(torch.as_tensor(batch))[layer][-1]
+        return last
 
-    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+    with recording_calls(model, [layer], lambda _layer, output: output.clone()) as run:
+        yield outputs_of
+
+
+@contextmanager
+def recording_calls(
+    model: torch.nn.Module, layers: Sequence[str], take: Callable[[str, torch.Tensor], T]
+) -> Iterator[Callable[..., dict[str, list[T]]]]:
+    """Give a function that runs the model and returns what several layers put out, in one pass, call by call.
+
+    The function takes the model's arguments; tensors among them are moved to its device. The model runs in evaluation
+    mode and without gradients.
+
+    Parameters
+    ----------
+    model
+        Any torch module.
+    layers
+        Paths of layers (`resolve_layer`), each of which must put out one tensor.
+    take
+        Called with layer and output each time that a layer has run; what it returns is kept. It must copy, since
+        later layers may work in place.
+
+    Yields
+    ------
+    Callable
+        ``(*inputs, **keywords) -> {layer: [what take returned, one entry a call]}``; of use only inside the block.
+
+    Raises
+    ------
+    InputError
+        As `recording`.
+    MissingExtraError
+        If torch is not installed.
+
+    """
+    require_torch("recording a layer")
+    import torch
+
+    modules = {layer: resolve_layer(model, layer) for layer in layers}
+    device = device_of(model)
+    kept: dict[str, list[T]] = {}
+
+    def keep(layer: str, output: Any) -> None:
         if not isinstance(output, torch.Tensor):
-            names = [f"{layer}.{name}" for name, _ in module.named_children()]
+            names = [f"{layer}.{name}" for name, _ in modules[layer].named_children()]
             remedy = f"choose one inside it: {_listed(names)}" if names else "choose the layer before or behind it"
             got = f"a {type(output).__name__} from {layer!r}"
             raise InputError("layer", wanted="a layer that puts out one tensor", got=got, remedy=remedy)
-        kept[:] = [output.detach().clone()]
+        kept[layer].append(take(layer, output.detach()))
 
-    def outputs_of(batch: Any) -> torch.Tensor:
+    def placed(value: Any) -> Any:
+        return value.to(device) if device is not None and isinstance(value, torch.Tensor) else value
+
+    def run(*inputs: Any, **keywords: Any) -> dict[str, list[T]]:
         kept.clear()
-        inputs = torch.as_tensor(batch)
+        kept.update((layer, []) for layer in modules)
         with torch.no_grad():
-            model(inputs if device is None else inputs.to(device))
-        if not kept:
-            remedy = "choose a layer that the model's forward pass uses"
-            raise InputError("layer", wanted="a layer that runs", got=f"{layer!r}, which did not", remedy=remedy)
-        return kept.pop()
+            model(*map(placed, inputs), **{name: placed(value) for name, value in keywords.items()})
+        for layer, outputs in kept.items():
+            if not outputs:
+                remedy = "choose a layer that the model's forward pass uses"
+                raise InputError("layer", wanted="a layer that runs", got=f"{layer!r}, which did not", remedy=remedy)
+        return dict(kept)
 
-    with evaluating(model):
-        handle = module.register_forward_hook(keep)
-        try:
-            yield outputs_of
-        finally:
-            handle.remove()
+    with evaluating(model), ExitStack() as hooks:
+        for layer, module in modules.items():
+            handle = module.register_forward_hook(lambda _module, _inputs, output, name=layer: keep(name, output))
+            hooks.callback(handle.remove)
+        yield run
+
+
+def device_of(model: torch.nn.Module) -> torch.device | None:
+    """Return the device of the model's first parameter or buffer; None = it has neither."""
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
 
 
 def record(model: torch.nn.Module, layer: str, batch: Any) -> torch.Tensor:
@@ -163,17 +226,10 @@ def image_batches(loader: Iterable[Any]) -> Iterator[torch.Tensor]:
         If torch is not installed.
 
     """
-    _require_torch("reading images")
+    require_torch("reading images")
     import torch
 
-    data = torch.utils.data
-    shuffling = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
-    if isinstance(getattr(loader, "sampler", None), shuffling):
-        remedy = "build the DataLoader with shuffle=False"
-        raise InputError("loader", wanted="samples in a fixed order", got="one that shuffles", remedy=remedy)
-    if not isinstance(loader, Iterable):
-        remedy = "pass a DataLoader or a list of batches"
-        raise DTypeError("loader", wanted="an iterable of batches", got=type(loader).__name__, remedy=remedy)
+    check_order(loader)
     for batch in loader:
         first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         try:
@@ -191,10 +247,25 @@ def image_batches(loader: Iterable[Any]) -> Iterator[torch.Tensor]:
         yield images
 
 
+def check_order(loader: Any) -> None:
+    """Raise unless `loader` is an iterable of batches, and, if it is a torch DataLoader, one that does not shuffle."""
+    import torch
+
+    data = torch.utils.data
+    shuffling = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
+    if isinstance(getattr(loader, "sampler", None), shuffling):
+        remedy = "build the DataLoader with shuffle=False"
+        raise InputError("loader", wanted="samples in a fixed order", got="one that shuffles", remedy=remedy)
+    if not isinstance(loader, Iterable):
+        remedy = "pass a DataLoader or a list of batches"
+        raise DTypeError("loader", wanted="an iterable of batches", got=type(loader).__name__, remedy=remedy)
+
+
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:10]) + ", ..." * (len(names) > 10) if names else "none"
 
 
-def _require_torch(purpose: str) -> None:
+def require_torch(purpose: str) -> None:
+    """Raise `MissingExtraError` if torch is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("torch", "torch", purpose)
