@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,19 +42,26 @@ class OnGPU(DeviceArray):
     device = SimpleNamespace(id=1)
 
 
+class FakeDriverError(RuntimeError):
+    """``cupy.cuda.driver.CUDADriverError``."""
+
+
 class FakeModule:
-    """``cupy.RawModule`` that is loaded on one GPU."""
+    """``cupy.RawModule`` that is loaded on one GPU; a "fatbin" is the source, or anything else that no GPU loads."""
 
-    n_made = 0
+    made = []  # noqa: RUF012
 
-    def __init__(self, *, code, options):
+    def __init__(self, *, code=None, path=None, options=()):
         assert FakeGPU.current == 1
-        assert options == ("-std=c++17",)
-        FakeModule.n_made += 1
-        self._module = RawModule(code)
+        assert (code is None) != (path is None)
+        assert options == (() if code is None else ("-std=c++17",))
+        FakeModule.made.append("NVRTC" if path is None else Path(path).name)
+        self._code = code or Path(path).read_text()
 
     def get_function(self, name):
-        kernel = self._module.get_function(name)
+        if "KERNEL" not in self._code:
+            raise FakeDriverError
+        kernel = RawModule(self._code).get_function(name)
 
         def launch(grid, block, args, *, shared_mem=0):
             assert FakeGPU.current == 1
@@ -80,12 +89,12 @@ def place(monkeypatch):
         ascontiguousarray=on_gpu(memory.contiguous),
         broadcast_to=lambda array, shape: memory.broadcast(array, shape).view(OnGPU),
         byte_bounds=memory.extent,
-        cuda=SimpleNamespace(Device=FakeGPU),
+        cuda=SimpleNamespace(Device=FakeGPU, driver=SimpleNamespace(CUDADriverError=FakeDriverError)),
         empty=on_gpu(memory.empty),
         zeros=on_gpu(memory.zeros),
     )
     monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(FakeModule, "n_made", 0)
+    monkeypatch.setattr(FakeModule, "made", [])
     device._cupy_device.cache_clear()
     yield lambda array: memory.upload(array).view(OnGPU)
     device._cupy_device.cache_clear()
@@ -101,7 +110,7 @@ def test_launches_allocations_and_copies_happen_on_the_gpu_of_the_arrays(place):
     np.testing.assert_array_equal(counts.view(np.ndarray), bits.astype(int) @ bits.T)
     grown = rows.logical_or(packed, packed[0], packed[:, ::-1], None)  # into a view: copied
     np.testing.assert_array_equal(grown.view(np.ndarray), reference.pack(bits | bits[0]))
-    assert FakeModule.n_made == 1, "one module a family"
+    assert len(FakeModule.made) == 1, "one module a family"
     assert FakeGPU.current == 0
 
 
@@ -115,3 +124,45 @@ def test_arrays_on_two_gpus_are_refused(place):
 def test_sources_include_nothing():
     for path in device._SOURCES.glob("*.cuh"):
         assert "#include" not in path.read_text(), path.name
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A copy of the sources, for fatbins beside them."""
+    for path in device._SOURCES.glob("*.cuh"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(device, "_SOURCES", tmp_path)
+    return tmp_path
+
+
+def fatbin_of_rows(sources):
+    text = (sources / "common.cuh").read_bytes() + (sources / "rows.cuh").read_bytes()
+    return sources / f"rows-{hashlib.sha256(text).hexdigest()[:16]}.fatbin"
+
+
+def pack_some(place):
+    bits = np.random.default_rng(0).random((2, 70)) < 0.5
+    packed = ccx.kernels.cuda.rows.pack(place(bits), None)
+    np.testing.assert_array_equal(packed.view(np.ndarray), reference.pack(bits))
+
+
+def test_the_fatbin_is_loaded_where_there_is_one(place, sources):
+    fatbin_of_rows(sources).write_text(device.source_of("rows"))
+    pack_some(place)
+    pack_some(place)
+    assert FakeModule.made == [fatbin_of_rows(sources).name]
+
+
+def test_a_fatbin_of_other_sources_is_not_loaded(place, sources):
+    fatbin_of_rows(sources).write_text("older kernels")
+    with (sources / "rows.cuh").open("a") as file:
+        file.write("// newer\n")
+    pack_some(place)
+    assert FakeModule.made == ["NVRTC"]
+
+
+def test_nvrtc_compiles_where_the_driver_cannot_load_the_fatbin(place, sources):
+    fatbin_of_rows(sources).write_text("for another driver")
+    pack_some(place)
+    pack_some(place)
+    assert FakeModule.made == [fatbin_of_rows(sources).name, "NVRTC"]

@@ -6,15 +6,17 @@ where there is no GPU. That is why launching code computes nothing with arrays i
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from numpy.typing import DTypeLike, NDArray
 
-from ccx.errors import BackendError
+from ccx.errors import BackendError, MissingExtraError
 
 _SOURCES = Path(__file__).parent.parent / "src"
 # Enough for every multiprocessor to hold 2048 threads twice over; kernels share out what is left.
@@ -77,10 +79,10 @@ class CupyDevice:
         self._modules: dict[str, Any] = {}
 
     def kernel(self, family: str, name: str) -> Kernel:
-        """Compile with NVRTC; CuPy keeps what it compiled on disk."""
+        """Take it from the family's fatbin, or compile with NVRTC; CuPy keeps on disk what that compiled."""
         with self._device:
             if family not in self._modules:
-                self._modules[family] = self._cupy.RawModule(code=source_of(family), options=("-std=c++17",))
+                self._modules[family] = self._module(family, name)
             function: Kernel = self._modules[family].get_function(name)
 
         def launch(grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
@@ -88,6 +90,19 @@ class CupyDevice:
                 function(tuple(grid), tuple(block), tuple(args), shared_mem=shared_mem)
 
         return launch
+
+    def _module(self, family: str, name: str) -> Any:
+        """Load the family that holds kernel `name`."""
+        fatbin = fatbin_of(family)
+        if fatbin is not None:
+            module = self._cupy.RawModule(path=str(fatbin))
+            try:
+                module.get_function(name)  # CuPy loads it now
+            except self._cupy.cuda.driver.CUDADriverError:
+                pass  # made by an nvcc that is newer than the driver: NVRTC makes the same kernels
+            else:
+                return module
+        return self._cupy.RawModule(code=source_of(family), options=("-std=c++17",))
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
         """Take memory from CuPy's pool."""
@@ -143,6 +158,50 @@ def device_of(*arrays: Array) -> Device:
         msg = f"arrays must all be on one GPU, got devices {sorted(numbers)}; move them to one first"
         raise BackendError(msg)
     return _cupy_device(numbers.pop())
+
+
+def require_cupy(purpose: str) -> ModuleType:
+    """Return CuPy, with at least one GPU that it can use.
+
+    Parameters
+    ----------
+    purpose
+        What the caller asked for, to begin the message with: ``'device="cuda"'``.
+
+    Raises
+    ------
+    MissingExtraError
+        If CuPy is not installed.
+    BackendError
+        If it cannot be imported, or finds no GPU or no driver.
+
+    """
+    try:
+        cupy = importlib.import_module("cupy")
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise
+        library = "CuPy (the extra cupy-cuda12x or cupy-cuda13x, after the CUDA version that nvidia-smi names)"
+        raise MissingExtraError(library, "cupy-cuda13x", purpose) from error
+    except ImportError as error:
+        msg = f"{purpose} needs CuPy, which cannot be imported here: {error}"
+        raise BackendError(msg) from error
+    try:
+        n_gpus = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        msg = f"{purpose} needs an NVIDIA GPU and its driver, and CuPy finds none: {error}"
+        raise BackendError(msg) from error
+    if n_gpus == 0:
+        msg = f"{purpose} needs an NVIDIA GPU, and CuPy finds none"
+        raise BackendError(msg)
+    return cupy
+
+
+def fatbin_of(family: str) -> Path | None:
+    """Return what nvcc made of a family's sources, just these, when ccx was built; None where it did not."""
+    text = b"".join((_SOURCES / f"{name}.cuh").read_bytes() for name in ("common", family))
+    path = _SOURCES / f"{family}-{hashlib.sha256(text).hexdigest()[:16]}.fatbin"  # as CMakeLists.txt names it
+    return path if path.exists() else None
 
 
 @cache
