@@ -45,13 +45,11 @@ def test_more_atoms_than_uint16_numbers(threads):
 
 def test_atoms_that_stretch_over_many_words_and_samples():
     rng = np.random.default_rng(0)
-    sets = reference.sets_of_labels(rng.integers(0, 4, (5, 2, 21 * 31)), rng.random((5, 21 * 31)) < 0.9)
-    labels = np.array(
-        [[[c + 1 for c in sorted(cell or ())] + [0] * (2 - len(cell or ())) for cell in row] for row in sets]
-    )
+    labels, valid = rng.integers(0, 4, (5, 2, 21 * 31)), rng.random((5, 21 * 31)) < 0.9
     builder = AtomBuilder((21, 31), 3)
-    builder.add_label_maps(np.moveaxis(labels, 2, 1), sets != None)  # noqa: E711 - element by element
-    bitmap = rng.random((5, 21 * 31)) < 0.5
+    builder.add_label_maps(labels, valid)
+    sets = reference.sets_of_labels(labels, valid)
+    bitmap = rng.random(valid.shape) < 0.5
     orders = np.array([rng.permutation(5) for _ in range(9)])
     wanted = reference.permuted_histogram(bitmap, orders, sets, list(reference.atoms_of(sets)))
     for threads in (1, 2, 4):
