@@ -1,4 +1,4 @@
-"""GPU kernels of packed rows and boxes, with their launching code, against the oracle, bit for bit, on the emulator."""
+"""GPU kernels of packed rows, with their launching code, against the oracle, bit for bit, on the emulator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import ccx.kernels.cuda
 from ccx.errors import BackendError
-from ccx.kernels import reference, rows, shapes
+from ccx.kernels import reference, rows
 from tests.cuda_emulator.emulator import Emulator
 from tests.cuda_emulator.gpu import arrays_belong_to_the_emulator, assert_same, gpus, use
 
@@ -46,7 +46,7 @@ OPERATIONS = ["logical_and", "logical_or", "logical_and_not"]
 
 @pytest.fixture(autouse=True, scope="module")
 def _gpu():
-    with arrays_belong_to_the_emulator(rows, shapes) as patch:
+    with arrays_belong_to_the_emulator(rows) as patch:
         patch.setattr(ccx.kernels.cuda.rows, "_LEAST_SLICE_WORDS", 1)
         yield
 
@@ -159,28 +159,6 @@ def test_intersection_counts_of_full_rows_in_every_tile_and_slice(gpu):
     assert_same(gpu, rows.intersection_counts(gpu.place(packed), gpu.place(packed)), np.full((70, 70), 2560))
 
 
-@given(
-    gpu=gpus(),
-    shape=st.sampled_from(
-        [(0, 0), (0, 3), (1, 1), (1, 65), (63, 1), (7, 9), (8, 8), (5, 13), (2, 63), (3, 65), (3, 200), (40, 33)]
-    ),
-    lead=LEADS,
-    seed=SEEDS,
-    n_ones=st.sampled_from([0, 1, 2, 3, 50]),
-)
-def test_bounding_boxes(gpu, shape, lead, seed, n_ones):
-    rng = np.random.default_rng(seed)
-    n_cells = shape[0] * shape[1]
-    bits = np.zeros((*lead, n_cells), np.bool_)
-    for mask in bits.reshape(int(np.prod(lead)), n_cells) if n_cells else ():
-        mask[rng.integers(0, n_cells, n_ones)] = True
-    packed = reference.pack(bits)
-    assert_same(gpu, shapes.bounding_boxes(gpu.place(packed), shape), reference.bounding_boxes(packed, shape))
-
-
-def test_what_has_no_kernel_is_refused():
-    array = use(Emulator()).place(np.zeros((2, 1), np.uint64))
-    with pytest.raises(BackendError, match="inscribed_rectangles has no GPU kernel"):
-        shapes.inscribed_rectangles(array, (8, 8))
+def test_a_family_that_has_no_kernels_is_refused():
     with pytest.raises(BackendError, match=r"ccx.kernels.kmeans are not part .* pass NumPy arrays"):
         ccx.kernels.cuda.kmeans  # noqa: B018

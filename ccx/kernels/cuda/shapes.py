@@ -1,4 +1,4 @@
-"""Boxes of packed masks on the GPU; `ccx.kernels.shapes` documents and validates, `shapes.cuh` computes."""
+"""Boxes and rectangles of packed masks on the GPU; `ccx.kernels.shapes` documents and validates, `shapes.cuh` computes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 
-from ccx.errors import BackendError
+from ccx.errors import ShapeError
 from ccx.kernels.cuda.device import Array, device_of, launch
+
+# Columns of which a block can keep the tops in shared memory, all its warps together: 48 KiB.
+_SLOTS = 12_288
 
 
 def bounding_boxes(rows: Array, shape: tuple[int, int], threads: int | None) -> Array:  # noqa: ARG001
@@ -22,9 +25,19 @@ def bounding_boxes(rows: Array, shape: tuple[int, int], threads: int | None) -> 
 
 
 def inscribed_rectangles(rows: Array, shape: tuple[int, int], threads: int | None) -> Array:  # noqa: ARG001
-    """Refuse: there is no such kernel yet."""
-    msg = (
-        "ccx.kernels.inscribed_rectangles has no GPU kernel in this version of ccx; "
-        "pass NumPy arrays: cupy.asnumpy(array)"
-    )
-    raise BackendError(msg)
+    """Serve `ccx.kernels.shapes.inscribed_rectangles`; `threads` changes nothing here."""
+    device = device_of(rows)
+    *lead, _ = rows.shape
+    _, width = shape
+    if width > _SLOTS:
+        remedy = "use a coarser grid"
+        raise ShapeError("shape", wanted=f"at most {_SLOTS} columns on the GPU", got=str(width), remedy=remedy)
+    if 0 in shape:
+        return device.zeros((*lead, 4), np.int32)
+    n_masks, n_warps = math.prod(lead), device.threads_per_block // 32
+    rectangles = device.empty((*lead, 4), np.int32)
+    n_slots = min(n_warps * width, _SLOTS)
+    n_blocks = -(-n_masks // min(n_warps, n_slots // width))
+    args = (device.contiguous(rows, np.uint64), rectangles, np.int64(n_masks), *map(np.int32, (*shape, n_slots)))
+    launch(device, "shapes", "inscribed_rectangles", n_blocks * device.threads_per_block, args, 4 * n_slots)
+    return rectangles

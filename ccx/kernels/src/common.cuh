@@ -27,7 +27,8 @@ __device__ __forceinline__ i64 first_task() { return (i64{blockIdx.x} * blockDim
 __device__ __forceinline__ i64 task_step() { return i64{gridDim.x} * blockDim.x / 32; }
 
 // The sum over the warp, in lane 0.
-__device__ __forceinline__ u32 warp_sum(u32 value) {
+template <class T>
+__device__ __forceinline__ T warp_sum(T value) {
 #pragma unroll
   for (int distance = 16; distance; distance /= 2) value += __shfl_down_sync(ALL_LANES, value, distance);
   return value;
