@@ -1,4 +1,4 @@
-"""Boxes and rectangles of packed masks on the GPU; `ccx.kernels.shapes` documents and validates, `shapes.cuh` computes."""
+"""Boxes and rectangles of packed masks on the GPU; `ccx.kernels.shapes` documents, `shapes.cuh` computes."""
 
 from __future__ import annotations
 
