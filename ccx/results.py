@@ -19,9 +19,18 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, overload
 
 from ccx.errors import InputError, MissingExtraError
+from ccx.evidence import (
+    EVIDENCE_COLUMNS,
+    EVIDENCE_HEADINGS,
+    Chance,
+    HeldOut,
+    evidence_cells,
+    evidence_columns,
+)
 from ccx.formula import Formula, parse
 from ccx.store import PathLike, json_text, read_json, read_run, write_text
 from ccx.store.files import store_error
+from ccx.store.records import Kinds, bad_field, checked_record
 
 if TYPE_CHECKING:
     import pandas
@@ -102,6 +111,11 @@ class Explanation:
         The next best formulas, best first, when more than one was asked for.
     score
         What the search maximised: ``iou * penalty ** (length - 1)``, which is `iou` without a length penalty.
+    chance
+        The score beside those that the search reaches on permuted bitmaps; None where that was not asked for, or
+        there is no formula.
+    held_out
+        The formula on samples that it was not found on; None where no samples were held out, or there is no formula.
 
     """
 
@@ -123,6 +137,8 @@ class Explanation:
     evaluations: int = 0
     alternatives: tuple[Candidate, ...] = ()
     score: float
+    chance: Chance | None = None
+    held_out: HeldOut | None = None
 
     @property
     def gap(self) -> float | None:
@@ -158,6 +174,8 @@ class Explanation:
                 }
                 for other in self.alternatives
             ],
+            "chance": None if self.chance is None else self.chance.to_record(),
+            "held_out": None if self.held_out is None else self.held_out.to_record(),
         }
 
     @classmethod
@@ -170,9 +188,9 @@ class Explanation:
             When fields are missing, unknown or of another type.
 
         """
-        values = _checked(record, _RECORD)
+        values = checked_record(record, _RECORD)
         if values["status"] not in set(Status):
-            raise _bad_field(field="status", wanted=f"one of {', '.join(Status)}", got=values["status"])
+            raise bad_field(field="status", wanted=f"one of {', '.join(Status)}", got=values["status"])
         return cls(
             **values
             | {
@@ -180,17 +198,19 @@ class Explanation:
                 "formula": None if values["formula"] is None else parse(values["formula"]),
                 "status": Status(values["status"]),
                 "alternatives": tuple(_read_candidate(other) for other in values["alternatives"]),
+                "chance": None if values["chance"] is None else Chance.from_record(values["chance"]),
+                "held_out": None if values["held_out"] is None else HeldOut.from_record(values["held_out"]),
             }
         )
 
 
-_CANDIDATE: dict[str, tuple[type, ...]] = {
+_CANDIDATE: Kinds = {
     "formula": (str,),
     "iou": (float, int),
     "intersection": (int,),
     "union": (int,),
 }
-_RECORD: dict[str, tuple[type, ...]] = {
+_RECORD: Kinds = {
     "unit": (int,),
     "cluster": (int,),
     "range": (list, NoneType),
@@ -209,31 +229,9 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "upper_bound": (float, int, NoneType),
     "evaluations": (int,),
     "alternatives": (list,),
+    "chance": (dict, NoneType),
+    "held_out": (dict, NoneType),
 }
-
-
-def _checked(record: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """Return the record as a dict of exactly these fields with exactly these types, numbers as floats."""
-    if not isinstance(record, Mapping) or record.keys() != kinds.keys():
-        raise _bad_field(field="record", wanted=f"the fields {', '.join(kinds)}", got=record)
-    values = dict(record)
-    for name, allowed in kinds.items():
-        if type(values[name]) not in allowed:  # not isinstance: a bool is no int here
-            raise _bad_field(name, " or ".join(kind.__name__ for kind in allowed), values[name])
-        if float in allowed and values[name] is not None:
-            values[name] = _finite(name, values[name])
-    return values
-
-
-def _finite(name: str, value: float) -> float:
-    """Return `value` as a float; JSON can write numbers that no float holds."""
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise _bad_field(name, "a finite number", value)
-    return number
 
 
 def _written_end(end: float) -> float | str:
@@ -243,22 +241,18 @@ def _written_end(end: float) -> float | str:
 
 def _read_range(ends: list[Any]) -> tuple[float, float]:
     if len(ends) != 2:
-        raise _bad_field(field="range", wanted="two ends", got=ends)
+        raise bad_field(field="range", wanted="two ends", got=ends)
     lower, upper = (float(end) if end in ("inf", "-inf") else _read_number(end) for end in ends)
     return lower, upper
 
 
 def _read_number(end: object) -> float:
-    return _checked({"range": end}, {"range": (float, int)})["range"]  # type: ignore[no-any-return]
+    return checked_record({"range": end}, {"range": (float, int)})["range"]  # type: ignore[no-any-return]
 
 
 def _read_candidate(record: object) -> Candidate:
-    values = _checked(record, _CANDIDATE)
+    values = checked_record(record, _CANDIDATE)
     return Candidate(**values | {"formula": parse(values["formula"])})
-
-
-def _bad_field(field: str, wanted: str, got: object) -> InputError:
-    return InputError(argument=field, wanted=wanted, got=f"{got!r:.200}", remedy="pass a record that to_record made")
 
 
 class Explanations(Sequence[Explanation]):
@@ -399,8 +393,8 @@ class Explanations(Sequence[Explanation]):
         """Return a data frame with one row an explanation.
 
         The columns are the fields of `Explanation`, with ``lower`` and ``upper`` for its range (NaN when there is
-        none), formulas as text (None when there is none), ``length`` (the number of concepts, 0 without formula) and
-        ``alternatives`` (their texts).
+        none), formulas as text (None when there is none), ``length`` (the number of concepts, 0 without formula),
+        ``alternatives`` (their texts), and the numbers of `chance` and `held_out` (NaN where they are None).
 
         Raises
         ------
@@ -434,12 +428,14 @@ class Explanations(Sequence[Explanation]):
             "upper_bound": "float64",
             "evaluations": "int64",
             "alternatives": "object",
+            **dict.fromkeys(EVIDENCE_COLUMNS, "float64"),
         }
         rows = []
         for item in self:
             lower, upper = (math.nan, math.nan) if item.range is None else item.range
             texts = {"lower": lower, "upper": upper, "length": 0 if item.formula is None else item.formula.length}
-            rows.append(item.to_record() | texts | {"alternatives": tuple(str(c.formula) for c in item.alternatives)})
+            texts |= {"alternatives": tuple(str(c.formula) for c in item.alternatives)}
+            rows.append(item.to_record() | texts | evidence_columns(item.chance, item.held_out))
         # Typed series: pandas would infer other dtypes where values are missing or the table is empty.
         return pd.DataFrame(
             {name: pd.Series([row[name] for row in rows], dtype=dtype) for name, dtype in columns.items()}
@@ -450,8 +446,9 @@ class Explanations(Sequence[Explanation]):
         median = "" if numbers["median_iou"] is None else f", median IoU {numbers['median_iou']:.3f}"
         n_explained = numbers["statuses"].get(Status.EXPLAINED, 0)
         head = f"Explanations: {len(self)} of {numbers['units']} units, {n_explained} explained{median}"
-        cells = [_HEADINGS, *(_cells(item) for item in self._items[:_N_SHOWN])]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADINGS) - 1)]
+        headings = self._headings()
+        cells = [headings, *(_cells(item, headings) for item in self._items[:_N_SHOWN])]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(headings) - 1)]
         lines = [
             "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), _clip(row[-1])])
             for row in cells
@@ -460,9 +457,10 @@ class Explanations(Sequence[Explanation]):
         return "\n".join([head, *lines, *more] if self else [head])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
+        headings = self._headings()
+        head = "".join(f"<th>{heading}</th>" for heading in headings)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(item)) + "</tr>"
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(item, headings)) + "</tr>"
             for item in self._items[:_N_SHOWN_HTML]
         )
         n_more = len(self) - _N_SHOWN_HTML
@@ -476,16 +474,26 @@ class Explanations(Sequence[Explanation]):
 
         n_more = 0 if max_rows is None else max(0, len(self) - max_rows)
         table = Table(caption=f"... and {n_more} more" if n_more else None)
-        for heading in _HEADINGS[:-1]:
+        headings = self._headings()
+        for heading in headings[:-1]:
             table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column(_HEADINGS[-1], overflow="fold")
+        table.add_column(headings[-1], overflow="fold")
         for item in self._items[:max_rows]:
-            style = next((style for least, style in _IOU_STYLES if item.iou >= least), "dim")
-            unit, cluster, ends, iou, formula = _cells(item)
+            styles = {
+                "IoU": next((style for least, style in _IOU_STYLES if item.iou >= least), "dim"),
+                "formula": "" if item.formula is not None else "dim italic",
+            }
+            cells = zip(headings, _cells(item, headings), strict=True)
             # Text, not str: a name may look like markup.
-            shown = Text(formula, style="" if item.formula is not None else "dim italic")
-            table.add_row(unit, cluster, Text(ends), Text(iou, style=style), shown)
+            table.add_row(*(Text(cell, style=styles.get(heading, "")) for heading, cell in cells))
         return table
+
+    def _headings(self) -> list[str]:
+        """Return the columns of the tables; those of evidence where an explanation has any."""
+        optional = set(EVIDENCE_HEADINGS)
+        for item in self._items:
+            optional -= evidence_cells(item.chance, item.held_out).keys()
+        return [heading for heading in _HEADINGS if heading not in optional]
 
     def save(self, path: PathLike) -> None:
         """Write everything to one JSON file, atomically (``docs/results.md``).
@@ -536,14 +544,20 @@ class Explanations(Sequence[Explanation]):
 
 
 _AGAIN = "copy or make it again"
-_HEADINGS = ("unit", "cluster", "range", "IoU", "formula")
+_HEADINGS = ("unit", "cluster", "range", "IoU", *EVIDENCE_HEADINGS, "formula")
 
 
-def _cells(item: Explanation) -> tuple[str, ...]:
-    """Return what the tables show of an explanation, in the order of `_HEADINGS`."""
-    ends = "" if item.range is None else f"({item.range[0]:.4g}, {item.range[1]:.4g})"
-    formula = f"[{item.status}]" if item.formula is None else str(item.formula)
-    return str(item.unit), str(item.cluster), ends, f"{item.iou:.3f}", formula
+def _cells(item: Explanation, headings: Sequence[str]) -> list[str]:
+    """Return what the tables show of an explanation in these columns."""
+    cells = {
+        "unit": str(item.unit),
+        "cluster": str(item.cluster),
+        "range": "" if item.range is None else f"({item.range[0]:.4g}, {item.range[1]:.4g})",
+        "IoU": f"{item.iou:.3f}",
+        "formula": f"[{item.status}]" if item.formula is None else str(item.formula),
+        **evidence_cells(item.chance, item.held_out),
+    }
+    return [cells.get(heading, "") for heading in headings]
 
 
 def _clip(text: str) -> str:

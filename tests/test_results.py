@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import ccx
 from ccx.errors import InputError, MissingExtraError, StoreError
+from ccx.evidence import Chance, HeldOut
 from ccx.formula import Concept, Formula, left_deep, parse
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
 from ccx.store import RowLog
@@ -44,6 +45,14 @@ def counts(draw: st.DrawFn) -> dict[str, Any]:
     intersection = draw(st.integers(1, 2**62))
     union = draw(st.integers(intersection, 2**63 - 1))
     return {"intersection": intersection, "union": union, "iou": intersection / union}
+
+
+chances = st.none() | st.builds(Chance, st.integers(1, 2**40), finite, finite, st.none() | finite, st.floats(0, 1))
+
+
+@st.composite
+def held_out(draw: st.DrawFn) -> HeldOut:
+    return HeldOut(draw(finite), bitmap_cells=7, formula_cells=9, chance=draw(chances), **draw(counts()))
 
 
 @st.composite
@@ -77,6 +86,8 @@ def explanations(draw: st.DrawFn, unit: int = 0, cluster: int = 0) -> Explanatio
         alternatives=tuple(
             Candidate(formula=draw(formulas()), **draw(counts())) for _ in range(draw(st.integers(0, 2)))
         ),
+        chance=draw(chances),
+        held_out=draw(st.none() | held_out()),
         **found,
     )
 
@@ -475,6 +486,7 @@ def test_pandas() -> None:
         *("unit", "cluster", "lower", "upper", "formula", "length", "iou", "score", "intersection", "union"),
         *("bitmap_cells", "formula_cells", "status", "visited", "expanded", "estimated", "optimal"),
         *("upper_bound", "evaluations", "alternatives"),
+        *("null_mean", "null_maximum", "z", "p", "held_out_iou", "held_out_score", "held_out_p"),
     ]
     pd.testing.assert_series_equal(MIXED[:0].to_pandas().dtypes, frame.dtypes)
 
