@@ -433,7 +433,11 @@ class Explanations(Sequence[Explanation]):
         rows = []
         for item in self:
             lower, upper = (math.nan, math.nan) if item.range is None else item.range
-            texts: dict[str, Any] = {"lower": lower, "upper": upper, "length": 0 if item.formula is None else item.formula.length}
+            texts: dict[str, Any] = {
+                "lower": lower,
+                "upper": upper,
+                "length": 0 if item.formula is None else item.formula.length,
+            }
             texts |= {"alternatives": tuple(str(c.formula) for c in item.alternatives)}
             rows.append(item.to_record() | texts | evidence_columns(item.chance, item.held_out))
         # Typed series: pandas would infer other dtypes where values are missing or the table is empty.
