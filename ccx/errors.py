@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+_MOST_LISTED = 1_000  # problems in one message
+
 
 class CCXError(Exception):
     """Base class of every error that ccx raises on purpose."""
@@ -54,3 +58,24 @@ class MissingExtraError(CCXError, ImportError):
 
 class StoreError(CCXError):
     """A file or folder that ccx cannot read or write; nothing was lost."""
+
+
+class FilesError(StoreError):
+    """Files of a data set that cannot be used, all of them.
+
+    Parameters
+    ----------
+    problems
+        One text a problem, each with the name of the file; kept as the attribute `problems`.
+    remedy
+        What the caller can do.
+
+    """
+
+    def __init__(self, problems: Sequence[str], remedy: str) -> None:
+        self.problems = tuple(problems)
+        n_more = len(self.problems) - _MOST_LISTED
+        more = [f"... and {n_more} more: see error.problems"] if n_more > 0 else []
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        head = f"{count} with the files of the data set; {remedy}:"
+        super().__init__("\n  ".join([head, *self.problems[:_MOST_LISTED], *more]))
