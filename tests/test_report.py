@@ -19,9 +19,9 @@ from PIL import Image
 import ccx
 from ccx.errors import DTypeError, InputError, ShapeError, StoreError
 from ccx.formula import And, Concept, Not, Or, parse
-from ccx.report import KnownUnit, best_range, gain, render, view, write_report
+from ccx.report import KnownUnit, best_range, gain, render, write_report
 from ccx.report.drawing import drawable, outline, photo
-from ccx.report.view import Painter
+from ccx.report.formulas import Painter, shown_name
 
 GOLD = Path(__file__).parent / "gold" / "report.html"
 VOID = {"meta", "link", "br", "input", "image", "use", "rect", "path", "line", "img"}
@@ -145,8 +145,8 @@ def test_hostile_names_are_escaped():
 
 
 def test_names_that_cannot_be_seen_are_shown_escaped():
-    assert view.shown_name("a\u202eb") == '"a\\u{202e}b"'
-    assert view.shown_name("Straße 1") == "Straße 1"
+    assert shown_name("a\u202eb") == '"a\\u{202e}b"'
+    assert shown_name("Straße 1") == "Straße 1"
     concepts, activations = tiny(names=["a\u202eb", "\ud800", "c\n", "d"])
     page = render(explained(concepts, activations), concepts, title="\ud800")
     assert "\u202e" not in page
@@ -313,7 +313,7 @@ def test_outline_of_empty_full_and_touching():
     ("shape", "wanted"), [((64, 64), (64, 64)), ((129, 3), (65, 1)), ((1, 1000), (1, 125)), ((256, 128), (128, 64))]
 )
 def test_drawable_thins(shape, wanted):
-    found = drawable(np.ones((2, *shape), bool))
+    found = drawable(np.ones((2, *shape), bool), 128)
     assert max(found.shape[1:]) <= 128
     assert found.shape[0] == 2
     assert all(abs(got - want) <= 1 for got, want in zip(found.shape[1:], wanted, strict=True))
@@ -332,7 +332,7 @@ def test_photos_of_every_kind(tmp_path):
     for image in kinds:
         found = photo(image, 10, "images[0]")
         assert found.aspect == 2
-        assert found.uri.startswith("data:image/jpeg;base64,")
+        assert found.jpeg[:2] == b"\xff\xd8"
 
 
 def test_photos_that_are_none(tmp_path):

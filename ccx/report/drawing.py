@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,15 @@ from ccx.kernels._dispatch import as_array, describe
 if TYPE_CHECKING:
     import PIL.Image
 
-_N_DRAWN = 128  # cells a side; finer outlines would not be seen in a thumbnail, and cost bytes
 _JPEG_QUALITY = 80
 
 
-def drawable(bitmaps: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Thin bool[n, H, W] to at most 128 cells a side: every k-th row and column, the same k for both."""
-    step = -(-max(bitmaps.shape[1:]) // _N_DRAWN)
+def drawable(bitmaps: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.bool_]:
+    """Thin bool[n, H, W] to at most so many cells a side: every k-th row and column, the same k for both.
+
+    Finer outlines would not be seen in a thumbnail, and cost bytes.
+    """
+    step = -(-max(bitmaps.shape[1:]) // most)
     rows, columns = (min(step // 2, n_cells - 1) for n_cells in bitmaps.shape[1:])
     return bitmaps[:, rows::step, columns::step]
 
@@ -69,9 +70,9 @@ def outline(bitmap: npt.NDArray[np.bool_]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A small photograph: a ``data:`` address, and width divided by height of the original."""
+    """A small photograph: a JPEG file, and width divided by height of the original."""
 
-    uri: str
+    jpeg: bytes
     aspect: float
 
 
@@ -96,7 +97,12 @@ def photo(image: Any, n_pixels: int, argument: str) -> Photo:
     picture.thumbnail((n_pixels, n_pixels), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return Photo("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii"), aspect)
+    return Photo(file.getvalue(), aspect)
+
+
+def pixels_of(image: Any, argument: str) -> npt.NDArray[np.uint8]:
+    """Return an image of `photo` as uint8[H, W, 3], in its own size; raises as `photo`."""
+    return np.asarray(_picture(image, argument))
 
 
 def check_photo(image: Any, argument: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +15,25 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
+from ccx.kernels.cpu._jit import available_threads
 from ccx.pipeline import inputs
 from ccx.report.drawing import Photo, drawable, outline, photo
 from ccx.results import Explanation
 
-_PHOTO_PIXELS = 176  # a side at most: a thumbnail of 144 on a screen, with some to spare
+_ANYWHERE = (-np.inf, np.inf)
+_N_CANDIDATES = 256  # samples compared cell by cell for an explanation: a layer on 22,000 samples in seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """How finely pictures are drawn: cells of a grid and pixels of a photograph, a side at most."""
+
+    cells: int
+    pixels: int
+
+
+FINE = Detail(cells=128, pixels=176)  # a thumbnail of 144 on a screen, with some to spare
+COARSE = Detail(cells=64, pixels=144)  # for thousands of pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +48,63 @@ class Picture:
     disagrees: bool  # chosen because formula and bitmap differ most here
 
 
-class Album:
-    """The photographs that pictures need, each made small once; `photos` maps a sample to its photograph."""
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One sample: bool[h, w], at most as many cells a side as are drawn, of the bitmap and of the formula's mask."""
 
-    def __init__(self, images: Any, n_samples: int) -> None:
+    sample: int
+    fires: npt.NDArray[np.bool_]
+    holds: npt.NDArray[np.bool_]
+    iou: float
+    disagrees: bool
+
+
+class Album:
+    """The photographs that pictures need, each made small once, on threads while pictures are chosen."""
+
+    def __init__(self, images: Any, n_samples: int, detail: Detail, threads: int | None) -> None:
         if len(images) != n_samples:
             remedy = "give one image a sample, in the same order"
             raise InputError("images", wanted=f"{n_samples} images", got=str(len(images)), remedy=remedy)
         self._images = images
-        self.photos: dict[int, Photo] = {}
+        self._n_pixels = detail.pixels
+        self._n_waiting = 4 * (threads or available_threads())
+        self._pool = ThreadPoolExecutor(threads or available_threads(), thread_name_prefix="ccx-photo")
+        self._waiting: deque[Future[Photo]] = deque()
+        self._photos: dict[int, Future[Photo]] = {}
 
     def add(self, sample: int) -> None:
         """Take in the photograph of a sample."""
-        if sample not in self.photos:
-            self.photos[sample] = photo(self._images[sample], _PHOTO_PIXELS, f"images[{sample}]")
+        if sample not in self._photos:
+            # Fetched here, as `images` may be of any kind, also one that knows no threads.
+            made = self._pool.submit(photo, self._images[sample], self._n_pixels, f"images[{sample}]")
+            self._photos[sample] = made
+            self._waiting.append(made)
+            if len(self._waiting) > self._n_waiting:  # so that few full-size images wait in memory
+                self._waiting.popleft().result()
+
+    def photos(self) -> dict[int, Photo]:
+        """Return the photographs by sample, ascending.
+
+        Raises
+        ------
+        DTypeError, ShapeError, InputError, StoreError
+            As `photo`.
+
+        """
+        return {sample: self._photos[sample].result() for sample in sorted(self._photos)}
+
+    def close(self) -> None:
+        """Drop what has not begun."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 class Pictures:
     """Chooses and draws the pictures of explanations.
 
     Of each explanation, the samples on which bitmap and formula share most cells, and last the one on which they
-    differ most; without a formula, those with the largest bitmap.
+    differ most; without a formula, those with the largest bitmap. Of more than 256 samples, only the 256 are looked at
+    that have most activations in the range (before upsampling), or most cells of a given bitmap.
 
     Parameters
     ----------
@@ -63,8 +116,8 @@ class Pictures:
         Where the photographs come from; None = outlines without photographs.
     n_pictures
         Pictures an explanation.
-    threads
-        Processors to use; None = all available.
+    detail
+        How finely they are drawn.
 
     """
 
@@ -75,40 +128,67 @@ class Pictures:
         bitmaps: Any,
         album: Album | None,
         n_pictures: int,
-        threads: int | None,
+        detail: Detail,
     ) -> None:
-        self._concepts, self._album, self._n_pictures, self._threads = concepts, album, n_pictures, threads
-        self._maps = self._bitmaps = None
+        self._concepts, self._album, self._n_pictures, self._n_drawn = concepts, album, n_pictures, detail.cells
+        self._maps: npt.NDArray[Any] | None = None
+        self._bitmaps = np.empty((0, 0, 0), np.uint64)
         if activations is not None:
             self._argument = "activations"
             self._maps = as_maps(activations, concepts.n_samples, concepts.shape)
             self._n_units = self._maps.shape[1]
         else:
             self._argument = "bitmaps"
-            self._bitmaps = inputs.as_bitmaps(bitmaps, concepts, threads)
+            self._bitmaps = inputs.as_bitmaps(bitmaps, concepts, None)
             self._n_units = len(self._bitmaps)
-        # Cells that are not valid count nowhere, so they are not drawn.
-        everywhere = np.ones(concepts.atoms.n_atoms, np.bool_)
-        self._valid = atom_rows(concepts.atoms, everywhere, np.arange(concepts.n_samples), threads=threads)
+        self._samples = np.arange(concepts.n_samples)
+        self._is_all_valid = concepts.n_cells == concepts.n_samples * math.prod(concepts.shape)
+        self._everywhere = np.ones(concepts.atoms.n_atoms, np.bool_)
+        self._unit = -1  # whose activations `_values` are
+        self._values = np.empty(0, np.float32)
+        self._is_checked = False
+
+    def activations_of(self, unit: int) -> npt.NDArray[np.float32] | None:
+        """Return a unit's activations float32[N, h, w], before upsampling; None where bitmaps were given."""
+        return None if self._maps is None or unit >= self._n_units else self._values_of(self._maps, unit)
+
+    def _values_of(self, maps: npt.NDArray[Any], unit: int) -> npt.NDArray[np.float32]:
+        if self._unit != unit:
+            self._unit, self._values = unit, np.ascontiguousarray(maps[:, unit], np.float32)
+        return self._values
 
     def of(self, item: Explanation) -> list[Picture]:
-        """Return the pictures of an explanation; none where its bitmap is empty.
+        """Return the pictures of an explanation, and take their photographs into the album; raises as `choose`."""
+        chosen = self.choose(item)
+        if self._album is not None:
+            for one in chosen:
+                self._album.add(one.sample)
+        return [
+            Picture(one.sample, one.fires.shape, outline(one.fires), outline(one.holds), one.iou, one.disagrees)
+            for one in chosen
+        ]
+
+    def choose(self, item: Explanation) -> list[Chosen]:
+        """Return the samples to show of an explanation, best first; none where its bitmap is empty.
 
         Raises
         ------
         InputError
-            If the activations or bitmaps are not those that were explained.
+            If the activations or bitmaps are not those that were explained. (All samples of one explanation are
+            compared, and of all where there are few samples.)
 
         """
-        bitmap = self._bitmap(item)
-        if bitmap is None:
+        if item.bitmap_cells == 0 or (self._maps is not None and item.range is None):
             return []
-        cells = popcount(bitmap, threads=self._threads)
-        self._check(item, "cells", item.bitmap_cells, cells)
-        mask = np.zeros_like(bitmap) if item.formula is None else self._concepts.mask(item.formula, packed=True)
-        shared = and_popcount(bitmap, mask, threads=self._threads)
-        self._check(item, "cells shared with the formula", item.intersection, shared)  # samples may be out of order
-        union = cells + popcount(mask, threads=self._threads) - shared
+        if item.unit >= self._n_units:
+            remedy = "give the same activations as to explain"
+            wanted = f"unit {item.unit}"
+            raise InputError(self._argument, wanted=wanted, got=f"{self._n_units} units", remedy=remedy)
+        samples = self._candidates(item)
+        if samples.size < self._samples.size and not self._is_checked:
+            self._overlap(item, self._samples)
+        self._is_checked = True
+        bitmap, mask, cells, shared, union = self._overlap(item, samples)
         worst = -1
         chosen = _largest(cells if item.formula is None else shared, self._n_pictures)
         if item.formula is not None and self._n_pictures > 1:
@@ -119,16 +199,43 @@ class Pictures:
                 worst = int(differs.argmax())
                 chosen = np.append(agree, worst)
         return [
-            Picture(
-                sample=int(sample),
-                shape=fires.shape,
-                bitmap=outline(fires),
-                formula=outline(holds),
-                iou=float(shared[sample] / max(union[sample], 1)),
-                disagrees=int(sample) == worst,
+            Chosen(
+                sample=int(samples[place]),
+                fires=fires,
+                holds=holds,
+                iou=float(shared[place] / max(union[place], 1)),
+                disagrees=int(place) == worst,
             )
-            for sample, fires, holds in zip(chosen, self._cells(bitmap, chosen), self._cells(mask, chosen), strict=True)
+            for place, fires, holds in zip(chosen, self._cells(bitmap[chosen]), self._cells(mask[chosen]), strict=True)
         ]
+
+    def _candidates(self, item: Explanation) -> npt.NDArray[np.int64]:
+        """Return the samples to look at, ascending."""
+        if self._samples.size <= _N_CANDIDATES:
+            return self._samples
+        if self._maps is None:
+            fires = popcount(self._bitmaps[item.unit], threads=1)
+        else:
+            lower, upper = item.range or _ANYWHERE
+            values = self._values_of(self._maps, item.unit)
+            inside = np.sum((values > lower) & (values < upper), axis=(1, 2), dtype=np.int64)
+            # Between two activations on either side of the range, upsampling may fill it.
+            least, most = values.min(axis=(1, 2)), values.max(axis=(1, 2))
+            fires = 2 * inside + ((least < upper) & (most > lower))
+        return np.sort(_largest(fires, _N_CANDIDATES))
+
+    def _overlap(self, item: Explanation, samples: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
+        """Return rows of bitmap and mask, and cells by sample: of the bitmap, shared, and in either."""
+        bitmap = self._bitmap(item, samples)
+        mask = np.zeros_like(bitmap)
+        if item.formula is not None:
+            mask = self._concepts.mask(item.formula, packed=True, samples=samples, threads=1)
+        cells = popcount(bitmap, threads=1)
+        shared = and_popcount(bitmap, mask, threads=1)
+        if samples.size == self._samples.size:
+            self._check(item, "cells", item.bitmap_cells, cells)
+            self._check(item, "cells shared with the formula", item.intersection, shared)  # samples out of order
+        return bitmap, mask, cells, shared, cells + popcount(mask, threads=1) - shared
 
     def _check(self, item: Explanation, what: str, n_explained: int, counts: npt.NDArray[np.int64]) -> None:
         """Raise if a number of cells in an explanation is not what `counts`, one a sample, add up to."""
@@ -137,33 +244,26 @@ class Pictures:
             remedy = f"give the same {self._argument} as to explain, samples in the same order"
             raise InputError(self._argument, wanted=wanted, got=f"{counts.sum()} cells", remedy=remedy)
 
-    def _bitmap(self, item: Explanation) -> npt.NDArray[np.uint64] | None:
-        """Return an explanation's bitmap as packed rows uint64[N, n_words], without cells that are not valid."""
-        if item.bitmap_cells == 0:
-            return None
-        if item.unit >= self._n_units:
-            remedy = "give the same activations as to explain"
-            wanted = f"unit {item.unit}"
-            raise InputError(self._argument, wanted=wanted, got=f"{self._n_units} units", remedy=remedy)
-        if self._bitmaps is not None:
-            bitmap = self._bitmaps[item.unit]
-        elif self._maps is not None and item.range is not None:
-            unit = np.ascontiguousarray(self._maps[:, item.unit], np.float32)
-            bitmap = upsample_pack(unit, self._concepts.shape, item.range, threads=self._threads)
+    def _bitmap(self, item: Explanation, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Return an explanation's bitmap as packed rows uint64[n, n_words], without cells that are not valid."""
+        bitmap: npt.NDArray[np.uint64]
+        if self._maps is None:
+            bitmap = self._bitmaps[item.unit][samples]
         else:
-            return None
-        found: npt.NDArray[np.uint64] = logical_and(bitmap, self._valid, threads=self._threads)
+            values = self._values_of(self._maps, item.unit)[samples]
+            bitmap = upsample_pack(values, self._concepts.shape, item.range or _ANYWHERE, threads=1)
+        if self._is_all_valid:
+            return bitmap
+        valid = atom_rows(self._concepts.atoms, self._everywhere, samples, threads=1)
+        found: npt.NDArray[np.uint64] = logical_and(bitmap, valid, threads=1)
         return found
 
-    def _cells(self, rows: npt.NDArray[np.uint64], samples: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _cells(self, rows: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         height, width = self._concepts.shape
-        for sample in samples:
-            if self._album is not None:
-                self._album.add(int(sample))
-        return drawable(unpack(rows[samples], height * width).reshape(-1, height, width))
+        return drawable(unpack(rows, height * width).reshape(-1, height, width), self._n_drawn)
 
 
 def _largest(counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
-    """Return the samples of the `n` largest counts above 0, largest first, earlier samples first where equal."""
+    """Return the places of the `n` largest counts above 0, largest first, earlier ones first where equal."""
     order = np.argsort(-counts, kind="stable")[:n]
     return order[counts[order] > 0]

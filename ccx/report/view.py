@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ccx.concepts import Concepts
-from ccx.formula import And, Concept, Formula, Not, Or, equivalent, lexer
+from ccx.formula import Formula, equivalent
+from ccx.report.charts import (
+    ActivationChart,
+    Bar,
+    CategoryBar,
+    activation_chart,
+    category_bars,
+    concept_bars,
+    iou_histogram,
+)
 from ccx.report.drawing import Photo
-from ccx.report.pictures import Picture, Pictures
+from ccx.report.formulas import Painter, Piece, shown_name
+from ccx.report.pictures import Album, Picture, Pictures
 from ccx.results import Explanation, Explanations, Status
 
-_N_COLORS = 8  # of categories, in style.css; further categories begin again
-_N_CHARTED = 40  # concepts in the chart
 _EVERYWHERE = 0.9  # of all cells: a formula that holds there says little
 _STATUS_WORDS = {
     Status.EXPLAINED: "",
@@ -53,16 +61,6 @@ class KnownUnit:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A name, a connective or a parenthesis of a formula; names have the color of their category."""
-
-    kind: str
-    text: str
-    color: int = 0
-    category: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class RangeView:
     """One explanation: the formula in pieces, how it overlaps with the bitmap (in percent), pictures."""
 
@@ -90,6 +88,7 @@ class Card:
     name: str
     ranges: list[RangeView]
     best: RangeView
+    activations: ActivationChart | None
     truth: list[Piece]
     verdict: bool
     words: str  # what the filter looks for
@@ -98,17 +97,6 @@ class Card:
     def profile(self) -> list[float]:
         """IoU by range, lowest range first."""
         return [view.item.iou for view in reversed(self.ranges)]
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A concept of the chart: in how many formulas it stands, plain and after NOT."""
-
-    name: str
-    color: int
-    category: str
-    plain: int
-    negated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +111,11 @@ class Report:
     histogram: list[tuple[str, int]]
     bars: list[Bar]
     n_more_bars: int
-    categories: list[tuple[str, int, int]]  # name, color, concepts that occur
+    categories: list[CategoryBar]
     photos: Mapping[int, Photo]
     shape: tuple[int, int]
     version: str
+    is_folder: bool  # each unit has a page of its own, and photographs are files
 
     @property
     def highest(self) -> float:
@@ -137,6 +126,10 @@ class Report:
     def has_pictures(self) -> bool:
         """Whether there is a picture anywhere, so that the legend is needed."""
         return any(view.pictures for card in self.known + self.cards for view in card.ranges)
+
+    def neighbours(self) -> Iterator[tuple[Card | None, Card, Card | None]]:
+        """Yield each card with the one before and the one after it."""
+        return zip([None, *self.cards[:-1]], self.cards, [*self.cards[1:], None], strict=True)
 
 
 def gain(item: Explanation, n_cells: int) -> float:
@@ -153,63 +146,20 @@ def best_range(items: Sequence[Explanation], n_cells: int) -> Explanation:
     return max(items, key=lambda item: (item.formula is not None, gain(item, n_cells), item.cluster))
 
 
-class Painter:
-    """Splits formulas into pieces, with the colors of the concepts' categories."""
-
-    def __init__(self, concepts: Concepts) -> None:
-        kinds = list(dict.fromkeys(concepts.categories or ()))
-        self.color_of = {kind: i % _N_COLORS for i, kind in enumerate(kinds)}
-        self.category_of = dict(zip(concepts.names, concepts.categories or (), strict=False))
-
-    def name(self, name: str) -> Piece:
-        """Return a concept's piece."""
-        category = self.category_of.get(name, "")
-        return Piece("name", shown_name(name), self.color_of.get(category, 0), shown_name(category))
-
-    def pieces(self, formula: Formula) -> list[Piece]:
-        """Return what stands in a formula, left to right; parentheses only where the connective changes."""
-        pieces: list[Piece] = []
-        stack: list[Formula | str] = [formula]
-        while stack:
-            match stack.pop():
-                case str(text):
-                    pieces.append(Piece("parenthesis" if text in "()" else "connective", text))
-                case Concept(name):
-                    pieces.append(self.name(name))
-                case Not(operand):
-                    inner: list[Formula | str] = (
-                        [operand] if isinstance(operand, (Concept, Not)) else [")", operand, "("]
-                    )
-                    stack += [*inner, "NOT"]
-                case (And() | Or()) as node:
-                    right = _in_parentheses(node.right, type(node))
-                    stack += [*right, "AND" if isinstance(node, And) else "OR", *_in_parentheses(node.left, type(node))]
-        return pieces
-
-
-def _in_parentheses(operand: Formula, around: type[Formula]) -> list[Formula | str]:
-    """Return what to put on the stack for an operand; one of the same connective needs no parentheses."""
-    return [operand] if isinstance(operand, (Concept, Not, around)) else [")", operand, "("]
-
-
-def shown_name(name: str) -> str:
-    """Return a name as people can read it: escaped where it holds what cannot be seen."""
-    return name if not name or name.isprintable() else lexer.written(name)
-
-
 def build(
     found: Explanations,
     concepts: Concepts,
     *,
     pictures: Pictures | None,
     known: Sequence[tuple[KnownUnit, Pictures | None]],
-    photos: Mapping[int, Photo],
+    album: Album | None,
     title: str,
     notes: Iterable[str],
     unit_names: Sequence[str] | None,
     n_pictured: int,
+    is_folder: bool,
 ) -> Report:
-    """Build the view model; `photos` fills up while pictures are chosen."""
+    """Build the view model; the album fills up while pictures are chosen."""
     painter = Painter(concepts)
     units: dict[int, list[Explanation]] = {}
     for item in found:
@@ -221,7 +171,8 @@ def build(
             items,
             concepts,
             painter,
-            pictures if rank < n_pictured else None,
+            pictures,
+            is_pictured=rank < n_pictured,
             anchor=f"unit-{items[0].unit}",
             title=f"unit {items[0].unit}",
             name=shown_name(unit_names[items[0].unit]) if unit_names is not None else "",
@@ -229,23 +180,24 @@ def build(
         for rank, items in enumerate(ordered)
     ]
     checks = [
-        _card(list(one.found), concepts, painter, own, f"known-{i}", shown_name(one.title), "", one.formula)
+        _card(list(one.found), concepts, painter, own, True, f"known-{i}", shown_name(one.title), "", one.formula)
         for i, (one, own) in enumerate(known)
     ]
-    bars, n_more = _bars(found, painter)
+    bars, n_more = concept_bars(found, painter)
     return Report(
         title=title,
         notes=list(notes),
         facts=_facts(found, concepts, len(cards), n_pictured if pictures is not None else None),
         known=checks,
         cards=cards,
-        histogram=_histogram([item.iou for item in found.explained]),
+        histogram=iou_histogram([item.iou for item in found.explained]),
         bars=bars,
         n_more_bars=n_more,
-        categories=_categories(found, painter),
-        photos=photos,
+        categories=category_bars((card.best.item for card in cards), painter),
+        photos={} if album is None else album.photos(),
         shape=concepts.shape,
         version=found.version,
+        is_folder=is_folder,
     )
 
 
@@ -254,14 +206,17 @@ def _card(
     concepts: Concepts,
     painter: Painter,
     pictures: Pictures | None,
+    is_pictured: bool,
     anchor: str,
     title: str,
     name: str,
     truth: Formula | None = None,
 ) -> Card:
-    views = [_range(item, len(items), concepts, painter, pictures) for item in reversed(items)]
+    shown = pictures if is_pictured else None
+    views = [_range(item, len(items), concepts, painter, shown) for item in reversed(items)]
     chosen = best_range(items, concepts.n_cells)
     best = next(view for view in views if view.item is chosen)
+    values = None if shown is None else shown.activations_of(items[0].unit)
     names = {piece.text for view in views for piece in view.pieces if piece.kind == "name"}
     return Card(
         anchor=anchor,
@@ -269,6 +224,7 @@ def _card(
         name=name,
         ranges=views,
         best=best,
+        activations=None if values is None else activation_chart(values, items),
         truth=[] if truth is None else painter.pieces(truth),
         verdict=truth is not None and best.item.formula is not None and equivalent(truth, best.item.formula),
         words=" ".join([title, name, *sorted(names)]).lower(),
@@ -338,48 +294,3 @@ def _facts(found: Explanations, concepts: Concepts, n_units: int, n_pictured: in
     if n_pictured is not None and n_pictured < n_units:
         facts.append(("pictures", f"of the first {n_pictured} units below"))
     return facts
-
-
-def _histogram(ious: list[float]) -> list[tuple[str, int]]:
-    """Return (lower end, count) of equal bins from 0 to the highest IoU."""
-    width = next(width for width in (0.01, 0.02, 0.05, 1) if max(ious, default=0) <= 20 * width)
-    counts = Counter(min(int(iou / width), 19) for iou in ious)
-    return [(f"{i * width:.2f}", counts[i]) for i in range(max(counts, default=-1) + 1)]
-
-
-def _bars(found: Explanations, painter: Painter) -> tuple[list[Bar], int]:
-    """Return the concepts that stand in most formulas, grouped by category, and how many are left out."""
-    plain, negated = _occurrences(found)
-    ranked = sorted(plain | negated, key=lambda name: (-plain[name] - negated[name], name))
-    order = {category: i for i, category in enumerate(painter.color_of)}
-    kept = sorted(ranked[:_N_CHARTED], key=lambda name: order.get(painter.category_of.get(name, ""), 0))
-    bars = []
-    for name in kept:
-        piece = painter.name(name)
-        bars.append(Bar(piece.text, piece.color, piece.category, plain[name], negated[name]))
-    return bars, max(0, len(ranked) - _N_CHARTED)
-
-
-def _categories(found: Explanations, painter: Painter) -> list[tuple[str, int, int]]:
-    plain, negated = _occurrences(found)
-    n_names = Counter(painter.category_of[name] for name in plain | negated if name in painter.category_of)
-    return [(shown_name(kind), color, n_names[kind]) for kind, color in painter.color_of.items()]
-
-
-def _occurrences(found: Explanations) -> tuple[Counter[str], Counter[str]]:
-    """Count in how many formulas each concept stands plain, and after NOT."""
-    plain: Counter[str] = Counter()
-    negated: Counter[str] = Counter()
-    for item in found:
-        if item.formula is None:
-            continue
-        stack: list[tuple[Formula, bool]] = [(item.formula, False)]
-        names: set[tuple[str, bool]] = set()
-        while stack:
-            node, is_negated = stack.pop()
-            if isinstance(node, Concept):
-                names.add((node.name, is_negated))
-            stack += [(child, is_negated ^ isinstance(node, Not)) for child in node.children]
-        plain.update(name for name, is_negated in names if not is_negated)
-        negated.update(name for name, is_negated in names if is_negated)
-    return plain, negated
