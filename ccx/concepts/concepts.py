@@ -277,7 +277,7 @@ class Concepts:
             If the formula cannot be parsed or names a concept that is not here, or a sample is not here.
 
         """
-        inside = self._atoms_satisfying(formula)
+        inside = self.atoms_satisfying(formula)
         found = atom_rows(self.atoms, inside, self._sample_indices(samples), threads=threads)
         if packed:
             return found
@@ -286,13 +286,14 @@ class Concepts:
 
     def count(self, formula: Formula | str) -> int:
         """Return the number of cells that satisfy a formula; raises what `mask` raises."""
-        return int(self.atoms.cells[self._atoms_satisfying(formula)].sum())
+        return int(self.atoms.cells[self.atoms_satisfying(formula)].sum())
 
     def packed_rows(self, samples: Any = None, *, threads: int | None = None) -> ConceptRows:
         """Return the packed masks of all concepts in some samples (all by default)."""
         return concept_rows(self.atoms, self._sample_indices(samples), threads=threads)
 
-    def _atoms_satisfying(self, formula: Formula | str) -> npt.NDArray[np.bool_]:
+    def atoms_satisfying(self, formula: Formula | str) -> npt.NDArray[np.bool_]:
+        """Return whether each atom satisfies a formula: bool[G]; raises what `mask` raises."""
         tree = parse(formula) if isinstance(formula, str) else formula
         if not isinstance(tree, Formula):
             remedy = "see ccx.parse"
