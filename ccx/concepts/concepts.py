@@ -399,8 +399,15 @@ class Concepts:
             got, remedy = f"{actual}, stored was {self.content_hash}", "restore the file or rebuild the concepts"
             raise InputError("concepts", wanted="the stored content hash", got=got, remedy=remedy)
 
-    def save(self, path: PathLike) -> None:
+    def save(self, path: PathLike, *, source: str | None = None) -> None:
         """Write everything to one pickle-free file (safetensors), atomically.
+
+        Parameters
+        ----------
+        path
+            The file.
+        source
+            A text to keep in its header that says what it was built from; not part of the content.
 
         Raises
         ------
@@ -414,6 +421,8 @@ class Concepts:
             "shape": json.dumps(self.shape),
             "content_hash": self.content_hash,
         }
+        if source is not None:
+            metadata["source"] = source
         save_arrays(path, {name: getattr(self.atoms, name) for name in _ATOM_ARRAYS}, metadata, FILE_FORMAT)
 
     @classmethod

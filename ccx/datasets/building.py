@@ -1,0 +1,255 @@
+"""From a data set to `Concepts`: a quick look at all files, then workers, and parts that survive a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import operator
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx._version import VERSION
+from ccx.concepts import FILE_FORMAT, Concepts
+from ccx.concepts.sources import require_memory
+from ccx.errors import FilesError, InputError, StoreError
+from ccx.kernels.atoms import AtomBuilder, Atoms
+from ccx.pipeline.processes import check_workers, in_processes
+from ccx.pipeline.running import Progress, check_progress, progress_reporter
+from ccx.store import PathLike, json_text, load_arrays
+from ccx.store.files import parse_json, reason, store_error
+
+if TYPE_CHECKING:
+    from ccx.datasets.base import Dataset
+
+Size = tuple[int, int]
+Layers = tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]
+_LOOK = 256  # images that a worker looks at in one job
+_MOST_IMAGES, _LEAST_PARTS = 256, 64
+
+
+class Inspection(NamedTuple):
+    """What a quick look at all files found: what is wrong, and the sizes of the label maps."""
+
+    problems: tuple[str, ...]
+    sizes: frozenset[Size]
+
+
+def digest(parts: Iterable[object]) -> str:
+    """Return a hash of JSON-able parts."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        hashed.update(json.dumps(part).encode() + b"\n")
+    return hashed.hexdigest()
+
+
+def inspected(dataset: Dataset, workers: int | None, progress: Progress | bool | None) -> Inspection:
+    """Look at all files of a data set."""
+    check_progress(progress)
+    n_images = len(dataset)
+
+    def look(first: int) -> list[tuple[list[str], Size | None]]:
+        return [dataset.inspect(sample) for sample in dataset.samples[first : first + _LOOK]]
+
+    problems: dict[str, None] = {}  # once each, in order: several images may share a file
+    sizes: set[Size] = set()
+    done = 0
+    with progress_reporter(progress, "checking files") as report:
+        for found in in_processes(look, range(0, n_images, _LOOK), check_workers(workers)):
+            for texts, size in found:
+                problems |= dict.fromkeys(texts)
+                if size is not None:
+                    sizes.add(size)
+            done += len(found)
+            report(done, n_images)
+    return Inspection(tuple(problems), frozenset(sizes))
+
+
+def build(
+    dataset: Dataset,
+    shape: Size | None,
+    workers: int | None,
+    progress: Progress | bool | None,
+    out: PathLike | None,
+) -> Concepts:
+    """Build what `Dataset.concepts` returns."""
+    n_workers = check_workers(workers)
+    check_progress(progress)
+    if not len(dataset):
+        raise InputError("dataset", wanted="at least one image", got="none", remedy="check path and subset")
+    shape = None if shape is None else _checked_shape(shape)
+    if out is None:
+        return _Building(dataset, _grid(dataset, shape, workers, progress), n_workers, None).run(progress)
+    target = Path(out)
+    folder = target.with_name(f".{target.name}.parts")
+    source = {**dataset.source(range(len(dataset))), "shape": shape}
+    if target.exists():
+        concepts = _stored(target, source)
+    else:
+        with _claimed(folder):
+            grid = _grid(dataset, shape, workers, progress)
+            concepts = _Building(dataset, grid, n_workers, folder).run(progress)
+            concepts.save(target, source=json_text(source, "dataset"))
+    shutil.rmtree(folder, ignore_errors=True)
+    return concepts
+
+
+def _checked_shape(shape: Any) -> Size:
+    try:
+        height, width = (operator.index(side) for side in shape)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise InputError("shape", wanted="a grid (H, W)", got=repr(shape), remedy="write for instance (112, 112)")
+    return height, width
+
+
+def _stored(path: Path, source: Mapping[str, Any]) -> Concepts:
+    """Return the concepts in a file, if they were built from `source`."""
+    there = parse_json(load_arrays(path, FILE_FORMAT)[1].get("source", "{}").encode(), path)
+    here = json.loads(json_text(source, "dataset"))
+    if there != here:
+        names = [name for name in here if there.get(name) != here[name]]
+        what = ", ".join(f"{name} ({there.get(name, 'unknown')} there, {here[name]} here)" for name in names)
+        raise store_error(path, f"was made from something else: {what}", "delete it, or choose another name")
+    return Concepts.load(path)
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Make the folder of parts, and keep other processes out of it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise store_error(folder, f"cannot make this folder ({reason(error)})", "choose another place") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise store_error(folder, "another process builds here", "wait for it, or choose another file") from error
+    finally:
+        os.close(descriptor)
+
+
+def _grid(dataset: Dataset, shape: Size | None, workers: int | None, progress: Progress | bool | None) -> Size:
+    """Look at all files -> the grid to build on."""
+    found = inspected(dataset, workers, progress)
+    if found.problems:
+        raise FilesError(found.problems, "repair or leave out what is listed; nothing was read yet")
+    if shape is not None:
+        return shape
+    if len(found.sizes) != 1:
+        sizes = [f"{height}×{width}" for height, width in sorted(found.sizes)]
+        got = ", ".join(sizes[:5]) + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else "") or "unknown sizes"
+        raise InputError(
+            "shape", wanted="label maps of one size", got=got, remedy="pass shape, for instance (112, 112)"
+        )
+    return next(iter(found.sizes))
+
+
+class _Building:
+    """A data set in parts of consecutive images.
+
+    Each part is kept in `folder` under a name that depends on everything it is made from, so that what is found there
+    under this name is the part, whoever made it.
+    """
+
+    def __init__(self, dataset: Dataset, grid: Size, n_workers: int, folder: Path | None) -> None:
+        n_images = len(dataset)
+        require_memory("dataset", n_images, grid)
+        self._dataset = dataset
+        self._grid = grid
+        self._n_workers = n_workers
+        self._folder = folder
+        self._n_part = min(_MOST_IMAGES, max(1, n_images // _LEAST_PARTS))
+
+    def run(self, progress: Progress | bool | None) -> Concepts:
+        """Make what is not there, and add all parts up in order."""
+        dataset = self._dataset
+        n_images = len(dataset)
+        parts = range(0, n_images, self._n_part)
+        there = {first: part for first in parts if (part := self._load(first)) is not None}
+        missing = [first for first in parts if first not in there]
+        builder = AtomBuilder(self._grid, len(dataset.names), threads=self._n_workers)
+        everything = np.arange(len(dataset.names))
+        problems: list[str] = []
+        self._reduced([(np.zeros((1, *self._grid), np.uint16), None)])  # compiled here, so that no worker has to
+        # Workers are forked at the first part, before the bar's thread begins.
+        made = in_processes(self._make, missing, self._n_workers)
+        ready = deque([next(made)] if missing else [])
+        with closing(made), progress_reporter(progress, "building concepts") as report:
+            for first in parts:
+                if first in there:
+                    atoms: Atoms | None = there.pop(first).atoms
+                else:
+                    atoms, found = ready.pop() if ready else next(made)
+                    problems += found
+                    if atoms is not None:
+                        atoms = _frozen(atoms)
+                        self._keep(first, atoms)
+                if atoms is not None and not problems:
+                    builder.add_atoms(atoms, np.arange(atoms.n_samples), everything)
+                report(min(first + self._n_part, n_images), n_images)
+        if problems:
+            kept = "" if self._folder is None else "; what was built is kept"
+            raise FilesError(problems, f"repair or leave out what is listed{kept}")
+        return Concepts(builder.finish(), dataset.names, dataset.categories)
+
+    def _make(self, first: int) -> tuple[Atoms | None, list[str]]:
+        """Read and reduce one part, in a worker -> its atoms, and what cannot be read."""
+        annotations, problems = [], []
+        for sample in self._dataset.samples[first : first + self._n_part]:
+            try:
+                annotations.append(self._dataset.annotation(sample, self._grid))
+            except StoreError as error:
+                problems.append(str(error))
+        return (None if problems else self._reduced(annotations)), problems
+
+    def _reduced(self, annotations: Sequence[Layers]) -> Atoms:
+        n, n_cells = len(annotations), self._grid[0] * self._grid[1]
+        layers = np.zeros((n, max(labels.shape[0] for labels, _ in annotations), n_cells), np.uint16)
+        flags = None
+        for k, (labels, valid) in enumerate(annotations):
+            layers[k, : labels.shape[0]] = labels.reshape(-1, n_cells)
+            if valid is not None:
+                flags = np.ones((n, n_cells), np.bool_) if flags is None else flags
+                flags[k] = valid.reshape(n_cells)
+        builder = AtomBuilder(self._grid, len(self._dataset.names), threads=1)
+        builder.add_label_maps(layers, flags)
+        return builder.finish()
+
+    def _path(self, first: int) -> Path:
+        samples = range(first, min(first + self._n_part, len(self._dataset)))
+        source = {**self._dataset.source(samples), "grid": self._grid, "version": VERSION}
+        return Path(self._folder or "") / f"{first:08d}-{digest([source])}.ccx"
+
+    def _load(self, first: int) -> Concepts | None:
+        """Return a part that is there and whole."""
+        if self._folder is None:
+            return None
+        path = self._path(first)
+        try:
+            return Concepts.load(path) if path.exists() else None
+        except StoreError:
+            return None  # made again
+
+    def _keep(self, first: int, atoms: Atoms) -> None:
+        if self._folder is not None:
+            Concepts(atoms, self._dataset.names, self._dataset.categories).save(self._path(first))
+
+
+def _frozen(atoms: Atoms) -> Atoms:
+    """Make the arrays read-only again, which a pipe forgets: kernels are compiled for such arrays."""
+    for array in vars(atoms).values():
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
+    return atoms

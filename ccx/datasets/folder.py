@@ -1,0 +1,166 @@
+"""A folder of images and a folder of label maps, as ADE20K, Pascal VOC, Cityscapes and many others have them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
+from ccx.datasets.identities import IdTable
+from ccx.datasets.pictures import PICTURES, read_header, read_ids, read_image, sampled
+from ccx.datasets.tables import named, path_of, read_lines
+from ccx.errors import InputError, StoreError
+from ccx.store import PathLike
+from ccx.store.files import store_error
+
+
+class _Pair(NamedTuple):
+    image: Path
+    labels: Path
+
+
+class Folder(Dataset):
+    """Images and label maps in two folders, matched by their names.
+
+    An image and a label map belong together if their paths below their folders are the same up to the suffixes.
+
+    Parameters
+    ----------
+    images, labels
+        The two folders (searched with all folders in them). Label maps have one id a pixel: palette or grey pictures
+        of 1 to 16 bits.
+    names
+        Names of the ids: a list or a .txt file, whose first name belongs to id `first_id`; or ids and names: a mapping,
+        a .json, .csv or .tsv file (`ccx.datasets.tables.named`).
+    categories
+        The category of each name, in the order of ids.
+    first_id
+        The id of the first name of a list.
+    void
+        Ids of cells that shall count nowhere: neither for nor against a concept.
+    none
+        Ids of cells that count but carry no concept. By default 0, unless it has a name or is void.
+    image_suffix, label_suffix
+        What follows the common part of the names, for instance ``_leftImg8bit.png`` and ``_gtFine_labelIds.png``;
+        None = any picture suffix.
+    only
+        Only these images: their paths without suffix, in this order; or a text file with one a line, as VOC has them.
+
+    Attributes
+    ----------
+    without_labels
+        Images that have no label map, and so are left out.
+
+    Raises
+    ------
+    InputError
+        If a folder is missing, no pair is found, or ids contradict each other.
+    FilesError
+        See `concepts`. A label map without an image, or a name of `only` without files, is such a problem.
+
+    """
+
+    kind: ClassVar[str] = "folder"
+
+    def __init__(
+        self,
+        images: PathLike,
+        labels: PathLike,
+        names: Any,
+        *,
+        categories: Sequence[str] | None = None,
+        first_id: int = 1,
+        void: int | Collection[int] = (),
+        none: int | Collection[int] | None = None,
+        image_suffix: str | None = None,
+        label_suffix: str | None = None,
+        only: str | Path | Iterable[str] | None = None,
+    ) -> None:
+        self._images = path_of("images", images, folder=True)
+        self._labels = path_of("labels", labels, folder=True)
+        known = named(names, first_id)
+        super().__init__([], known.names, categories if categories is not None else known.categories)
+        self._table = IdTable(known.ids, void, none)
+        pictures = _by_stem(self._images, image_suffix, "image_suffix")
+        maps = _by_stem(self._labels, label_suffix, "label_suffix")
+        stems = sorted(maps) if only is None else _chosen(only)
+        # Files that are missing are named like the others; they are reported when all are looked at.
+        suffixes = image_suffix or _suffix(pictures, ".jpg"), label_suffix or _suffix(maps, ".png")
+        self._samples = [
+            _Pair(
+                pictures.get(stem, self._images / (stem + suffixes[0])),
+                maps.get(stem, self._labels / (stem + suffixes[1])),
+            )
+            for stem in stems
+        ]
+        self.without_labels = tuple(sorted(set(pictures) - set(maps)))
+        if not any(stem in pictures and stem in maps for stem in stems):
+            got = (
+                f"{len(pictures)} images, such as {next(iter(pictures), 'none')}, and {len(maps)} label maps, such as "
+                f"{next(iter(maps), 'none')}"
+            )
+            remedy = "give image_suffix and label_suffix, what follows the common part of the names"
+            raise InputError("labels", wanted="label maps named like the images", got=got, remedy=remedy)
+
+    def _name(self, sample: _Pair) -> str:
+        return str(sample.image.relative_to(self._images))
+
+    def _pixels(self, sample: _Pair) -> npt.NDArray[np.uint8]:
+        return read_image(sample.image)
+
+    def _layers(self, sample: _Pair, shape: Size | None) -> Layers:
+        labels, valid = self._table.concepts(sampled(read_ids(sample.labels), shape), str(sample.labels))
+        return labels[None], valid
+
+    def _inspect(self, sample: _Pair) -> tuple[list[str], Size | None]:
+        problems = []
+        sizes: dict[Path, Size] = {}
+        for path in (sample.image, sample.labels):
+            try:
+                sizes[path] = read_header(path).size
+            except StoreError as error:
+                problems.append(str(error))
+        if len(set(sizes.values())) > 1:
+            (height, width), (image_height, image_width) = sizes[sample.labels], sizes[sample.image]
+            problem = f"{height}×{width} pixels, its image {sample.image} has {image_height}×{image_width}"
+            problems.append(str(store_error(sample.labels, problem, "give the files that belong together")))
+        return problems, sizes.get(sample.labels)
+
+    def _identity(self, sample: _Pair, with_image: bool) -> object:
+        return [stat_of(sample.labels), stat_of(sample.image) if with_image else None]
+
+    def _settings(self) -> Source:
+        return {"ids": self._table.settings()}
+
+
+def _by_stem(folder: Path, suffix: str | None, argument: str) -> dict[str, Path]:
+    """Return the pictures of a folder by their paths without suffix, in order."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in PICTURES or not path.is_file():
+            continue
+        name = path.relative_to(folder).as_posix()
+        if suffix is not None and not name.endswith(suffix):
+            continue
+        stem = name.removesuffix(suffix if suffix is not None else path.suffix)
+        if stem in found:
+            remedy = f"give {argument}"
+            raise InputError(argument, wanted="one file a name", got=f"{found[stem]} and {path}", remedy=remedy)
+        found[stem] = path
+    return found
+
+
+def _suffix(found: dict[str, Path], otherwise: str) -> str:
+    return next((path.suffix for path in found.values()), otherwise)
+
+
+def _chosen(only: str | Path | Iterable[str]) -> list[str]:
+    stems = read_lines(Path(only)) if isinstance(only, (str, Path)) else [str(stem) for stem in only]
+    if len(set(stems)) < len(stems):
+        repeated = next(stem for stem in stems if stems.count(stem) > 1)
+        raise InputError("only", wanted="each image once", got=f"{repeated} twice", remedy="remove it")
+    return stems

@@ -1,0 +1,85 @@
+"""From the ids in label maps to those of concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.errors import InputError
+from ccx.store.files import store_error
+
+UNKNOWN = 65_535
+"""Stands in look-up tables for an id without a name; no data set has so many names that it would be one."""
+
+
+class IdTable:
+    """What the ids 0..65535 in label maps mean: a concept, none, or a cell that counts nowhere.
+
+    Parameters
+    ----------
+    ids
+        The id of each of C names; ascending.
+    void, none
+        Ids of cells that count nowhere, and of cells that carry no concept; None = 0, if it is free.
+
+    """
+
+    def __init__(self, ids: Sequence[int], void: int | Collection[int], none: int | Collection[int] | None) -> None:
+        self._ids = tuple(ids)
+        self._void = _checked("void", void)
+        self._none = _checked("none", {0} - {*ids, *self._void} if none is None else none)
+        for one, numbers in (("void", self._void), ("none", self._none)):
+            if both := sorted({*numbers} & {*ids}):
+                raise InputError(one, wanted="ids without a name", got=f"{both}", remedy="leave out the name or the id")
+        if both := sorted({*self._void} & {*self._none}):
+            raise InputError("none", wanted="ids that are not void", got=f"{both}", remedy="give them once")
+        highest = max(*self._ids, *self._void, *self._none, 0)
+        if highest >= UNKNOWN:
+            remedy = "use ids of 16 bits"
+            raise InputError("names", wanted=f"ids below {UNKNOWN}", got=str(highest), remedy=remedy)
+        # One entry more than there are ids stands for all ids above them.
+        self._lookup = np.full(highest + 2, UNKNOWN, np.uint16)
+        self._lookup[list(self._ids)] = np.arange(1, len(self._ids) + 1)
+        self._lookup[list(self._none)] = 0
+        self._lookup[list(self._void)] = 0
+        self._is_void = np.zeros(highest + 2, np.bool_)
+        self._is_void[list(self._void)] = True
+
+    def concepts(
+        self, ids: npt.NDArray[Any], where: str
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]:
+        """Return concept ids uint16[H, W] and valid cells bool[H, W] or None of the ids int[H, W] of a file.
+
+        Raises
+        ------
+        StoreError
+            If an id has no name; `where` names the file.
+
+        """
+        last = self._lookup.size - 1
+        if ids.dtype.kind != "u" and (ids < 0).any():
+            raise store_error(where, f"holds the id {ids.min()}", "ids begin at 0")
+        clipped = ids if int(ids.max(initial=0)) <= last else np.minimum(ids, last)
+        found = self._lookup[clipped]
+        if UNKNOWN in found:
+            unnamed = np.unique(ids[found == UNKNOWN])
+            listed = ", ".join(map(str, unnamed[:5])) + (" ..." if unnamed.size > 5 else "")
+            remedy = "give them names, or list them as void or none"
+            raise store_error(where, f"holds ids without a name: {listed} ({len(self._ids)} names)", remedy)
+        if not self._void:
+            return found, None
+        return found, ~self._is_void[clipped]
+
+    def settings(self) -> list[list[int]]:
+        """Return what the table was made from, as JSON."""
+        return [list(self._ids), list(self._void), list(self._none)]
+
+
+def _checked(argument: str, ids: int | Collection[int]) -> tuple[int, ...]:
+    numbers: tuple[Any, ...] = (ids,) if isinstance(ids, int) else tuple(ids)
+    if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in numbers):
+        raise InputError(argument, wanted="ids of at least 0", got=f"{ids!r:.60}", remedy="write for instance 255")
+    return tuple(sorted(set(numbers)))
