@@ -6,6 +6,10 @@
 '((sky OR tree) AND NOT road)'
 """
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from ccx import heuristics, kernels, metrics
 from ccx._version import VERSION as __version__
 from ccx.concepts import Concepts
@@ -13,6 +17,9 @@ from ccx.errors import CCXError
 from ccx.formula import Formula, parse
 from ccx.pipeline import explain, explain_bitmaps
 from ccx.results import Explanation, Explanations, Status
+
+if _TYPE_CHECKING:
+    from ccx.report.plotting import plot
 
 load = Explanations.load
 
@@ -31,4 +38,19 @@ __all__ = [
     "load",
     "metrics",
     "parse",
+    "plot",
 ]
+
+# Imported at first use, so that `import ccx` stays light.
+_LAZY = {"plot": "ccx.report.plotting"}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LAZY:
+        msg = f"module 'ccx' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(_import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -10,6 +10,8 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import cuda_compilers
+
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("push", max_examples=100, derandomize=True, **_COMMON)
 settings.register_profile("quick", max_examples=20, derandomize=True, **_COMMON)
@@ -19,13 +21,19 @@ settings.load_profile(os.environ.get("CCX_HYPOTHESIS", "push"))
 _IMPORT_NAMES = {
     "logic": "pyeda",
     "pandas": "pandas",
+    "matplotlib": "matplotlib",
     "sklearn": "sklearn",
     "torch": "torch",
     "kmeans1d": "kmeans1d",
     "versus": "compositional_explanations",
 }
-# What is no library: g++ builds the CUDA emulator, which switches its fibers in x86-64 assembly.
-_TOOLS = {"gxx": platform.machine() == "x86_64" and shutil.which("g++") is not None}
+# What is no library: g++ builds the CUDA emulator, which switches its fibers in x86-64 assembly; nvcc and NVRTC come
+# from the dependency group cuda-compilers, not from the machine.
+_TOOLS = {
+    "gxx": platform.machine() == "x86_64" and shutil.which("g++") is not None,
+    "nvcc": cuda_compilers.BIN is not None,
+    "nvrtc": cuda_compilers.has_nvrtc(),
+}
 _REQUIRED = set(filter(None, os.environ.get("CCX_REQUIRE", "").split(",")))
 
 

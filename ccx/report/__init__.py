@@ -1,7 +1,8 @@
 """Results as one self-contained HTML file with pictures, to open, print or send."""
 
 from ccx.report.drawing import check_photo
+from ccx.report.plotting import plot
 from ccx.report.view import KnownUnit, best_range, gain
 from ccx.report.writing import render, write_report
 
-__all__ = ["KnownUnit", "best_range", "check_photo", "gain", "render", "write_report"]
+__all__ = ["KnownUnit", "best_range", "check_photo", "gain", "plot", "render", "write_report"]
