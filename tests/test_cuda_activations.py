@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ccx.kernels.cuda
-from ccx.errors import BackendError, ShapeError
+from ccx.errors import BackendError, InputError, ShapeError
 from ccx.kernels import Atoms, activations, reference
+from ccx.kernels.rows import check_padding
 from tests.cuda_emulator.emulator import Emulator
-from tests.cuda_emulator.gpu import arrays_belong_to_the_emulator, assert_same, gpus, use
+from tests.cuda_emulator.gpu import assert_same, emulated_cupy, gpus, use
 from tests.strategies import GRIDS, activation_maps, limits_near
 
 # float16 and float64 input may hold values beyond float32, which become infinite
@@ -24,15 +24,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning"),
 ]
 
-ATOM_ARRAYS = ["cell_atoms", "sample_starts", "sample_atoms", "sample_cells", "atom_starts", "atom_concepts", "cells"]
+SEEDS = st.integers(0, 2**32 - 1)
 # Room for next to nothing, for one unit of a small one, for several, for all.
 TABLE_SLOTS = st.sampled_from([1, 4, 30, 6000])
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _gpu():
-    with arrays_belong_to_the_emulator(activations) as patch:
-        patch.setattr(activations, "check_padding", lambda *_: None)  # computes with CuPy's operators
+    with emulated_cupy():
         yield
 
 
@@ -73,10 +72,6 @@ def annotated(draw, n_samples):
     return atoms, sets, [frozenset({atom}) for atom in range(n_atoms)]
 
 
-def place(gpu, atoms):
-    return replace(atoms, **{name: gpu.place(getattr(atoms, name)) for name in ATOM_ARRAYS})
-
-
 @given(data=st.data(), gpu=gpus(), slots=TABLE_SLOTS, units_a_task=st.sampled_from([1, 2, 8]))
 def test_range_histogram(data, gpu, slots, units_a_task):
     n_samples, n_units = data.draw(st.sampled_from([3, 2, 1, 0])), data.draw(st.sampled_from([3, 1, 0]))
@@ -90,7 +85,7 @@ def test_range_histogram(data, gpu, slots, units_a_task):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ccx.kernels.cuda.activations, "_TABLE_SLOTS", slots)
         patch.setattr(ccx.kernels.cuda.activations, "_UNITS_A_TASK", units_a_task)
-        got = activations.range_histogram(gpu.place(maps), limits, place(gpu, atoms))
+        got = activations.range_histogram(gpu.place(maps), limits, atoms.at(gpu))
     assert_same(gpu, got, reference.range_histogram(maps, limits, atoms.shape, sets, found))
 
 
@@ -108,7 +103,7 @@ def test_blocks_add_to_the_same_counts(slots, order, monkeypatch):
     rest = (np.zeros(0, np.int32), np.zeros(4, np.int64), np.zeros(0, np.uint16), np.zeros(3, np.int64))
     atoms = Atoms(grid, 0, local, starts, entries, *rest)
     limits = np.tile([[0.0, 0.5], [0.25, 1.0]], (n_units, 1, 1))
-    got = activations.range_histogram(gpu.place(maps), limits, place(gpu, atoms))
+    got = activations.range_histogram(gpu.place(maps), limits, atoms.at(gpu))
     inside = np.stack([reference.inside(reference.upsample(maps, grid), pair) for pair in limits[0]])
     of_atom = np.array([1, 0, 2])[local].reshape(n_samples, 1, *grid) == np.arange(3).reshape(3, 1, 1, 1, 1)
     wanted = np.einsum(
@@ -117,7 +112,7 @@ def test_blocks_add_to_the_same_counts(slots, order, monkeypatch):
     assert_same(gpu, got, wanted)
     for unit in range(n_units):  # the ranges of a unit as bitmaps
         bitmaps = reference.pack(inside[:, :, unit].reshape(2, n_samples, 207))
-        assert_same(gpu, activations.bitmap_histogram(gpu.place(bitmaps), place(gpu, atoms)), wanted[unit])
+        assert_same(gpu, activations.bitmap_histogram(gpu.place(bitmaps), atoms.at(gpu)), wanted[unit])
 
 
 @given(data=st.data(), gpu=gpus(), slots=TABLE_SLOTS, density=st.sampled_from([0.0, 0.1, 1.0]))
@@ -128,8 +123,23 @@ def test_bitmap_histogram(data, gpu, slots, density):
     bitmaps = rng.random((n_bitmaps, *sets.shape)) < density
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ccx.kernels.cuda.activations, "_TABLE_SLOTS", slots)
-        got = activations.bitmap_histogram(gpu.place(reference.pack(bitmaps)), place(gpu, atoms))
+        got = activations.bitmap_histogram(gpu.place(reference.pack(bitmaps)), atoms.at(gpu))
     assert_same(gpu, got, reference.bitmap_histogram(bitmaps, sets, found))
+
+
+@given(gpu=gpus(), n_cells=st.sampled_from([1, 63, 64, 65, 130]), lead=st.sampled_from([(0, 3), (2, 3)]), seed=SEEDS)
+def test_ones_in_the_padding_are_refused(gpu, n_cells, lead, seed):
+    packed = reference.pack(np.random.default_rng(seed).random((*lead, n_cells)) < 0.5)
+    check_padding("bitmaps", gpu.place(packed), n_cells)
+    if packed.size and n_cells % 64:
+        packed[1, 1, -1] |= np.uint64(1) << np.uint64(n_cells % 64)
+        with pytest.raises(InputError, match=f"bitmaps: expected zeros in the bits behind bit {n_cells - 1}"):
+            check_padding("bitmaps", gpu.place(packed), n_cells)
+
+
+@given(gpu=gpus(), maps=activation_maps())
+def test_all_finite(gpu, maps):
+    assert activations.all_finite(gpu.place(maps)) == np.isfinite(maps.astype(np.float32)).all()
 
 
 def test_grids_beyond_31_bits_are_refused():

@@ -28,21 +28,26 @@ def backend_for(*arrays: Any) -> ModuleType:
         If the arrays live in different places.
 
     """
-    if all(isinstance(array, np.ndarray) for array in arrays):
-        return importlib.import_module("ccx.kernels.cpu")
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and all(isinstance(array, cupy.ndarray) for array in arrays):
+    if all(map(on_gpu, arrays)):
         return importlib.import_module("ccx.kernels.cuda")
+    if all(isinstance(array, np.ndarray) and not on_gpu(array) for array in arrays):
+        return importlib.import_module("ccx.kernels.cpu")
     kinds = sorted({f"{type(array).__module__}.{type(array).__name__}" for array in arrays})
     msg = f"arrays must all be NumPy or all be CuPy, got {kinds}; move them to one place first"
     raise BackendError(msg)
 
 
+def on_gpu(array: Any) -> bool:
+    """Return whether this is an array of CuPy."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
 def as_array(value: Any, argument: str) -> Any:
     """Return `value` as an array of its own library, without copying what is an array already.
 
-    NumPy and CuPy arrays pass through, torch tensors in main memory become NumPy views (detached from
-    their graph), lists and tuples of numbers become NumPy arrays.
+    NumPy and CuPy arrays pass through, torch tensors become views, detached from their graph: of NumPy in main
+    memory, of CuPy on a GPU (by DLPack). Lists and tuples of numbers become NumPy arrays.
 
     Parameters
     ----------
@@ -56,13 +61,12 @@ def as_array(value: Any, argument: str) -> Any:
     DTypeError
         If `value` is nothing of these, or holds something else than numbers and booleans.
     BackendError
-        If `value` is a torch tensor on another device than the CPU.
+        If `value` is a torch tensor on a device that is neither the CPU nor a CUDA GPU.
+    MissingExtraError
+        If it is on a GPU and CuPy is not installed.
 
     """
-    if isinstance(value, np.ndarray):
-        return value
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(value, cupy.ndarray):
+    if isinstance(value, np.ndarray) or on_gpu(value):
         return value
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
@@ -81,17 +85,21 @@ def as_array(value: Any, argument: str) -> Any:
     raise DTypeError(argument, wanted=wanted, got=got, remedy="convert it with numpy.asarray first")
 
 
-def _view_of_tensor(tensor: Any, argument: str) -> np.ndarray:
-    if tensor.device.type != "cpu":
+def _view_of_tensor(tensor: Any, argument: str) -> Any:
+    if tensor.device.type not in ("cpu", "cuda"):
         msg = f"{argument}: got a torch tensor on {tensor.device}; pass {argument}.cpu()"
         raise BackendError(msg)
+    cupy = None
+    if tensor.device.type == "cuda":
+        backend = importlib.import_module("ccx.kernels.cuda.device")
+        cupy = backend.require_cupy(f"{argument}, a torch tensor on {tensor.device},")
     try:
-        view: np.ndarray = tensor.detach().numpy()
-    except (TypeError, RuntimeError) as error:  # bfloat16, sparse, lazily conjugated
+        return tensor.detach().numpy() if cupy is None else cupy.from_dlpack(tensor.detach())
+    except (TypeError, RuntimeError, BufferError, ValueError) as error:  # bfloat16, sparse, lazily conjugated
         got = f"a torch tensor of {tensor.dtype}, {tensor.layout}"
+        wanted = f"a tensor that {'NumPy' if cupy is None else 'CuPy'} can view"
         remedy = f"convert it: {argument}.to_dense().resolve_conj().float()"
-        raise DTypeError(argument, wanted="a tensor that NumPy can view", got=got, remedy=remedy) from error
-    return view
+        raise DTypeError(argument, wanted=wanted, got=got, remedy=remedy) from error
 
 
 def check_threads(threads: int | None) -> int | None:

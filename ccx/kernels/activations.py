@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import BackendError, DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
+from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.kernels.shapes import check_grid
@@ -117,12 +117,18 @@ def upsample_pack(
 
 
 def range_histogram(
-    activations: Any, ranges: Any, atoms: Atoms, *, threads: int | None = None
+    activations: Any,
+    ranges: Any,
+    atoms: Atoms,
+    *,
+    out: npt.NDArray[np.int64] | None = None,
+    threads: int | None = None,
 ) -> npt.NDArray[np.int64]:
     """Count the cells of each atom in each range, for several units at once.
 
     float32[N, U, h, w], float64[U, K, 2] -> int64[U, K, G]. Ranges of a unit may come in any order and
     may overlap. Nothing of the size of the grid is stored: bilinear, ranges and histogram are one pass.
+    With `out`, counts are added to those in it: for samples that come in batches.
 
     Bytes: the atoms' cell map (2·N·P) once a unit, which memory delivers in a tenth of the time that the
     operations take: 3 multiply-adds, 2K comparisons at most (only the thresholds that lie between
@@ -147,12 +153,19 @@ def range_histogram(
     lower, upper = _thresholds(limits, "ranges")
     kernels = backend_for(maps, atoms.cell_atoms).activations
     grid = _grid(maps.shape[2:], atoms.shape)
-    counts: npt.NDArray[np.int64] = kernels.range_histogram(maps, lower, upper, grid, atoms, check_threads(threads))
+    _check_out(out, (*limits.shape[:2], atoms.n_atoms), maps)
+    counts: npt.NDArray[np.int64] = kernels.range_histogram(
+        maps, lower, upper, grid, atoms, out, check_threads(threads)
+    )
     return counts
 
 
-def bitmap_histogram(rows: Any, atoms: Atoms, *, threads: int | None = None) -> npt.NDArray[np.int64]:
+def bitmap_histogram(
+    rows: Any, atoms: Atoms, *, out: npt.NDArray[np.int64] | None = None, threads: int | None = None
+) -> npt.NDArray[np.int64]:
     """Count the cells of each atom in bitmaps: packed rows uint64[M, N, n_words] -> int64[M, G].
+
+    With `out`, counts are added to those in it: for samples that come in batches.
 
     Raises
     ------
@@ -170,10 +183,28 @@ def bitmap_histogram(rows: Any, atoms: Atoms, *, threads: int | None = None) -> 
             "bitmaps", wanted=wanted, got=describe(rows), remedy="pack bool[M, N, H * W] with kernels.pack"
         )
     check_padding("bitmaps", rows, n_cells)
-    rows = rows.astype(np.uint64, copy=False)  # native byte order
+    if not on_gpu(rows):
+        rows = rows.astype(np.uint64, copy=False)  # native byte order
     kernels = backend_for(rows, atoms.cell_atoms).activations
-    counts: npt.NDArray[np.int64] = kernels.bitmap_histogram(rows, atoms, check_threads(threads))
+    _check_out(out, (rows.shape[0], atoms.n_atoms), rows)
+    counts: npt.NDArray[np.int64] = kernels.bitmap_histogram(rows, atoms, out, check_threads(threads))
     return counts
+
+
+def all_finite(values: Any) -> bool:
+    """Return whether no activation float[...] is NaN, infinite or, as a float32, beyond the largest."""
+    floats = _floats(values)
+    return bool(backend_for(floats).activations.all_finite(floats))
+
+
+def _check_out(out: Any, shape: tuple[int, ...], beside: Any) -> None:
+    """Raise unless histograms of this shape can be added to `out`, beside the array that they are counted of."""
+    if out is None:
+        return
+    backend_for(out, beside)
+    if out.dtype != np.int64 or out.shape != shape or not out.flags.c_contiguous:
+        wanted, remedy = f"contiguous int64{list(shape)}", "pass what the first batch returned"
+        raise ShapeError("out", wanted=wanted, got=describe(out), remedy=remedy)
 
 
 def as_maps(activations: Any, n_samples: int, grid: tuple[int, int]) -> npt.NDArray[np.floating[Any]]:
@@ -219,7 +250,10 @@ def _floats(activations: Any) -> Floats:
     if maps.dtype.kind != "f":
         remedy = "convert: activations.astype(numpy.float32)"
         raise DTypeError("activations", wanted="floating point", got=describe(maps), remedy=remedy)
-    floats: Floats = maps.astype(np.float32, copy=False)
+    floats: Floats = maps
+    if not on_gpu(maps):  # what launches a kernel converts them where they lie
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
+            floats = maps.astype(np.float32, copy=False)
     return floats
 
 

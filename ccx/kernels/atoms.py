@@ -8,7 +8,7 @@ counts need: |F| and |F and B| are sums over the atoms that satisfy F.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
 from ccx.kernels.cpu._jit import parallel
+from ccx.kernels.devices import Place, parse_places, place_of
 from ccx.kernels.memory import require_bytes
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.kernels.shapes import check_grid
@@ -29,6 +30,10 @@ DENSE_PAIRS = 4_096
 _BATCH_CELLS = 1 << 22  # cells a batch: 16 MB of codes
 
 IntArray = npt.NDArray[np.int64]
+
+ATOM_ARRAYS = ("cell_atoms", "sample_starts", "sample_atoms", "sample_cells", "atom_starts", "atom_concepts", "cells")
+# What atoms of no sample keep of their arrays; all, where not said.
+_LENGTHS_OF_NONE = {"cell_atoms": 0, "sample_starts": 1, "sample_atoms": 0, "sample_cells": 0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +89,69 @@ class Atoms:
             self.atom_starts, self.atom_concepts, self.n_concepts
         )
         return found
+
+    def to(self, device: str) -> Atoms:
+        """Return these atoms with all arrays on a device: "cpu", "cuda" or "cuda:1".
+
+        A copy is made once a device, and kept for as long as these atoms are.
+
+        Raises
+        ------
+        InputError, MissingExtraError, BackendError
+            If there is no such device.
+
+        """
+        (place,) = parse_places([device])
+        return self.at(place)
+
+    def at(self, place: Place) -> Atoms:
+        """Return these atoms with all arrays in a place; kept, as by `to`."""
+        if place_of(self.cells).name == place.name:
+            return self
+        if place.name not in self._copies:
+            self._copies[place.name] = self.samples_at(0, self.n_samples, place)
+        return self._copies[place.name]
+
+    def sets_at(self, place: Place) -> Atoms:
+        """Return these atoms in a place, of no sample, which is all that counting formulas takes; kept, too.
+
+        `cells` are those of all samples.
+        """
+        here = place_of(self.cells)
+        if here.name == place.name:
+            return self
+        if place.name not in self._sets:
+            parts = {name: getattr(self, name)[: _LENGTHS_OF_NONE.get(name)] for name in ATOM_ARRAYS}
+            moved = {name: place.upload(here.download(part)) for name, part in parts.items()}
+            place.synchronize()
+            self._sets[place.name] = replace(self, **moved)
+        return self._sets[place.name]
+
+    def samples_at(self, start: int, stop: int, place: Place) -> Atoms:
+        """Return samples ``start:stop`` of these atoms in a place, for histograms that are added up; a new copy.
+
+        `cells` are those of all samples.
+        """
+        here = place_of(self.cells)
+        starts = here.download(self.sample_starts)[start : stop + 1]
+        entries = slice(starts[0], starts[-1])
+        parts = {
+            "cell_atoms": here.download(self.cell_atoms[start:stop]),
+            "sample_starts": starts - starts[0],
+            "sample_atoms": here.download(self.sample_atoms[entries]),
+            "sample_cells": here.download(self.sample_cells[entries]),
+        }
+        moved = {name: place.upload(part) for name, part in parts.items()}
+        place.synchronize()
+        return replace(self.sets_at(place), **moved)
+
+    @cached_property
+    def _copies(self) -> dict[str, Atoms]:
+        return {}
+
+    @cached_property
+    def _sets(self) -> dict[str, Atoms]:
+        return {}
 
 
 class AtomBuilder:
@@ -358,26 +426,43 @@ def concept_counts(atoms: Atoms, weights: npt.NDArray[np.int64]) -> IntArray:
 
     With ``weights=atoms.cells`` these are the concepts' sizes |c|, with a bitmap's histogram |c and B|.
     """
-    weights = check_weights(atoms, weights)
-    rows = weights.reshape(math.prod(weights.shape[:-1]), atoms.n_atoms)  # no -1: there may be no atom
-    kernel = backend_for(atoms.cells).atoms.concept_counts
-    counts = np.empty((rows.shape[0], atoms.n_concepts), np.int64)
-    for row, count in zip(rows, counts, strict=True):
-        count[:] = kernel(atoms.atom_starts, atoms.atom_concepts, row, atoms.n_concepts)
-    return counts.reshape(*weights.shape[:-1], atoms.n_concepts)
+    rows, lead = _weight_rows(atoms, weights)
+    counts: IntArray = backend_for(atoms.cells, rows).atoms.concept_counts(atoms, rows)
+    return counts.reshape(*lead, atoms.n_concepts)
+
+
+def total_counts(atoms: Atoms, weights: npt.NDArray[np.int64]) -> IntArray:
+    """Weight of all atoms together: weights int64[..., G] -> int64[...]; of a bitmap's histogram, |B|."""
+    rows, lead = _weight_rows(atoms, weights)
+    counts: IntArray = backend_for(atoms.cells, rows).atoms.total_counts(atoms, rows)
+    return counts.reshape(lead)
+
+
+def with_sizes(atoms: Atoms, weights: npt.NDArray[np.int64]) -> IntArray:
+    """Return ``atoms.cells`` and other weights int64[G] as int64[2, G], to be counted in one pass."""
+    weights = check_weights(atoms, weights, 1)
+    both: IntArray = backend_for(atoms.cells, weights).atoms.with_sizes(atoms, weights)
+    return both
 
 
 def pair_counts(atoms: Atoms, weights: npt.NDArray[np.int64], *, threads: int | None = None) -> Any:
     """Weight of the atoms that hold both of two concepts: weights int64[G] -> int64[C, C], symmetric.
 
-    Dense up to 4,096 concepts; above, a `scipy.sparse.csr_array` of the pairs that occur.
+    Dense up to 4,096 concepts; above, a `scipy.sparse.csr_array` of the pairs that occur, in main memory alone.
     """
     weights = check_weights(atoms, weights, 1)
     threads = check_threads(threads)
     kernels = backend_for(atoms.cells, weights).atoms
     if atoms.n_concepts > DENSE_PAIRS:
         return kernels.sparse_pair_counts(*atoms.postings, weights)
-    return kernels.pair_counts(atoms.atom_starts, atoms.atom_concepts, weights, atoms.n_concepts, threads)
+    return kernels.pair_counts(atoms, weights, threads)
+
+
+def _weight_rows(atoms: Atoms, weights: Any) -> tuple[IntArray, tuple[int, ...]]:
+    """Return weights int64[..., G] as int64[M, G], and their leading axes."""
+    weights = check_weights(atoms, weights)
+    lead = weights.shape[:-1]
+    return weights.reshape(math.prod(lead), atoms.n_atoms), lead  # no -1: there may be no atom
 
 
 def _checked_samples(atoms: Atoms, samples: Any) -> IntArray:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
+from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu
+from ccx.kernels.devices import place_of, to_host
 
 __all__ = [
     "and_popcount",
@@ -257,6 +258,14 @@ def _check_same_words(a: Any, b: Any) -> None:
 
 def check_padding(argument: str, rows: Any, n_bits: int) -> None:
     """Raise `InputError` if a bit behind the first `n_bits` of any row is one."""
-    if n_bits % 64 and (rows[..., -1] >> np.uint64(n_bits % 64)).any():
+    if not n_bits % 64:
+        return
+    last, used = rows[..., -1:], np.uint64(n_bits % 64)
+    if on_gpu(rows):
+        behind = place_of(rows).upload(np.array([np.uint64(2**64 - 1) << used]))
+        n_ones = to_host(and_popcount(last, behind))
+    else:
+        n_ones = last >> used
+    if n_ones.any():
         remedy = "pack with ccx.kernels.pack, which clears them"
         raise InputError(argument, wanted=f"zeros in the bits behind bit {n_bits - 1}", got="ones", remedy=remedy)

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,14 @@ class KernelError(RuntimeError):
 
 
 class DeviceArray(np.ndarray):
-    """Stands for memory of the GPU: NumPy's functions and operators refuse it, as host code must not compute on it."""
+    """Stands for memory of a GPU: NumPy's functions and operators refuse it, as host code must not compute on it."""
+
+    device = SimpleNamespace(id=0)
+
+    def __array_finalize__(self, base: Any) -> None:
+        """Views of an array lie where it lies."""
+        if type(base) is type(self):
+            self.device = base.device
 
     def __array_ufunc__(self, ufunc: Any, *args: Any, **kwargs: Any) -> Any:
         msg = f"numpy.{ufunc.__name__} on an array of the device"
@@ -101,12 +109,16 @@ class Emulator:
     """A `ccx.kernels.cuda.device.Device` that runs the kernels of ccx on the CPU.
 
     A block is one warp and the GPU two multiprocessors, so that small inputs span several blocks, and more tasks
-    than threads.
+    than threads. `budget` is the memory that it says is free.
     """
 
-    def __init__(self, threads_per_block: int = 32, n_processors: int = 2) -> None:
+    budget = 1 << 30
+
+    def __init__(self, threads_per_block: int = 32, n_processors: int = 2, number: int = 0) -> None:
         self.threads_per_block = threads_per_block
         self.n_processors = n_processors
+        self.name = f"cuda:{number}"
+        self._device = SimpleNamespace(id=number)
 
     def kernel(self, family: str, name: str) -> RawKernel:
         return _module(family).get_function(name)
@@ -116,7 +128,7 @@ class Emulator:
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         memory = _aligned(n_bytes)
         memory[:] = 0xCD
-        return memory.view(dtype).reshape(tuple(shape)).view(DeviceArray)
+        return self.place(memory.view(dtype).reshape(tuple(shape)))
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> DeviceArray:
         array = self.empty(shape, dtype)
@@ -129,10 +141,10 @@ class Emulator:
         return copy
 
     def contiguous(self, array: DeviceArray, dtype: DTypeLike) -> DeviceArray:
-        return np.ascontiguousarray(array.view(np.ndarray), dtype).reshape(array.shape).view(DeviceArray)
+        return self.place(np.ascontiguousarray(array.view(np.ndarray), dtype).reshape(array.shape))
 
     def broadcast(self, array: DeviceArray, shape: Sequence[int]) -> DeviceArray:
-        return np.broadcast_to(array.view(np.ndarray), tuple(shape)).view(DeviceArray)
+        return self.place(np.broadcast_to(array.view(np.ndarray), tuple(shape)))
 
     def copy(self, source: DeviceArray, target: DeviceArray) -> None:
         target.view(np.ndarray)[...] = source.view(np.ndarray)
@@ -142,10 +154,18 @@ class Emulator:
 
     def place(self, array: NDArray[Any]) -> DeviceArray:
         """Say that an array of the host lies on the device: the same memory, in any layout."""
-        return array.view(DeviceArray)
+        placed = array.view(DeviceArray)
+        placed.device = self._device
+        return placed
 
     def download(self, array: DeviceArray) -> NDArray[Any]:
         return array.view(np.ndarray).copy()
+
+    def synchronize(self) -> None:
+        """Do nothing: kernels end before their launch returns."""
+
+    def free_bytes(self) -> int:
+        return self.budget
 
 
 @cache

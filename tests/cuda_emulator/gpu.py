@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+import ccx.kernels.cpu
 import ccx.kernels.cuda
 from ccx.kernels.cuda import device
 from tests.cuda_emulator.emulator import DeviceArray, Emulator
@@ -22,13 +24,19 @@ _THREAD_ORDERS = st.sampled_from([0, 1, 12345])
 _chosen = [Emulator()]
 
 
+def _owner(*arrays: Any) -> ModuleType:
+    on_gpu = [isinstance(array, DeviceArray) for array in arrays]
+    assert all(on_gpu) or not any(on_gpu)
+    return ccx.kernels.cuda if all(on_gpu) else ccx.kernels.cpu
+
+
 @contextmanager
 def arrays_belong_to_the_emulator(*families: ModuleType) -> Iterator[pytest.MonkeyPatch]:
-    """Let public `families` of kernels take their arrays for arrays of the GPU, and launch small grids."""
+    """Let public `families` of kernels take the emulator's arrays for arrays of the GPU, and launch small grids."""
     with pytest.MonkeyPatch.context() as patch:
         for family in families:
             launching = getattr(ccx.kernels.cuda, family.__name__.rpartition(".")[2])
-            patch.setattr(family, "backend_for", lambda *_: ccx.kernels.cuda)
+            patch.setattr(family, "backend_for", _owner)
             patch.setattr(launching, "device_of", lambda *_: _chosen[0])
         patch.setattr(device, "_BLOCKS_PER_PROCESSOR", 1)
         patch.setenv("EMU_SEED", "0")
@@ -45,6 +53,30 @@ def use(gpu: Emulator, thread_order: int = 0) -> Emulator:
 def gpus() -> st.SearchStrategy[Emulator]:
     """Draw a size of the emulated GPU and an order of its threads, and use them."""
     return st.builds(use, _EMULATORS, _THREAD_ORDERS)
+
+
+@contextmanager
+def emulated_cupy() -> Iterator[pytest.MonkeyPatch]:
+    """Stand in for an installed CuPy: arrays of the emulator are its arrays, and choose the backend themselves.
+
+    GPU 0 is the one last `use`d; GPU 1 and so on are small.
+    """
+
+    def count() -> int:
+        return 3
+
+    def from_dlpack(tensor: Any) -> DeviceArray:
+        return _chosen[0].place(tensor.__dlpack__())
+
+    runtime = SimpleNamespace(getDeviceCount=count, CUDARuntimeError=RuntimeError)
+    fake = SimpleNamespace(ndarray=DeviceArray, from_dlpack=from_dlpack, cuda=SimpleNamespace(runtime=runtime))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", fake)
+        others = [Emulator(32, 1, number) for number in range(count())]
+        patch.setattr(device, "_cupy_device", lambda number: others[number] if number else _chosen[0])
+        patch.setattr(device, "_BLOCKS_PER_PROCESSOR", 1)
+        patch.setenv("EMU_SEED", "0")
+        yield patch
 
 
 def assert_same(gpu: Emulator, got: DeviceArray, wanted: Any) -> None:

@@ -33,14 +33,14 @@ def upsample_pack(maps, grid, start, stop, threads):
     return out
 
 
-def range_histogram(maps, lower, upper, grid, atoms, threads):
-    """Count cells by range and atom: float32[N, U, h, w], two float32[U, K] -> int64[U, K, G]."""
+def range_histogram(maps, lower, upper, grid, atoms, out, threads):
+    """Count cells by range and atom: float32[N, U, h, w], two float32[U, K] -> int64[U, K, G], added to `out`."""
     counts = np.zeros((*lower.shape, atoms.n_atoms), np.int64)
     for unit in range(maps.shape[1]):
         for group in _disjoint_groups(lower[unit], upper[unit]):
             thresholds = np.stack([lower[unit, group], upper[unit, group]], axis=1).ravel()
             counts[unit, group] = _unit_histogram(maps[:, unit], thresholds, grid, atoms, threads)
-    return counts
+    return counts if out is None else np.add(out, counts, out=out)
 
 
 def _unit_histogram(maps, thresholds, grid, atoms, threads):
@@ -57,12 +57,17 @@ def _unit_histogram(maps, thresholds, grid, atoms, threads):
     return _added(parallel(count, maps.shape[0], threads))
 
 
-def bitmap_histogram(rows, atoms, threads):
-    """Count the cells of bitmaps by atom: uint64[M, N, n_words] -> int64[M, G]."""
+def bitmap_histogram(rows, atoms, out, threads):
+    """Count the cells of bitmaps by atom: uint64[M, N, n_words] -> int64[M, G], added to `out`."""
     counts = np.zeros((rows.shape[0], atoms.n_atoms), np.int64)
     for bitmap, count in zip(rows, counts, strict=True):
         count[:] = _counts_of_bitmap(bitmap, atoms, threads)
-    return counts
+    return counts if out is None else np.add(out, counts, out=out)
+
+
+def all_finite(values):
+    """Test float32[...]."""
+    return np.isfinite(values).all()
 
 
 def _counts_of_bitmap(rows, atoms, threads):

@@ -424,8 +424,26 @@ def concept_postings(atom_starts, atom_ids, n_concepts):
     return starts, atoms
 
 
+def concept_counts(atoms, weights):
+    """Sum by concept: weights int64[M, G] -> int64[M, C]."""
+    counts = np.empty((weights.shape[0], atoms.n_concepts), np.int64)
+    for row, count in zip(weights, counts, strict=True):
+        count[:] = _concept_counts(atoms.atom_starts, atoms.atom_concepts, row, atoms.n_concepts)
+    return counts
+
+
+def total_counts(_atoms, weights):
+    """Sum all: weights int64[M, G] -> int64[M]."""
+    return weights.sum(axis=1)
+
+
+def with_sizes(atoms, weights):
+    """Return cells and weights int64[G] as int64[2, G]."""
+    return np.stack([atoms.cells, weights])
+
+
 @jit
-def concept_counts(atom_starts, atom_ids, weights, n_concepts):
+def _concept_counts(atom_starts, atom_ids, weights, n_concepts):
     """Sum by concept: weights int64[G] -> int64[C]: total weight of the atoms that hold each concept."""
     counts = np.zeros(n_concepts, np.int64)
     for atom in range(atom_starts.size - 1):
@@ -436,10 +454,11 @@ def concept_counts(atom_starts, atom_ids, weights, n_concepts):
     return counts
 
 
-def pair_counts(atom_starts, atom_ids, weights, n_concepts, threads):
+def pair_counts(atoms, weights, threads):
     """Sum by pair of concepts: weights int64[G] -> int64[C, C]."""
-    counts = np.zeros((n_concepts, n_concepts), np.int64)
-    parallel(lambda a, b: _pair_rows(atom_starts, atom_ids, weights, a, counts[a:b]), n_concepts, threads)
+    n, sets = atoms.n_concepts, (atoms.atom_starts, atoms.atom_concepts)
+    counts = np.zeros((n, n), np.int64)
+    parallel(lambda a, b: _pair_rows(*sets, weights, a, counts[a:b]), n, threads)
     return counts
 
 

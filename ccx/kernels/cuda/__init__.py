@@ -7,7 +7,7 @@ from types import ModuleType
 
 from ccx.errors import BackendError
 
-_WITHOUT_KERNELS = frozenset({"atoms", "estimates", "formulas", "kmeans", "optimal"})
+_WITHOUT_KERNELS = frozenset({"kmeans", "optimal", "permutations"})
 
 
 def __getattr__(family: str) -> ModuleType:

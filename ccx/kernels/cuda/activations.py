@@ -42,12 +42,20 @@ def upsample_pack(maps: Array, grid: Any, start: np.float32, stop: np.float32, t
     return out
 
 
-def range_histogram(maps: Array, lower: Floats, upper: Floats, grid: Any, atoms: Any, threads: int | None) -> Array:  # noqa: ARG001
+def range_histogram(
+    maps: Array,
+    lower: Floats,
+    upper: Floats,
+    grid: Any,
+    atoms: Any,
+    out: Array | None,
+    threads: int | None,  # noqa: ARG001
+) -> Array:
     """Serve `ccx.kernels.activations.range_histogram`; the arrays of `atoms` lie on the GPU too."""
     device = device_of(maps, atoms.cell_atoms, atoms.sample_starts, atoms.sample_atoms)
     n_samples, n_units = maps.shape[:2]
     n_ranges = lower.shape[1]
-    counts = device.zeros((n_units, n_ranges, atoms.n_atoms), np.int64)
+    counts = device.zeros((n_units, n_ranges, atoms.n_atoms), np.int64) if out is None else out
     if 0 in (n_samples, *counts.shape):
         return counts
     cell_atoms, *entries = _atom_arrays(device, atoms)
@@ -67,11 +75,11 @@ def range_histogram(maps: Array, lower: Floats, upper: Floats, grid: Any, atoms:
     return counts
 
 
-def bitmap_histogram(rows: Array, atoms: Any, threads: int | None) -> Array:  # noqa: ARG001
+def bitmap_histogram(rows: Array, atoms: Any, out: Array | None, threads: int | None) -> Array:  # noqa: ARG001
     """Serve `ccx.kernels.activations.bitmap_histogram`; the arrays of `atoms` lie on the GPU too."""
     device = device_of(rows, atoms.cell_atoms, atoms.sample_starts, atoms.sample_atoms)
     n_bitmaps, n_samples = rows.shape[:2]
-    counts = device.zeros((n_bitmaps, atoms.n_atoms), np.int64)
+    counts = device.zeros((n_bitmaps, atoms.n_atoms), np.int64) if out is None else out
     cell_atoms, *entries = _atom_arrays(device, atoms)
     sizes = map(np.int64, (n_bitmaps, n_samples, math.prod(atoms.shape), atoms.n_atoms, _TABLE_SLOTS))
     args = (device.contiguous(rows, np.uint64), cell_atoms, *entries, counts, *sizes)
@@ -79,6 +87,16 @@ def bitmap_histogram(rows: Array, atoms: Any, threads: int | None) -> Array:  # 
     n_threads = n_bitmaps * n_samples * device.threads_per_block
     launch(device, "activations", name, n_threads, args, 4 * _TABLE_SLOTS)
     return counts
+
+
+def all_finite(values: Array) -> bool:
+    """Serve `ccx.kernels.activations.all_finite`; four bytes come back to the host."""
+    device = device_of(values)
+    any_other = device.zeros((1,), np.uint32)
+    n_values = math.prod(values.shape)
+    args = (device.contiguous(values, np.float32), any_other, np.int64(n_values))
+    launch(device, "activations", "find_not_finite", n_values, args)
+    return not device.download(any_other)[0]
 
 
 def _atom_arrays(device: Device, atoms: Any) -> tuple[Array, Array, Array]:

@@ -35,6 +35,10 @@ class Device(Protocol):
     """A GPU: its memory, its kernels, its size. Everything happens on the current stream, in order."""
 
     @property
+    def name(self) -> str:
+        """What users call it: "cuda:0"."""
+
+    @property
     def threads_per_block(self) -> int:
         """How many threads a block gets, a multiple of 32."""
 
@@ -52,7 +56,16 @@ class Device(Protocol):
         """Allocate an array of zeros."""
 
     def upload(self, array: NDArray[Any]) -> Array:
-        """Copy a small array of the host to the device."""
+        """Copy an array of the host to the device."""
+
+    def download(self, array: Array) -> NDArray[Any]:
+        """Copy an array of the device, of any memory layout, to the host, and wait for it."""
+
+    def synchronize(self) -> None:
+        """Wait for what was asked for so far, so that other threads and streams find it done."""
+
+    def free_bytes(self) -> int:
+        """Return how much memory is left to allocate."""
 
     def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
         """Return `array` contiguous, in native byte order; a copy only where it is not so."""
@@ -61,7 +74,7 @@ class Device(Protocol):
         """Return a view of `array` in a larger shape."""
 
     def copy(self, source: Array, target: Array) -> None:
-        """Copy between arrays of one shape and dtype, of any memory layout."""
+        """Copy between arrays of one shape, of any memory layout, converting to the dtype of `target`."""
 
     def extent(self, array: Array) -> tuple[int, int]:
         """Return the address of the first byte of `array`, which is not empty, and of the byte after its last."""
@@ -75,6 +88,7 @@ class CupyDevice:
     def __init__(self, number: int) -> None:
         self._cupy = importlib.import_module("cupy")
         self._device = self._cupy.cuda.Device(number)
+        self.name = f"cuda:{number}"
         self.n_processors: int = self._device.attributes["MultiProcessorCount"]
         self._modules: dict[str, Any] = {}
 
@@ -119,6 +133,25 @@ class CupyDevice:
         with self._device:
             return self._cupy.asarray(array)
 
+    def download(self, array: Array) -> NDArray[Any]:
+        """Copy over the bus, in order with what the stream does."""
+        with self._device:
+            host: NDArray[Any] = self._cupy.asnumpy(array)
+            return host
+
+    def synchronize(self) -> None:
+        """Wait for the current stream."""
+        with self._device:
+            self._cupy.cuda.get_current_stream().synchronize()
+
+    def free_bytes(self) -> int:
+        """Return what is free on the GPU and in CuPy's pool, and no more than the limit of the pool leaves."""
+        with self._device:
+            pool = self._cupy.get_default_memory_pool()
+            free = self._device.mem_info[0] + pool.free_bytes()
+            limit = pool.get_limit()
+            return int(min(free, limit - pool.used_bytes()) if limit else free)
+
     def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
         """Copy on the device, if at all."""
         with self._device:
@@ -144,6 +177,11 @@ def _cupy_device(number: int) -> CupyDevice:
     return CupyDevice(number)
 
 
+def device(number: int) -> Device:
+    """Return a GPU by its number."""
+    return _cupy_device(number)
+
+
 def device_of(*arrays: Array) -> Device:
     """Return the GPU on which CuPy `arrays` lie.
 
@@ -157,7 +195,7 @@ def device_of(*arrays: Array) -> Device:
     if len(numbers) > 1:
         msg = f"arrays must all be on one GPU, got devices {sorted(numbers)}; move them to one first"
         raise BackendError(msg)
-    return _cupy_device(numbers.pop())
+    return device(numbers.pop())
 
 
 def require_cupy(purpose: str) -> ModuleType:

@@ -208,3 +208,15 @@ KERNEL void bitmap_histogram_u32(const u64* __restrict__ rows, const u32* __rest
   count_bitmaps(rows, cell_atoms, sample_starts, sample_atoms, counts, n_bitmaps, n_samples, n_cells, n_atoms,
                 n_slots);
 }
+
+// values f32[n_values] -> any_other[0] = 1 where one is NaN or infinite; it starts as 0.
+// Bytes: 4 a value. Operations: a comparison a value, a ballot for 32.
+KERNEL void find_not_finite(const float* __restrict__ values, u32* any_other, i64 n_values) {
+  const i64 n_tasks = ceil_div(n_values, 32);
+  for (i64 task = first_task(); task < n_tasks; task += task_step()) {
+    const i64 i = task * 32 + lane_id();
+    const float value = i < n_values ? values[i] : 0.0f;
+    const bool other = !(-3.402823466e+38f <= value && value <= 3.402823466e+38f);
+    if (__any_sync(ALL_LANES, other) && lane_id() == 0) atomicOr(any_other, 1u);
+  }
+}
