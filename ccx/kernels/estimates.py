@@ -17,7 +17,7 @@ from ccx.errors import InputError, ShapeError
 from ccx.kernels._dispatch import backend_for, check_threads, describe
 from ccx.kernels.atoms import ConceptRows
 from ccx.kernels.rows import and_popcount, as_rows, popcount
-from ccx.kernels.shapes import bounding_boxes, inscribed_rectangles
+from ccx.kernels.shapes import bounding_boxes, check_grid, inscribed_rectangles
 
 __all__ = [
     "ConceptShapes",
@@ -64,16 +64,19 @@ class ConceptShapes(NamedTuple):
 def concept_shapes(
     occurring: ConceptRows, shape: tuple[int, int], n_concepts: int, *, threads: int | None = None
 ) -> ConceptShapes:
-    """Return the shapes of all concepts where they occur, once a data set."""
-    whole = np.array([0, 0, *shape], np.int32)
-    boxes = np.broadcast_to(whole, (occurring.concepts.size, 4)).copy()
-    rectangles = boxes.copy()
-    partial = occurring.row_of >= 0
-    boxes[partial] = bounding_boxes(occurring.rows, shape, threads=threads)
-    rectangles[partial] = inscribed_rectangles(occurring.rows, shape, threads=threads)
-    full_only = np.ones(n_concepts, np.bool_)
-    full_only[occurring.concepts[partial]] = False
-    return ConceptShapes(occurring.starts, occurring.concepts, occurring.areas, boxes, rectangles, full_only)
+    """Return the shapes of all concepts where they occur, once a data set.
+
+    Raises
+    ------
+    ShapeError
+        If the grid (H, W) is not that of the concepts.
+
+    """
+    height, width = check_grid(shape)
+    as_rows(occurring.rows, "occurring.rows", height * width)
+    backend = backend_for(occurring.rows, occurring.row_of).estimates
+    shapes = backend.concept_shapes(occurring, (height, width), n_concepts, check_threads(threads))
+    return ConceptShapes(occurring.starts, occurring.concepts, occurring.areas, *shapes)
 
 
 def concept_hits(occurring: ConceptRows, bitmap: Any, *, threads: int | None = None) -> npt.NDArray[np.int32]:
@@ -166,8 +169,7 @@ def estimate_extensions(
         if array.shape != wanted:
             remedy = "use the same samples and bitmaps"
             raise ShapeError(argument, wanted=str(list(wanted)), got=describe(array), remedy=remedy)
-    sums: Any = backend_for(formulas.areas, bitmap_areas).estimates.estimate_extensions(
+    numerators, denominators = backend_for(formulas.areas, bitmap_areas).estimates.estimate_extensions(
         formulas, concepts, concept_intersections, bitmap_areas, n_cells, kind, check_threads(threads)
     )
-    totals = bitmap_areas.sum(axis=1, dtype=np.int64)[:, None, None, None]
-    return sums[..., 0], totals + sums[..., 1] - sums[..., 0]
+    return numerators, denominators

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ccx.kernels.cpu._jit import inline, jit, parallel, popcount64
+from ccx.kernels.cpu.shapes import bounding_boxes, inscribed_rectangles
 
 OR, AND, AND_NOT = 0, 1, 2
 
 
 def estimate_extensions(formulas, concepts, intersections, bitmap_areas, n_cells, kind, threads):
-    """Serve `ccx.kernels.estimates.estimate_extensions`: int64[U, F, C, 3, 2], sums of (intersection, size)."""
+    """Serve `ccx.kernels.estimates.estimate_extensions`."""
     n_units, n_formulas = formulas.areas.shape[:2]
-    out = np.zeros((n_units, n_formulas, concepts.full_only.size, 3, 2), np.int64)
+    out = np.zeros((n_units, n_formulas, concepts.full_only.size, 3, 2), np.int64)  # sums of (intersection, size)
     where = (concepts.starts, concepts.concepts, concepts.areas)
 
     def estimate(a, b):
@@ -27,7 +28,20 @@ def estimate_extensions(formulas, concepts, intersections, bitmap_areas, n_cells
 
     pairs = [(unit, formula) for unit in range(n_units) for formula in range(n_formulas)]
     parallel(estimate, len(pairs), threads)
-    return out
+    totals = bitmap_areas.sum(axis=1, dtype=np.int64)[:, None, None, None]
+    return out[..., 0], totals + out[..., 1] - out[..., 0]
+
+
+def concept_shapes(occurring, shape, n_concepts, threads):
+    """Serve `ccx.kernels.estimates.concept_shapes`: boxes, rectangles, full_only."""
+    boxes = np.broadcast_to(np.array([0, 0, *shape], np.int32), (occurring.concepts.size, 4)).copy()
+    rectangles = boxes.copy()
+    partial = occurring.row_of >= 0
+    boxes[partial] = bounding_boxes(occurring.rows, shape, threads)
+    rectangles[partial] = inscribed_rectangles(occurring.rows, shape, threads)
+    full_only = np.ones(n_concepts, np.bool_)
+    full_only[occurring.concepts[partial]] = False
+    return boxes, rectangles, full_only
 
 
 def concept_hits(occurring, bitmap, threads):
