@@ -9,6 +9,7 @@ nox.options.sessions = ["lint", "types", "tests", "core", "torch"]
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_existing_virtualenvs = True
 
+PYPROJECT = nox.project.load_toml("pyproject.toml")
 TORCH = "torch==2.13.0"  # the newest that has a small CPU build everywhere
 
 
@@ -32,7 +33,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no torch, with all other optional libraries."""
     session.install(".[test]")
-    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": "logic,pandas,sklearn,kmeans1d,gxx"})
+    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": "coco,logic,pandas,sklearn,kmeans1d,gxx"})
 
 
 @nox.session
@@ -47,7 +48,7 @@ def torch(session: nox.Session) -> None:
     """The tests that need torch."""
     session.install(TORCH)
     session.install(".[test]")
-    session.run("pytest", "-m", "needs", *session.posargs, env={"CCX_REQUIRE": "torch,logic,pandas,sklearn,kmeans1d"})
+    session.run("pytest", "-m", "needs", *session.posargs, env={"CCX_REQUIRE": "torch,coco,logic,pandas,sklearn,kmeans1d"})
 
 
 @nox.session
@@ -63,8 +64,16 @@ def nightly(session: nox.Session) -> None:
     """The long Hypothesis profiles: 10,000 examples a property."""
     session.install(TORCH)
     session.install(".[test]")
-    env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": "torch,logic,pandas,sklearn,kmeans1d"}
+    env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": "torch,coco,logic,pandas,sklearn,kmeans1d"}
     session.run("pytest", *session.posargs, env=env)
+
+
+@nox.session
+def cuda(session: nox.Session) -> None:
+    """The CUDA kernels compiled for seven GPUs, by nvcc and NVRTC of pinned versions; needs g++, no GPU."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "cuda-compilers"))
+    session.install(".", "pytest", "hypothesis", "pytest-benchmark")
+    session.run("pytest", "tests/test_cuda_compile.py", *session.posargs, env={"CCX_REQUIRE": "nvcc,nvrtc"})
 
 
 @nox.session
@@ -80,4 +89,4 @@ def build(session: nox.Session) -> None:
     """A pure wheel and a source distribution, in ``dist/``, with no compiler."""
     session.install("build")
     shutil.rmtree("dist", ignore_errors=True)
-    session.run("python", "-m", "build", env={"CC": "/bin/false", "CXX": "/bin/false", **os.environ})
+    session.run("python", "-m", "build", "-Ccmake.define.CCX_CUDA=OFF", env={"CC": "/bin/false", "CXX": "/bin/false", **os.environ})

@@ -19,11 +19,13 @@ settings.register_profile("nightly", max_examples=10_000, **_COMMON)
 settings.load_profile(os.environ.get("CCX_HYPOTHESIS", "push"))
 
 _IMPORT_NAMES = {
+    "coco": "pycocotools",
     "logic": "pyeda",
     "pandas": "pandas",
     "matplotlib": "matplotlib",
     "sklearn": "sklearn",
     "torch": "torch",
+    "torchvision": "torchvision",
     "kmeans1d": "kmeans1d",
     "versus": "compositional_explanations",
 }

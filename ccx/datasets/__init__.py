@@ -2,6 +2,9 @@
 
 from ccx.datasets.base import Dataset
 from ccx.datasets.broden import Broden
+from ccx.datasets.coco import CocoInstances, CocoPanoptic
 from ccx.datasets.folder import Folder
+from ccx.datasets.pairs import Pairs
+from ccx.datasets.tokens import token_concepts
 
-__all__ = ["Broden", "Dataset", "Folder"]
+__all__ = ["Broden", "CocoInstances", "CocoPanoptic", "Dataset", "Folder", "Pairs", "token_concepts"]

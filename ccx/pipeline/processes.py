@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from ccx.errors import CCXError, InputError
 
@@ -97,8 +97,8 @@ class _Workers:
                     self._send(connection, jobs[n_sent])
                     busy[connection] = n_sent
                     n_sent += 1
-                connection: Any
-                for connection in wait(list(busy)):
+                for found in wait(list(busy)):
+                    connection = cast("Connection", found)
                     ready[busy.pop(connection)] = self._receive(connection)
                     idle.append(connection)
             yield ready.pop(at)

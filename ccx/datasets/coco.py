@@ -1,0 +1,318 @@
+"""COCO (Lin et al., ECCV 2014): instances, and the panoptic format of Kirillov et al. (CVPR 2019)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
+from ccx.datasets.pictures import read_header, read_image, read_rgb_ids, sampled
+from ccx.datasets.tables import path_of, unique_names
+from ccx.errors import FilesError, InputError, MissingExtraError, StoreError
+from ccx.store import PathLike
+from ccx.store.files import read_bytes, store_error
+
+Crowd: TypeAlias = Literal["label", "void", "skip"]
+_CROWDS = ("label", "void", "skip")
+
+
+class _Region(NamedTuple):
+    """An instance or segment: its number in the file, its concept id, and where it is (instances)."""
+
+    number: int
+    concept: int
+    is_crowd: bool
+    segmentation: Any
+
+
+class _Annotated(NamedTuple):
+    image: str
+    size: Size
+    map: str  # the PNG of panoptic annotations
+    regions: tuple[_Region, ...]
+
+
+class _Coco(Dataset):
+    """What both formats share: one JSON file with images, annotations and categories."""
+
+    def __init__(self, images: PathLike, annotations: PathLike, crowd: Crowd) -> None:
+        if crowd not in _CROWDS:
+            raise InputError("crowd", wanted=f"one of {_CROWDS}", got=repr(crowd), remedy="see the documentation")
+        self._images = path_of("images", images, folder=True)
+        self._file = path_of("annotations", annotations, folder=False)
+        self._stat = stat_of(self._file)
+        self._crowd = crowd
+        content = _parsed(self._file)
+        kinds = sorted(_fields(kind, self._file, "category", id=int, name=str) for kind in content["categories"])
+        self._concepts = {number: concept for concept, (number, _) in enumerate(kinds, start=1)}
+        if len(self._concepts) < len(kinds):
+            raise store_error(self._file, "two categories have one id", "repair it")
+        above = {kind["id"]: str(kind.get("supercategory") or "") for kind in content["categories"]}
+        groups = [above[number] for number, _ in kinds]
+        names = unique_names([name for _, name in kinds], groups)
+        names = unique_names(names, [f"category {number}" for number, _ in kinds])
+        super().__init__([], names, groups if all(groups) else None)
+        self._problems: list[str] = []
+        self._content = content
+
+    def _fill(self, maps: Mapping[int, str], regions: Mapping[int, Sequence[_Region]], unlabelled: bool) -> None:
+        """Take the images of the file, in the order of their ids."""
+        images = [
+            _fields(image, self._file, "image", id=int, file_name=str, height=int, width=int)
+            for image in self._content["images"]
+        ]
+        unknown = sorted(set(regions) - {number for number, *_ in images})
+        self._problems += [f"{self._file}: annotations of image {number}, which is not there" for number in unknown]
+        if self._problems:
+            raise FilesError(self._problems, "repair the annotations")
+        self._samples = [
+            _Annotated(name, (height, width), maps.get(number, ""), tuple(regions.get(number, ())))
+            for number, name, height, width in sorted(images)
+            if unlabelled or regions.get(number)
+        ]
+        del self._content, self._problems
+        if not self._samples:
+            got = f"{len(images)} images, none with annotations"
+            raise InputError("annotations", wanted="annotated images", got=got, remedy="give the file of these images")
+
+    def _region(self, number: Any, category: Any, segmentation: Any, is_crowd: Any) -> _Region:
+        concept = self._concepts.get(category, 0)
+        if not concept:
+            self._problems.append(f"{self._file}: annotation {number} is of category {category}, which has no name")
+        return _Region(number, concept, bool(is_crowd), segmentation)
+
+    def _name(self, sample: _Annotated) -> str:
+        return sample.image
+
+    def _pixels(self, sample: _Annotated) -> npt.NDArray[np.uint8]:
+        return read_image(self._images / sample.image)
+
+    def _inspect(self, sample: _Annotated) -> tuple[list[str], Size | None]:
+        problems = []
+        for path in self._paths(sample):
+            try:
+                found = read_header(path).size
+                if found != sample.size:
+                    problem = f"{found[0]}×{found[1]} pixels, {self._file} says {sample.size[0]}×{sample.size[1]}"
+                    raise store_error(path, problem, "give the files that belong together")
+            except StoreError as error:
+                problems.append(str(error))
+        return problems, sample.size
+
+    def _paths(self, sample: _Annotated) -> list[Path]:
+        return [self._images / sample.image]
+
+    def _identity(self, sample: _Annotated, with_image: bool) -> object:
+        paths = self._paths(sample)
+        return [sample.size, [stat_of(path) for path in (paths if with_image else paths[1:])]]
+
+    def _settings(self) -> Source:
+        return {"crowd": self._crowd, "annotations": self._stat}
+
+
+class CocoInstances(_Coco):
+    """Images with the instances of COCO: polygons and run lengths (needs pycocotools, extra ``coco``).
+
+    All instances of a category in an image are one concept. Where categories overlap, a cell carries both; such
+    categories stand in different layers.
+
+    Parameters
+    ----------
+    images
+        The folder of images.
+    annotations
+        The JSON file, for instance ``instances_val2017.json``.
+    crowd
+        What a crowd region (``iscrowd``) is: its category (``label``), cells that count nowhere (``void``), or nothing
+        (``skip``).
+    unlabelled
+        Keep images without annotations.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read or is no such file.
+    FilesError
+        If annotations name categories or images that the file does not have: all of them.
+    MissingExtraError
+        If pycocotools is not installed.
+
+    """
+
+    kind: ClassVar[str] = "coco instances"
+
+    def __init__(
+        self, images: PathLike, annotations: PathLike, *, crowd: Crowd = "label", unlabelled: bool = False
+    ) -> None:
+        self._masks()
+        super().__init__(images, annotations, crowd)
+        regions: dict[int, list[_Region]] = {}
+        for found in self._content["annotations"]:
+            number, image, category = _fields(found, self._file, "annotation", id=int, image_id=int, category_id=int)
+            if "segmentation" not in found:
+                problem = f"annotation {number} has no segmentation"
+                raise store_error(self._file, problem, "give a file of instances; panoptic ones go to CocoPanoptic")
+            region = self._region(number, category, found["segmentation"], found.get("iscrowd", 0))
+            regions.setdefault(image, []).append(region)
+        self._fill({}, regions, unlabelled)
+
+    @staticmethod
+    def _masks() -> Any:
+        try:
+            from pycocotools import mask  # noqa: PLC0415 - optional
+        except ImportError as error:
+            raise MissingExtraError("pycocotools", "coco", "reading COCO instances") from error
+        return mask
+
+    def _layers(self, sample: _Annotated, shape: Size | None) -> Layers:
+        grid = shape or sample.size
+        by_concept: dict[int, list[Any]] = {}
+        void: list[Any] = []
+        for region in sample.regions:
+            if region.is_crowd and self._crowd != "label":
+                void += self._runs(region, sample.size) if self._crowd == "void" else []
+            else:
+                by_concept.setdefault(region.concept, []).extend(self._runs(region, sample.size))
+        layers: list[npt.NDArray[np.uint16]] = [np.zeros(grid, np.uint16)]
+        for concept in sorted(by_concept):
+            cells = self._cells(by_concept[concept], sample.size, shape)
+            layer = next((layer for layer in layers if not layer[cells].any()), None)
+            if layer is None:
+                layers.append(layer := np.zeros(grid, np.uint16))
+            layer[cells] = concept
+        return np.stack(layers), ~self._cells(void, sample.size, shape) if void else None
+
+    def _runs(self, region: _Region, size: Size) -> list[Any]:
+        """Return the run lengths of an instance."""
+        given = region.segmentation
+        if not given:
+            return []
+        try:
+            found = (
+                self._masks().frPyObjects(given, *size)
+                if isinstance(given, list) or isinstance(given["counts"], list)
+                else given
+            )
+            runs = found if isinstance(found, list) else [found]
+            if any(tuple(run["size"]) != size for run in runs):
+                msg = f"its size is {runs[0]['size']}"
+                raise ValueError(msg)
+        except Exception as error:  # pycocotools raises what it sees fit
+            problem = f"annotation {region.number} cannot be drawn on {size[0]}×{size[1]} pixels ({error})"
+            raise store_error(self._file, problem, "repair or remove it") from error
+        return runs
+
+    def _cells(self, runs: list[Any], size: Size, shape: Size | None) -> npt.NDArray[np.bool_]:
+        """Return the cells whose centre lies in any of the regions, bool[H, W]."""
+        if not runs:
+            return np.zeros(shape or size, np.bool_)
+        masks = self._masks()
+        return sampled(masks.decode(masks.merge(runs)), shape).astype(np.bool_)
+
+
+class CocoPanoptic(_Coco):
+    """Images with COCO's panoptic annotations: one PNG an image, whose R + 256 G + 65536 B is a segment's id.
+
+    Parameters
+    ----------
+    images, maps
+        The folders of images and of PNG files.
+    annotations
+        The JSON file, for instance ``panoptic_val2017.json``.
+    crowd
+        What a crowd segment is: its category (``label``), cells that count nowhere (``void``), or nothing (``skip``).
+    unlabelled_is_void
+        Cells without a segment (id 0) count nowhere, as in the panoptic metric. False: they count, without a concept.
+    unlabelled
+        Keep images without segments.
+
+    Raises
+    ------
+    StoreError, FilesError
+        As for `CocoInstances`.
+
+    """
+
+    kind: ClassVar[str] = "coco panoptic"
+
+    def __init__(
+        self,
+        images: PathLike,
+        maps: PathLike,
+        annotations: PathLike,
+        *,
+        crowd: Crowd = "label",
+        unlabelled_is_void: bool = True,
+        unlabelled: bool = False,
+    ) -> None:
+        super().__init__(images, annotations, crowd)
+        self._folder = path_of("maps", maps, folder=True)
+        self._is_void = unlabelled_is_void
+        regions: dict[int, list[_Region]] = {}
+        names: dict[int, str] = {}
+        for found in self._content["annotations"]:
+            if "segments_info" not in found:
+                problem = "its annotations have no segments_info"
+                raise store_error(self._file, problem, "give a panoptic file; instances go to CocoInstances")
+            image, name = _fields(found, self._file, "annotation", image_id=int, file_name=str)
+            names[image] = name
+            regions[image] = []
+            for segment in found["segments_info"]:
+                number, category = _fields(segment, self._file, "segment", id=int, category_id=int)
+                regions[image].append(self._region(number, category, None, segment.get("iscrowd", 0)))
+        self._fill(names, {image: found for image, found in regions.items() if found or unlabelled}, unlabelled)
+
+    def _paths(self, sample: _Annotated) -> list[Path]:
+        return [self._images / sample.image, *([self._folder / sample.map] if sample.map else [])]
+
+    def _layers(self, sample: _Annotated, shape: Size | None) -> Layers:
+        if not sample.map:
+            empty = np.zeros((1, *(shape or sample.size)), np.uint16)
+            return empty, np.zeros(empty.shape[1:], np.bool_) if self._is_void else None
+        path = self._folder / sample.map
+        ids = sampled(read_rgb_ids(path), shape)
+        regions = sorted(sample.regions)
+        concepts = [0 if region.is_crowd and self._crowd != "label" else region.concept for region in regions]
+        known = np.array([0, *(region.number for region in regions)])
+        at = np.searchsorted(known, ids).clip(max=known.size - 1)
+        if (wrong := known[at] != ids).any():
+            listed = ", ".join(map(str, np.unique(ids[wrong])[:5]))
+            raise store_error(
+                path, f"holds segments that {self._file} does not: {listed}", "give files that belong together"
+            )
+        void = [self._is_void, *(region.is_crowd and self._crowd == "void" for region in regions)]
+        valid = ~np.array(void)[at] if any(void) else None
+        return np.array([0, *concepts], np.uint16)[at][None], valid
+
+    def _settings(self) -> Source:
+        return {**super()._settings(), "unlabelled_is_void": self._is_void}
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """Read a JSON file of COCO."""
+    try:
+        found = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise store_error(path, f"not valid JSON ({error})", "it is truncated or damaged: copy it again") from error
+    lists = {
+        key: found.get(key) if isinstance(found, dict) else None for key in ("images", "annotations", "categories")
+    }
+    for key, value in lists.items():
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise store_error(path, f"no list of {key}", "give an annotation file of COCO")
+    return lists
+
+
+def _fields(found: Mapping[str, Any], path: Path, what: str, **kinds: type) -> tuple[Any, ...]:
+    """Return entries of an object, of these types."""
+    for key, kind in kinds.items():
+        if not isinstance(found.get(key), kind):
+            got = f"{found.get(key)!r:.40}"
+            problem = f"{what} {found.get('id', '')} has {key} {got}, not {kind.__name__}"
+            raise store_error(path, problem, "give an annotation file of COCO")
+    return tuple(found[key] for key in kinds)

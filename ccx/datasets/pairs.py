@@ -1,0 +1,174 @@
+"""Any sequence of (image, label map) pairs: a torchvision segmentation data set, or a segmenter's output."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
+from ccx.datasets.identities import IdTable
+from ccx.datasets.pictures import PICTURES, read_header, sampled
+from ccx.datasets.tables import named
+from ccx.errors import InputError, StoreError
+from ccx.store.files import store_error
+
+_HASHED = 16  # samples whose content tells one data set from another
+
+
+class Pairs(Dataset):
+    """Any sequence of (image, label map) pairs, such as a segmentation data set of torchvision.
+
+    Images may be pictures of Pillow, arrays [h, w, 3] or tensors [3, h, w], of uint8 or of float in [0, 1]. Label maps
+    may be pictures, arrays or tensors of whole numbers [h, w], or [L, h, w] of several layers. Transforms that change
+    the size or crop must treat both alike; normalisation belongs to the model.
+
+    Parameters
+    ----------
+    pairs
+        An object with ``len`` and indices 0..N-1.
+    names
+        Names of the ids, as for `Folder`.
+    categories, first_id, void, none
+        As for `Folder`. A cell that is void in one layer counts nowhere.
+
+    Raises
+    ------
+    InputError
+        If `pairs` is no such object, or names and ids contradict each other.
+
+    Notes
+    -----
+    Where the object lists its files (``images``, ``masks``, ``targets``, as those of torchvision do), these are looked
+    at first. Whether a file of `concepts` is still that of this data set, their sizes and times tell, and the content
+    of 16 samples, evenly spread.
+
+    """
+
+    kind: ClassVar[str] = "pairs"
+
+    def __init__(
+        self,
+        pairs: Any,
+        names: Any,
+        *,
+        categories: Sequence[str] | None = None,
+        first_id: int = 1,
+        void: int | Collection[int] = (),
+        none: int | Collection[int] | None = None,
+    ) -> None:
+        if not hasattr(pairs, "__len__") or not hasattr(pairs, "__getitem__"):
+            remedy = "give a data set object, or a list of pairs"
+            raise InputError("pairs", wanted="a sequence of (image, labels)", got=type(pairs).__name__, remedy=remedy)
+        known = named(names, first_id)
+        super().__init__(range(len(pairs)), known.names, categories if categories is not None else known.categories)
+        self._pairs = pairs
+        self._table = IdTable(known.ids, void, none)
+        lists = (getattr(pairs, name, None) for name in ("images", "masks", "targets"))
+        self._files = [found for found in lists if isinstance(found, (list, tuple)) and len(found) == len(pairs)]
+
+    def _name(self, sample: int) -> str:
+        paths = self._paths(sample)
+        return str(paths[0]) if paths else f"sample {sample}"
+
+    def _paths(self, sample: int) -> list[Path]:
+        listed: list[Any] = []
+        for files in self._files:
+            entry = files[sample]
+            listed += entry if isinstance(entry, (list, tuple)) else [entry]
+        paths = [Path(entry) for entry in listed if isinstance(entry, (str, Path))]
+        return list(dict.fromkeys(path for path in paths if path.suffix.lower() in PICTURES))
+
+    def _pair(self, sample: int) -> tuple[Any, Any]:
+        where = self._name(sample)
+        try:
+            found = self._pairs[sample]
+        except Exception as error:  # a data set raises what it sees fit
+            raise store_error(where, f"cannot be read ({type(error).__name__}: {error})", "see the data set") from error
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            raise store_error(where, f"is a {type(found).__name__}, no pair", "let the data set yield (image, labels)")
+        return found[0], found[1]
+
+    def _pixels(self, sample: int) -> npt.NDArray[np.uint8]:
+        return _image(self._pair(sample)[0], self._name(sample))
+
+    def _layers(self, sample: int, shape: Size | None) -> Layers:
+        where = self._name(sample)
+        maps = _label_maps(self._pair(sample)[1], where)
+        layers, valid = zip(*(self._table.concepts(sampled(ids, shape), where) for ids in maps), strict=True)
+        flags = [found for found in valid if found is not None]
+        return np.stack(layers), np.logical_and.reduce(flags) if flags else None
+
+    def _inspect(self, sample: int) -> tuple[list[str], Size | None]:
+        problems = []
+        for path in self._paths(sample):
+            try:
+                read_header(path)
+            except StoreError as error:
+                problems.append(str(error))
+        return problems, None
+
+    def _identity(self, sample: int, with_image: bool) -> object:  # noqa: ARG002 - one object yields both
+        return [stat_of(path) for path in self._paths(sample)]
+
+    def _settings(self) -> Source:
+        return {"ids": self._table.settings(), "content": self._content}
+
+    @cached_property
+    def _content(self) -> str:
+        """A hash of the content of some samples."""
+        hashed = hashlib.blake2b(digest_size=16)
+        step = max(1, len(self._pairs) // _HASHED)
+        for sample in range(0, len(self._pairs), step):
+            image, target = self._pair(sample)
+            where = self._name(sample)
+            for array in (_image(image, where), _label_maps(target, where)):
+                hashed.update(f"{array.shape} {array.dtype.str}".encode())
+                hashed.update(np.ascontiguousarray(array).tobytes())
+        return hashed.hexdigest()
+
+
+def _image(image: Any, where: str) -> npt.NDArray[np.uint8]:
+    """Return an image as uint8[h, w, 3]."""
+    if hasattr(image, "convert"):  # a picture of Pillow
+        return np.asarray(image.convert("RGB"))
+    is_tensor = hasattr(image, "detach")
+    array = np.asarray(image.detach().cpu().numpy() if is_tensor else image)
+    if is_tensor and array.ndim == 3:
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim == 2:
+        array = np.stack([array] * 3, axis=2)
+    described = f"{array.dtype}{list(array.shape)}"
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        wanted = "tensors [3, h, w]" if is_tensor else "arrays [h, w, 3]"
+        raise store_error(where, f"the image is {described}", f"give pictures of Pillow, or {wanted}")
+    if array.dtype.kind == "f":
+        if not (array.min() >= 0 and array.max() <= 1):
+            remedy = "leave normalisation to the model"
+            raise store_error(where, f"the image has values from {array.min():.3g} to {array.max():.3g}", remedy)
+        array = np.rint(array * 255)
+    elif array.dtype != np.uint8:
+        raise store_error(where, f"the image is {described}", "give uint8, or float in [0, 1]")
+    return array.astype(np.uint8)
+
+
+def _label_maps(target: Any, where: str) -> npt.NDArray[Any]:
+    """Return label maps as int[L, h, w]."""
+    array = np.asarray(target.detach().cpu().numpy() if hasattr(target, "detach") else target)
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    if array.ndim == 2:
+        array = array[None]
+    if array.dtype.kind not in "iu" or array.ndim != 3 or 0 in array.shape:
+        kind = type(target).__name__
+        got = f"{kind} {array.dtype}{list(array.shape)}" if array.dtype.kind != "O" else kind
+        remedy = "let the data set yield one label map of whole numbers [h, w]"
+        raise store_error(where, f"the target is {got}, no label map", remedy)
+    return array
