@@ -1,0 +1,218 @@
+"""Whether a score beats chance: what is scored when samples of the bitmap are exchanged (docs/chance.md).
+
+The null hypothesis is that, within each group, any sample might as well carry any row of the bitmap. Then the bitmap
+and its permutations are equally likely, and the rank of its score among theirs gives a p-value that holds for any
+search, any score and any dependence between the cells of a sample (Fisher 1935; Phipson and Smyth 2010).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Hashable, Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.errors import InputError
+from ccx.evidence import Chance
+from ccx.kernels.atoms import Atoms
+from ccx.kernels.cpu._jit import parallel
+from ccx.kernels.permutations import histogram_bytes, permuted_histogram
+from ccx.search import Found, Objective, SearchResult
+
+IntArray = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.uint64]
+Search = Callable[[IntArray, Callable[[], Rows]], SearchResult]
+"""Searches a bitmap, given int64[G] and what makes its packed rows."""
+ObjectiveOf = Callable[[int], Objective]
+"""Gives the objective of bitmaps with so many cells."""
+
+_BATCH_BYTES = 1 << 29
+
+
+class Scored(NamedTuple):
+    """A score, and the exact rank by which it is compared."""
+
+    rank: Fraction
+    score: float
+
+
+NOTHING = Scored(Fraction(0), 0.0)
+
+
+def check_count(null: Any) -> int:
+    """Return the number of permutations, an integer >= 0."""
+    return _whole("null", null, "0 reports no chance, 99 a p-value of 0.01 at the least")
+
+
+def check_seed(seed: Any) -> int:
+    """Return the seed, an integer >= 0."""
+    return _whole("seed", seed, "the default is 0")
+
+
+def _whole(argument: str, value: Any, remedy: str) -> int:
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InputError(argument, wanted="an integer >= 0", got=repr(value), remedy=remedy)
+    return number
+
+
+def group_codes(groups: Any, n_samples: int) -> IntArray:
+    """Return a number for each sample's group, from 0 as they occur: N hashable labels, or None -> int64[N].
+
+    Raises
+    ------
+    InputError
+        If these are not N hashable labels.
+
+    """
+    if groups is None:
+        return np.zeros(n_samples, np.int64)
+    remedy = "give one label a sample, such as the number of its video or patient"
+    try:
+        labels: list[Hashable] = np.asarray(groups).tolist() if hasattr(groups, "__array__") else list(groups)
+        code_of = {label: code for code, label in enumerate(dict.fromkeys(labels))}
+    except TypeError as error:
+        wanted, got = f"{n_samples} hashable labels", f"{groups!r:.60}"
+        raise InputError("groups", wanted=wanted, got=got, remedy=remedy) from error
+    if len(labels) != n_samples:
+        raise InputError("groups", wanted=f"{n_samples} labels", got=str(len(labels)), remedy=remedy)
+    return np.array([code_of[label] for label in labels], np.int64)
+
+
+def permutations(codes: IntArray, n: int, seed: int) -> IntArray:
+    """Draw permutations that exchange samples of equal codes only: int64[N] -> int64[n, N], uniform and independent.
+
+    Permutation j depends on `seed` and j alone, so that the first 100 of 1,000 are those of 100. NumPy guarantees the
+    stream of numbers for all versions.
+
+    Raises
+    ------
+    InputError
+        If no two samples have the same code, so that there is nothing to exchange.
+
+    """
+    if np.unique(codes).size == codes.size:
+        wanted, got = "two samples of one group at least, to exchange", f"{codes.size} samples, each a group of its own"
+        raise InputError("null", wanted=wanted, got=got, remedy="leave null out, or give larger groups")
+    orders = np.empty((n, codes.size), np.int64)
+    slots = np.argsort(codes, kind="stable")
+    for j, order in enumerate(orders):
+        keys = np.random.PCG64([seed, j]).random_raw(codes.size)
+        order[slots] = np.lexsort((keys, codes))
+    return orders
+
+
+def search_chance(
+    result: SearchResult,
+    rows: Rows,
+    atoms: Atoms,
+    orders: IntArray,
+    search: Search,
+    objective_of: ObjectiveOf,
+    bitmap_cells: int,
+    threads: int,
+) -> Chance:
+    """Set a search's best score beside those that the search reaches on the permuted bitmaps.
+
+    Parameters
+    ----------
+    result
+        What the search found for the bitmap.
+    rows
+        uint64[N, n_words]: the bitmap.
+    atoms
+        Of the concepts.
+    orders
+        int64[r, N]: permutation j is the bitmap ``rows[orders[j]]``; its cells that are not valid count nowhere.
+    search
+        The search that gave `result`.
+    objective_of
+        What orders formulas.
+    bitmap_cells
+        |B|.
+    threads
+        Searches at a time; the result does not depend on it.
+
+    """
+
+    def best(counts: IntArray, bitmap: Callable[[], Rows]) -> Scored:
+        n_cells = int(counts.sum())
+        if n_cells == 0:
+            return NOTHING
+        return _scored(search(counts, bitmap), objective_of(n_cells))
+
+    null: list[Scored] = []
+    for start, batch in _histograms(rows, atoms, orders, threads):
+
+        def scores(a: int, b: int, start: int = start, batch: IntArray = batch) -> list[Scored]:
+            return [best(batch[j], lambda j=j: rows[orders[start + j]]) for j in range(a, b)]  # type: ignore[misc]
+
+        null += [one for part in parallel(scores, len(batch), threads) for one in part]
+    return chance(_scored(result, objective_of(bitmap_cells)), null)
+
+
+def formula_chance(
+    formula: Found,
+    inside: npt.NDArray[np.bool_],
+    rows: Rows,
+    atoms: Atoms,
+    orders: IntArray,
+    objective_of: ObjectiveOf,
+    bitmap_cells: int,
+    threads: int,
+) -> Chance:
+    """Set the score of one formula beside its scores for the permuted bitmaps: no search is repeated.
+
+    `formula` has its counts for the bitmap `rows`, `inside` bool[G] marks the atoms that satisfy it; the others as for
+    `search_chance`.
+    """
+    null: list[Scored] = []
+    for _, batch in _histograms(rows, atoms, orders, threads):
+        for hits, n_cells in zip(batch[:, inside].sum(axis=1).tolist(), batch.sum(axis=1).tolist(), strict=True):
+            permuted = formula._replace(intersection=hits, union=n_cells + formula.size - hits)
+            null.append(_scored(SearchResult([permuted]), objective_of(n_cells)))
+    return chance(_scored(SearchResult([formula]), objective_of(bitmap_cells)), null)
+
+
+def chance(observed: Scored, null: list[Scored]) -> Chance:
+    """Compare a score with those of r >= 1 permutations: ranks exactly, mean and deviation in floating point."""
+    scores = [one.score for one in null]
+    mean = math.fsum(scores) / len(scores)
+    z = None
+    if min(scores) < max(scores):
+        deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1))
+        z = (observed.score - mean) / deviation if deviation else None
+    reached = sum(one.rank >= observed.rank for one in null)
+    return Chance(len(null), mean, max(scores), z, (1 + reached) / (1 + len(null)))
+
+
+def working_bytes(atoms: Atoms, n: int) -> int:
+    """Return how many bytes the histograms of a batch of `n` permutations take at most."""
+    return histogram_bytes(atoms, min(n, _batch_size(atoms)))
+
+
+def _batch_size(atoms: Atoms) -> int:
+    return max(1, _BATCH_BYTES // max(1, histogram_bytes(atoms, 1)))
+
+
+def _histograms(rows: Rows, atoms: Atoms, orders: IntArray, threads: int) -> Iterator[tuple[int, IntArray]]:
+    """Yield (first permutation, int64[n, G]) in batches of about one size."""
+    n_batches = -(-len(orders) // _batch_size(atoms))
+    start = 0
+    for part in np.array_split(orders, n_batches):
+        yield start, permuted_histogram(rows, part, atoms, threads=threads)
+        start += len(part)
+
+
+def _scored(result: SearchResult, objective: Objective) -> Scored:
+    if not result.found:
+        return NOTHING
+    best = result.found[0]
+    return Scored(objective.rank(best), objective.score(best))

@@ -1,0 +1,201 @@
+"""What `explain` reports beside a score: chance, and samples that the explanation was not found on (docs/chance.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.chance import (
+    check_count,
+    check_seed,
+    formula_chance,
+    group_codes,
+    permutations,
+    search_chance,
+    working_bytes,
+)
+from ccx.concepts import Concepts
+from ccx.errors import InputError
+from ccx.evidence import HeldOut
+from ccx.formula import Formula
+from ccx.kernels import memory
+from ccx.kernels._dispatch import as_array
+from ccx.pipeline.searching import Searcher
+from ccx.results import Explanation
+from ccx.search import Found, Objective, SearchResult, SearchSettings
+from ccx.store import content_hash
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Bitmap(NamedTuple):
+    """A bitmap on some samples: int64[G], its cells by atom, and what makes its packed rows uint64[n, n_words]."""
+
+    counts: IntArray
+    rows: Callable[[], npt.NDArray[np.uint64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some samples: their annotations, which of all samples they are (None = all), and permutations of them."""
+
+    concepts: Concepts
+    samples: IntArray | None
+    orders: IntArray | None
+
+    def of(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what an array [N, ...] has for these samples."""
+        return array if self.samples is None else array[self.samples]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What was asked for, checked: the samples to explain, those held out, and permutations of both.
+
+    `settings` and `hashes` are what a run folder keeps of it.
+    """
+
+    fit: Part
+    held_out: Part | None
+    settings: dict[str, Any]
+    hashes: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, concepts: Concepts, null: Any, groups: Any, seed: Any, fit: Any, score: Any, threads: int | None
+    ) -> Evidence:
+        """Check the arguments of `explain` and split the annotations.
+
+        Raises
+        ------
+        InputError
+            (`MemoryBudgetError`) if they do not fit the concepts and each other.
+
+        """
+        null, seed = check_count(null), check_seed(seed)
+        codes = group_codes(groups, concepts.n_samples)
+        chosen = check_split(fit, score, concepts.n_samples)
+
+        def part(samples: IntArray | None) -> Part:
+            own = codes if samples is None else codes[samples]
+            memory.require_bytes("null", 8 * null * own.size, "use fewer permutations")
+            orders = permutations(own, null, seed) if null else None
+            within = concepts if samples is None else concepts.subset(samples=samples, threads=threads)
+            return Part(within, samples, orders)
+
+        parts = [part(samples) for samples in chosen or (None,)]
+        settings = {
+            "null": null,
+            "seed": seed,
+            "groups": None if groups is None else int(codes.max()) + 1,
+            "fit": None if chosen is None else chosen[0].tolist(),
+            "score": None if chosen is None else chosen[1].tolist(),
+        }
+        hashes = {} if groups is None else {"groups": content_hash({"groups": codes})}
+        return cls(parts[0], parts[1] if chosen else None, settings, hashes)
+
+    def require_memory(self, n_workers: int) -> None:
+        """Raise `MemoryBudgetError` if the permuted histograms of so many units at a time would not fit."""
+        parts = [part for part in (self.fit, self.held_out) if part is not None and part.orders is not None]
+        need = max((_working_bytes(part) for part in parts), default=0)
+        memory.require_bytes("null", n_workers * need, "use fewer threads or samples")
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Adds the evidence to explanations: `find` is the search that explains, on so many threads."""
+
+    evidence: Evidence
+    find: Searcher
+    options: SearchSettings
+    threads: int
+
+    def __call__(self, item: Explanation, result: SearchResult, bitmap: Bitmap, held_out: Bitmap | None) -> Explanation:
+        """Return the explanation with its chance and its score on the samples held out; without formula as it is.
+
+        `bitmap` and `held_out` are what is explained on the samples of the evidence's two parts.
+        """
+        formula, fit = item.formula, self.evidence.fit
+        if formula is None:
+            return item
+        if fit.orders is not None:
+            chance = search_chance(
+                result, bitmap.rows(), fit.concepts.atoms, fit.orders, self.find, self._objectives(fit.concepts),
+                item.bitmap_cells, self.threads,
+            )  # fmt: skip
+            item = replace(item, chance=chance)
+        if self.evidence.held_out is None or held_out is None:
+            return item
+        return replace(item, held_out=self._scored(formula, result.found[0], held_out, self.evidence.held_out))
+
+    def _scored(self, formula: Formula, found: Found, bitmap: Bitmap, part: Part) -> HeldOut:
+        """Score a formula that was found on the samples of another part."""
+        inside = part.concepts.atoms_satisfying(formula)
+        atoms, objectives = part.concepts.atoms, self._objectives(part.concepts)
+        hits, size = int(bitmap.counts[inside].sum()), int(atoms.cells[inside].sum())
+        bitmap_cells = int(bitmap.counts.sum())
+        there = found._replace(intersection=hits, size=size, union=bitmap_cells + size - hits)
+        chance = None
+        if part.orders is not None:
+            chance = formula_chance(
+                there, inside, bitmap.rows(), atoms, part.orders, objectives, bitmap_cells, self.threads
+            )
+        return HeldOut(objectives(bitmap_cells).score(there), there.iou, hits, there.union, bitmap_cells, size, chance)
+
+    def _objectives(self, concepts: Concepts) -> Callable[[int], Objective]:
+        return lambda bitmap_cells: Objective.of(self.options, bitmap_cells, concepts.n_cells)
+
+
+def check_split(fit: Any, score: Any, n_samples: int) -> tuple[IntArray, IntArray] | None:
+    """Return the samples to explain and those held out, ascending; where one is None, all that are not the other's.
+
+    Raises
+    ------
+    InputError
+        If one names a sample twice or none, or a sample that is not there, or both share a sample.
+
+    """
+    if fit is None and score is None:
+        return None
+    if score is None:
+        fitted = _samples("fit", fit, n_samples)
+        scored = np.setdiff1d(np.arange(n_samples), fitted)
+    else:
+        scored = _samples("score", score, n_samples)
+        rest = np.setdiff1d(np.arange(n_samples), scored)
+        fitted = rest if fit is None else _samples("fit", fit, n_samples)
+    shared = np.intersect1d(fitted, scored)
+    if shared.size:
+        wanted, got = "samples that fit has not", f"{shared.size} of both, first {shared[0]}"
+        raise InputError("score", wanted=wanted, got=got, remedy="a formula must not be judged where it was found")
+    for argument, samples in (("fit", fitted), ("score", scored)):
+        if not samples.size:
+            raise InputError(argument, wanted="at least one sample", got="none", remedy="leave some to each of the two")
+    return fitted, scored
+
+
+def _samples(argument: str, chosen: Any, n_samples: int) -> IntArray:
+    array = as_array(chosen, argument)
+    wanted, remedy = f"bool[{n_samples}] or indices 0..{n_samples - 1}, each once", "see the documentation of explain"
+    if array.dtype == np.bool_ and array.shape == (n_samples,):
+        return np.flatnonzero(array)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise InputError(argument, wanted=wanted, got=f"{array.dtype}{list(array.shape)}", remedy=remedy)
+    if array.size and not (array.min() >= 0 and array.max() < n_samples):
+        got = f"values from {array.min()} to {array.max()}"
+        raise InputError(argument, wanted=wanted, got=got, remedy=remedy)
+    ascending: IntArray = np.unique(array).astype(np.int64)
+    if ascending.size < array.size:
+        raise InputError(argument, wanted=wanted, got="repeated ones", remedy=remedy)
+    return ascending
+
+
+def _working_bytes(part: Part) -> int:
+    """Return what a permuted search takes: a batch of histograms, the rows of the bitmap and of one permuted."""
+    atoms = part.concepts.atoms
+    n_words = -(-atoms.shape[0] * atoms.shape[1] // 64)
+    return working_bytes(atoms, len(part.orders) if part.orders is not None else 0) + 16 * atoms.n_samples * n_words
