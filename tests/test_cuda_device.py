@@ -77,15 +77,15 @@ def place(monkeypatch):
     memory = Emulator()
 
     def on_gpu(function):
-        def call(*args):
+        def call(*args, **options):
             assert FakeGPU.current == 1
-            return function(*args).view(OnGPU)
+            return function(*args, **options).view(OnGPU)
 
         return call
 
     fake = SimpleNamespace(
         RawModule=FakeModule,
-        asarray=on_gpu(memory.upload),
+        asarray=on_gpu(lambda array, order: memory.upload(array)),
         ascontiguousarray=on_gpu(memory.contiguous),
         broadcast_to=lambda array, shape: memory.broadcast(array, shape).view(OnGPU),
         byte_bounds=memory.extent,

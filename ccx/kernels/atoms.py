@@ -108,9 +108,13 @@ class Atoms:
         """Return these atoms with all arrays in a place; kept, as by `to`."""
         if place_of(self.cells).name == place.name:
             return self
-        if place.name not in self._copies:
+        if not self.is_kept_at(place):
             self._copies[place.name] = self.samples_at(0, self.n_samples, place)
         return self._copies[place.name]
+
+    def is_kept_at(self, place: Place) -> bool:
+        """Return whether `at` makes no new copy."""
+        return place.name in self._copies or place_of(self.cells).name == place.name
 
     def sets_at(self, place: Place) -> Atoms:
         """Return these atoms in a place, of no sample, which is all that counting formulas takes; kept, too.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import BackendError, InputError
@@ -67,6 +69,18 @@ def place_of(array: Any) -> Place:
 def to_host(array: Any) -> npt.NDArray[Any]:
     """Return an array of NumPy or CuPy as one of NumPy."""
     return place_of(array).download(array)
+
+
+def copy_of_units(activations: Any, units: Sequence[int]) -> Any:
+    """Return some units of activations float[N, U, h, w] as contiguous float32[N, len(units), h, w], where they lie."""
+    if not on_gpu(activations):
+        taken: npt.NDArray[np.float32] = np.take(activations, units, axis=1).astype(np.float32, copy=False)
+        return taken
+    gpu = importlib.import_module("ccx.kernels.cuda.device").device_of(activations)
+    copy = gpu.empty((activations.shape[0], len(units), *activations.shape[2:]), np.float32)
+    for i, unit in enumerate(units):
+        gpu.copy(activations[:, unit], copy[:, i])
+    return copy
 
 
 def parse_places(device: Any, argument: str = "device") -> list[Place]:

@@ -56,7 +56,7 @@ class Device(Protocol):
         """Allocate an array of zeros."""
 
     def upload(self, array: NDArray[Any]) -> Array:
-        """Copy an array of the host to the device."""
+        """Copy an array of the host to the device, contiguous."""
 
     def download(self, array: Array) -> NDArray[Any]:
         """Copy an array of the device, of any memory layout, to the host, and wait for it."""
@@ -131,7 +131,7 @@ class CupyDevice:
     def upload(self, array: NDArray[Any]) -> Array:
         """Copy over the bus, in order with what the stream does."""
         with self._device:
-            return self._cupy.asarray(array)
+            return self._cupy.asarray(array, order="C")
 
     def download(self, array: Array) -> NDArray[Any]:
         """Copy over the bus, in order with what the stream does."""

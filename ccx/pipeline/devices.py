@@ -1,0 +1,154 @@
+"""Where the histograms of a run are counted: in main memory, or on GPUs, in batches that fit there.
+
+What is counted, and what is searched with it, is the same everywhere. `docs/gpu.md` lists what is copied between main
+memory and a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.errors import MemoryBudgetError
+from ccx.kernels.activations import bitmap_histogram, range_histogram
+from ccx.kernels.atoms import ATOM_ARRAYS, Atoms, total_counts
+from ccx.kernels.devices import MAIN_MEMORY, Place, parse_places, place_of, to_host
+
+_MOST_UNITS = 8  # that a GPU counts in one pass over the cells
+_SET_ARRAYS = ("atom_starts", "atom_concepts", "cells")
+_SAMPLE_ARRAYS = tuple(name for name in ATOM_ARRAYS if name not in _SET_ARRAYS)
+_NO_CELL = (float(np.finfo(np.float32).max), np.inf)  # a range in which no activation lies
+
+
+class Site:
+    """A place that counts the cells of atoms, so many samples at a time."""
+
+    def __init__(self, place: Place, atoms: Atoms, n_samples: int) -> None:
+        self.place = place
+        self._atoms = atoms
+        cuts = [*range(0, atoms.n_samples, n_samples), atoms.n_samples]
+        self._parts = [slice(*ends) for ends in pairwise(cuts)]
+        self._sets = atoms.at(place) if len(self._parts) == 1 else atoms.sets_at(place)
+
+    def of_ranges(
+        self, values: Any, limits: Sequence[npt.NDArray[np.float64]], threads: int
+    ) -> list[list[tuple[Any, int]]]:
+        """Count the cells of each range of several units: float32[N, U, h, w], float64[K, 2] a unit.
+
+        Returns for each range of each unit int64[G], where this site counts, and their sum. Ranges may be closed
+        (lower = upper), and then hold nothing; `values` may be in main memory.
+        """
+        n_units, n_ranges = len(limits), max(map(len, limits), default=0)
+        padded = np.full((n_units, n_ranges, 2), _NO_CELL)
+        for pairs, own in zip(padded, limits, strict=True):
+            open_ = own[:, 0] < own[:, 1]
+            pairs[: len(own)][open_] = own[open_]
+        if (padded == _NO_CELL).all():
+            return [[(np.zeros(self._atoms.n_atoms, np.int64), 0)] * len(own) for own in limits]
+        there = self._brought(values)
+        counts, totals = self._added(
+            lambda part, atoms, out: range_histogram(there[part], padded, atoms, out=out, threads=threads)
+        )
+        return [[(counts[u, k], int(totals[u, k])) for k in range(len(own))] for u, own in enumerate(limits)]
+
+    def of_bitmaps(self, rows: Any, threads: int) -> list[tuple[Any, int]]:
+        """Count the cells of bitmaps: packed rows uint64[M, N, n_words] -> for each int64[G], and its sum."""
+        there = self._brought(rows)
+        counts, totals = self._added(
+            lambda part, atoms, out: bitmap_histogram(there[:, part], atoms, out=out, threads=threads)
+        )
+        return [(counts[m], int(totals[m])) for m in range(len(totals))]
+
+    def _added(self, count: Callable[[slice, Atoms, Any], Any]) -> tuple[Any, npt.NDArray[np.int64]]:
+        """Add up the counts of all samples: what counts some, given earlier counts -> int64[..., G], and their sums."""
+        counts: Any = None
+        for part, atoms in self._samples():
+            counts = count(part, atoms, counts)
+        return counts, to_host(total_counts(self._sets, counts))
+
+    def _samples(self) -> Iterator[tuple[slice, Atoms]]:
+        if len(self._parts) == 1:  # kept here
+            yield self._parts[0], self._sets
+            return
+        for part in self._parts:
+            yield part, self._atoms.samples_at(part.start, part.stop, self.place)
+
+    def _brought(self, array: Any) -> Any:
+        """Return an array at this site; from another GPU, by way of main memory."""
+        return array if place_of(array).name == self.place.name else self.place.upload(to_host(array))
+
+
+def places_for(device: Any, array: Any) -> list[Place]:
+    """Return the places that `device` names; None = where the array lies.
+
+    Raises
+    ------
+    InputError, MissingExtraError, BackendError
+        If there is no such device.
+
+    """
+    return [place_of(array)] if device is None else parse_places(device)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is shared out: places, workers at a time, units or bitmaps a job, samples of the cells at a time."""
+
+    places: list[Place]
+    n_workers: int
+    batch: int
+    n_samples: int
+
+    def sites(self, atoms: Atoms) -> list[Site]:
+        """Return what counts atoms in each place."""
+        return [Site(place, atoms, self.n_samples) for place in self.places]
+
+
+def share_out(places: list[Place], parts: Sequence[Atoms], n_items: int, item_bytes: int, threads: int) -> Plan:
+    """Plan the counting of atoms, in `parts` of the samples, for so many units or bitmaps.
+
+    On GPUs each takes `item_bytes`, values and histograms together. Atoms take half of the free memory at most; where
+    that is too little, the cells of a few samples at a time take half of what their sets leave.
+
+    Raises
+    ------
+    MemoryBudgetError
+        If not even one item fits on a GPU.
+
+    """
+    everything = max(atoms.n_samples for atoms in parts)
+    if places == [MAIN_MEMORY]:
+        return Plan(places, max(1, min(threads, n_items)), 1, everything)
+    free = min(place.free_bytes() or 0 for place in places)
+    new = [atoms for atoms in parts if not all(atoms.is_kept_at(place) for place in places)]
+    whole = sum(_bytes_of(atoms, ATOM_ARRAYS) for atoms in new)
+    fits = whole <= free // 2
+    left = free - (whole if fits else sum(_bytes_of(atoms, _SET_ARRAYS) for atoms in new))
+    for_items = left if fits else left // 2
+    # Ranges are found by the processors, so that each should have a unit.
+    batch = max(1, min(_MOST_UNITS, -(-n_items // threads)))
+    a_place = -(-min(threads, -(-n_items // batch)) // len(places))
+    if a_place * batch * item_bytes > for_items:
+        batch = max(1, for_items // (max(a_place, 1) * item_bytes))
+        a_place = min(a_place, for_items // (batch * item_bytes))
+    if n_items and not a_place:
+        wanted, got = (
+            f"work that fits into the {free / 1e9:.1f} GB free there",
+            f"{item_bytes / 1e9:.1f} GB for one unit",
+        )
+        remedy = "free memory of the GPU, or use fewer ranges or samples"
+        raise MemoryBudgetError("device", wanted=wanted, got=got, remedy=remedy)
+    n_workers = max(1, a_place * len(places))
+    if fits:
+        return Plan(places, n_workers, batch, everything)
+    a_sample = max(_bytes_of(atoms, _SAMPLE_ARRAYS) // max(atoms.n_samples, 1) for atoms in parts)
+    return Plan(places, n_workers, batch, max(1, (left - for_items) // (a_place * max(a_sample, 1))))
+
+
+def _bytes_of(atoms: Atoms, names: Sequence[str]) -> int:
+    return sum(getattr(atoms, name).nbytes for name in names)
