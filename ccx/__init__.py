@@ -10,7 +10,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from ccx import heuristics, kernels, metrics
+from ccx import heuristics, kernels, metrics, models
 from ccx._version import VERSION as __version__
 from ccx.concepts import Concepts
 from ccx.errors import CCXError
@@ -19,6 +19,7 @@ from ccx.pipeline import explain, explain_bitmaps
 from ccx.results import Explanation, Explanations, Status
 
 if _TYPE_CHECKING:
+    from ccx.probing import probe
     from ccx.report.plotting import plot
 
 load = Explanations.load
@@ -37,12 +38,14 @@ __all__ = [
     "kernels",
     "load",
     "metrics",
+    "models",
     "parse",
     "plot",
+    "probe",
 ]
 
 # Imported at first use, so that `import ccx` stays light.
-_LAZY = {"plot": "ccx.report.plotting"}
+_LAZY = {"plot": "ccx.report.plotting", "probe": "ccx.probing"}
 
 
 def __getattr__(name: str) -> _Any:

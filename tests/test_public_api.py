@@ -20,8 +20,8 @@ from ccx.concepts import Concepts
 
 NAMES = [
     "CCXError", "Concepts", "Explanation", "Explanations", "Formula", "Status", "__version__", "explain",
-    "explain_bitmaps", "heuristics", "kernels", "load", "metrics", "parse",
-    "plot",
+    "explain_bitmaps", "heuristics", "kernels", "load", "metrics", "models", "parse",
+    "plot", "probe",
 ]  # fmt: skip
 KERNELS = [
     "AtomBuilder", "Atoms", "ConceptRows", "ConceptShapes", "Extensions", "FormulaShapes", "and_popcount", "atom_rows",

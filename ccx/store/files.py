@@ -61,7 +61,7 @@ def write_atomic(path: PathLike) -> Iterator[BinaryIO]:
             except BaseException:
                 temp.unlink(missing_ok=True)  # while we still hold its lock: it is ours
                 raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         remedy = "make room or choose another place, and write it again"
         raise store_error(path, f"cannot write it ({reason(error)})", remedy) from error
@@ -102,7 +102,7 @@ def _is_named(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush a folder, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,0 +1,148 @@
+"""From what a layer puts out to [n, U], [n, U, T] or [n, U, h, w]."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ccx.errors import InputError, ShapeError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How outputs are laid out: which axis has the units, which of them count, and where tokens lie.
+
+    Attributes
+    ----------
+    tokens
+        (h, w): the grid of the tokens; None = a row of tokens.
+    skip
+        So many tokens at the beginning are left out.
+    unit_axis
+        None = 1 of two or four axes, the last of three.
+    units
+        Indices of units, ascending; None = all.
+
+    """
+
+    tokens: tuple[int, int] | None
+    skip: int
+    unit_axis: int | None
+    units: tuple[int, ...] | None
+
+    def arrange(self, output: torch.Tensor, layer: str, n_samples: int) -> torch.Tensor:
+        """Return [n, ...] as [n, U], [n, U, T] or [n, U, h, w], where possible without a copy.
+
+        Raises
+        ------
+        ShapeError
+            If it has another number of axes, samples or tokens.
+        InputError
+            If a unit is not there.
+
+        """
+        import torch
+
+        got = f"{list(output.shape)} from {layer!r}"
+        if output.ndim not in (2, 3, 4):
+            remedy = "choose another layer"
+            raise ShapeError("layers", wanted="outputs of two to four axes", got=got, remedy=remedy)
+        if output.shape[0] != n_samples:
+            wanted = f"outputs of the {n_samples} samples of the batch along axis 0"
+            remedy = "build the model with batch_first=True, or choose another layer"
+            raise ShapeError("layers", wanted=wanted, got=got, remedy=remedy)
+        axis = self._axis(output, got)
+        units_first = output.movedim(axis, 1)
+        if self.units is not None:
+            if self.units[-1] >= units_first.shape[1]:
+                wanted = f"units 0..{units_first.shape[1] - 1} of {layer!r}"
+                raise InputError("units", wanted=wanted, got=str(self.units[-1]), remedy="give indices of units")
+            units_first = units_first.index_select(1, torch.as_tensor(self.units, device=output.device))
+        return self._on_grid(units_first, got) if output.ndim == 3 else units_first
+
+    def _axis(self, output: torch.Tensor, got: str) -> int:
+        if self.unit_axis is None:
+            return 2 if output.ndim == 3 else 1
+        axis = self.unit_axis + output.ndim if self.unit_axis < 0 else self.unit_axis
+        if not 1 <= axis < output.ndim:
+            remedy = "axis 0 has the samples"
+            raise InputError("unit_axis", wanted=f"an axis of {got}", got=str(self.unit_axis), remedy=remedy)
+        return axis
+
+    def _on_grid(self, outputs: torch.Tensor, got: str) -> torch.Tensor:
+        n_tokens = outputs.shape[2] - self.skip
+        if self.tokens is None:
+            if n_tokens < 1:
+                raise ShapeError("skip", wanted="tokens beyond those skipped", got=got, remedy="give a smaller skip")
+            return outputs[:, :, self.skip :]
+        if n_tokens != self.tokens[0] * self.tokens[1]:
+            wanted = f"{self.tokens[0]}×{self.tokens[1]} tokens behind {self.skip} that are skipped"
+            remedy = "correct tokens=(h, w) and skip (class and register tokens); unit_axis says where the units are"
+            raise ShapeError("tokens", wanted=wanted, got=got, remedy=remedy)
+        return outputs[:, :, self.skip :].unflatten(2, self.tokens)
+
+
+def check_sample_shape(layer: str, expected: tuple[int, ...], got: tuple[int, ...]) -> None:
+    """Raise `ShapeError` if a batch's samples are of another shape than those before."""
+    if expected != got:
+        wanted = f"samples of one shape (so far {layer!r} put out {list(expected)} for each)"
+        remedy = "resize images to one size; pad texts to one length (the padding can be void for the concepts)"
+        raise ShapeError("loader", wanted=wanted, got=f"{list(got)}", remedy=remedy)
+
+
+def check_layout(tokens: Any, skip: Any, unit_axis: Any, units: Any) -> Layout:
+    """Check what a caller passed -> the layout.
+
+    Raises
+    ------
+    InputError
+        If something is of another kind.
+
+    """
+    grid = None
+    if tokens is not None:
+        try:
+            height, width = (operator.index(side) for side in tokens)
+        except (TypeError, ValueError):
+            height = width = 0
+        if min(height, width) < 1:
+            raise InputError("tokens", wanted="None or (h, w)", got=repr(tokens), remedy="write tokens=(14, 14)")
+        grid = (height, width)
+    if _index(skip) is None or skip < 0:
+        raise InputError("skip", wanted="an integer of at least 0", got=repr(skip), remedy="1 skips a class token")
+    if unit_axis is not None and _index(unit_axis) is None:
+        raise InputError("unit_axis", wanted="None or an integer", got=repr(unit_axis), remedy="leave it out")
+    return Layout(grid, int(skip), None if unit_axis is None else int(unit_axis), _units(units))
+
+
+def _units(units: Any) -> tuple[int, ...] | None:
+    if units is None:
+        return None
+    if not isinstance(units, Iterable) or isinstance(units, (str, bytes)):
+        raise InputError("units", wanted="a list of units", got=repr(units), remedy=f"write units=[{units!r}]")
+    chosen = set()
+    for unit in units:
+        index = _index(unit)
+        if index is None or index < 0:
+            raise InputError("units", wanted="integers from 0", got=repr(unit), remedy="give indices of units")
+        chosen.add(index)
+    if not chosen:
+        raise InputError("units", wanted="at least one unit", got="none", remedy="leave it out for all")
+    return tuple(sorted(chosen))
+
+
+def _index(value: Any) -> int | None:
+    """Return an integer as such; None for anything else, a bool included."""
+    if isinstance(value, (bool, np.bool_)):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

@@ -1,0 +1,237 @@
+"""`probe`: run a network over data and store what its layers put out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, get_args
+
+import numpy as np
+
+from ccx import networks
+from ccx.errors import InputError, ShapeError, StoreError
+from ccx.kernels import memory
+from ccx.models import NamedModel
+from ccx.pipeline.running import Progress, check_progress, progress_reporter
+from ccx.probing.identity import described, model_hashes
+from ccx.probing.layouts import check_layout
+from ccx.probing.passes import Array, Arrays, Precision, Runner, StoredDtype
+from ccx.probing.sources import Preprocess, Source, as_source
+from ccx.probing.storing import ActivationFolder
+from ccx.store import PathLike
+
+_COMMIT_SECONDS = 1.0  # a run that is killed loses the batches of about so long
+
+
+def probe(
+    model: Any,
+    loader: Any,
+    layers: str | Sequence[str] | None = None,
+    *,
+    units: Iterable[int] | None = None,
+    tokens: tuple[int, int] | None = None,
+    skip: int = 0,
+    unit_axis: int | None = None,
+    call: int | None = None,
+    preprocessing: Preprocess | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: Any = None,
+    precision: Precision = "float32",
+    dtype: StoredDtype = "float32",
+    data_id: str | None = None,
+    out: PathLike | None = None,
+    overwrite: bool = False,
+    progress: Progress | bool | None = None,
+) -> Array | Arrays:
+    """Run a network over data and return the activations of its layers, ready for `explain`.
+
+    The model runs in evaluation mode and without gradients. Afterwards hooks, device and every module's training flag
+    are as they were, also after an exception or Ctrl-C.
+
+    Parameters
+    ----------
+    model
+        A torch module, or a network of `ccx.models.load`, whose layers and preprocessing are the defaults.
+    loader
+        Batches: any iterable of tensors, of tuples that begin with one (others are ignored), or of mappings of tensors,
+        which become the model's keyword arguments; a torch DataLoader, if it does not shuffle. One array of all
+        samples. Or single samples: a torch data set with an index, a data set of `ccx.datasets`, a list of images
+        (paths, Pillow, uint8[h, w, 3]), a folder of pictures (in natural order of their names), or an array
+        uint8[N, h, w, 3].
+    layers
+        The path of a module such as ``"layer4"`` or ``"layer2.0.conv1"``, or several, which are recorded in one pass.
+    units
+        Indices of the units to keep; None = all. Unit i of the result is the i-th of them in ascending order.
+    tokens, skip
+        Of outputs with three axes: the grid (h, w) on which the tokens lie, and how many precede it (a vision
+        transformer's class and register tokens). Without `tokens` they stay a row, behind `skip`.
+    unit_axis
+        The axis of the units in the layer's output; None = axis 1 of two or four (as convolutions have them), the last
+        of three (as transformers have them with ``batch_first=True``). Axis 0 must be that of the samples.
+    call
+        Of a layer that runs several times in one pass: which run counts, 0 = the first, -1 = the last. None
+        refuses such a layer.
+    preprocessing
+        From a single image to a tensor, such as `ccx.models.Preprocessing`; samples that are tensors of anything but
+        uint8 are taken as they are, and so are batches.
+    batch_size, workers
+        Of single samples: how many run at once, and how many processes read them.
+    device
+        Where to run the model, for instance "cuda"; None = where it is.
+    precision
+        "bfloat16" or "float16" run the model in mixed precision (`torch.autocast`).
+    dtype
+        Of the result: "float32", or "float16" for half the disk; values beyond float16 are refused.
+    data_id
+        A name for the data, of your own. Instead of hashing every sample, `out` then believes that data of the same
+        name are the same, and does not even read them where nothing is left to do.
+    out
+        A folder: activations are appended to one ``.npy`` file a layer, memory-mapped in the result; a run that was
+        killed goes on, and what is there already is not computed again. It refuses other weights, layers,
+        settings or samples than those that it was begun with.
+    overwrite
+        Discard what `out` holds of an earlier probe.
+    progress
+        None = a bar if the standard error is a terminal; True, False; or a function that is called with
+        (samples done, samples in all); the latter is 0 while nobody knows.
+
+    Returns
+    -------
+    float32 or float16
+        [N, U, h, w], [N, U, T] or [N, U]; a read-only map of the file with `out`. Of several layers a dict of them by
+        path, of one layer its array.
+
+    Raises
+    ------
+    InputError
+        (`ShapeError`, `DTypeError`, `MemoryBudgetError`) if something does not fit.
+    StoreError
+        If `out` cannot be written or holds something else, or a picture cannot be read. Work that was stored is kept.
+    MissingExtraError
+        If torch is not installed.
+
+    Examples
+    --------
+    >>> maps = ccx.probe(model, images, "layer4", out="layer4")  # doctest: +SKIP
+    >>> found = ccx.explain(maps, concepts)  # doctest: +SKIP
+
+    """
+    networks.require_torch("probing")
+    check_progress(progress)
+    layout = check_layout(tokens, skip, unit_axis, units)
+    _check_options(call, batch_size, workers, precision, dtype, data_id)
+    module = model
+    if isinstance(model, NamedModel):
+        module, preprocessing = model.module, preprocessing or model.preprocessing
+        layers = layers or (model.layers[0] if model.layers else None)
+    names = _layer_names(layers, module)
+    runner = Runner(module, names, layout, call, precision, dtype, device)
+    source = as_source(loader, preprocessing, batch_size, workers)
+    with progress_reporter(progress, "probing") as report:
+        if out is None:
+            found = _in_memory(runner, source, report)
+        else:
+            settings = {**runner.settings(), "data": data_id, "preprocessing": described(preprocessing)}
+            hashes = model_hashes(module)
+            with ActivationFolder(out, layers=names, settings=settings, hashes=hashes, overwrite=overwrite) as folder:
+                if not (folder.finished and data_id is not None):
+                    _into_folder(folder, runner, source, report, is_hashed=data_id is None)
+                found = folder.arrays()
+    return found[layers] if isinstance(layers, str) else found
+
+
+def _in_memory(runner: Runner, source: Source, report: Progress) -> Arrays:
+    """Probe into arrays: of their final size at once, where it is known."""
+    total = source.n_samples
+    found: dict[str, list[Array]] = {layer: [] for layer in runner.layers}
+    done = 0
+    with runner.running() as run:
+        report(0, total or 0)
+        for batch in source.batches:
+            arrays = run(batch)
+            for layer, array in arrays.items():
+                if not found[layer] and total is not None:
+                    memory.require_bytes("out", total * array[0].nbytes, "give out=, a folder to store them in")
+                    found[layer].append(np.empty((total, *array.shape[1:]), array.dtype))
+                if total is None:
+                    found[layer].append(array)
+                elif done + len(array) <= total:
+                    found[layer][0][done : done + len(array)] = array
+            done += batch.n_samples
+            report(done, total or 0)
+    _check_end(done, total)
+    return {layer: parts[0] if len(parts) == 1 else np.concatenate(parts) for layer, parts in found.items()}
+
+
+def _into_folder(
+    folder: ActivationFolder, runner: Runner, source: Source, report: Progress, *, is_hashed: bool
+) -> None:
+    """Probe into a folder, from where it stands; what is stored there is compared, and not computed again."""
+    total = source.n_samples
+    n_before = folder.n_stored
+    done, committed = 0, time.monotonic()
+    with runner.running() as run:
+        try:
+            report(0, total or 0)
+            for batch in source.batches:
+                first, done = done, done + batch.n_samples
+                digests = batch.digests() if is_hashed else None
+                if digests is not None:
+                    folder.check(first, digests)
+                if done > n_before:
+                    if folder.finished:
+                        folder.refuse_more()
+                    n_known = max(0, n_before - first)
+                    arrays = {layer: array[n_known:] for layer, array in run(batch).items()}
+                    if total is not None and first <= n_before:
+                        folder.require_room(sum(array[0].nbytes for array in arrays.values()), total)
+                    folder.append(arrays, None if digests is None else digests[n_known:])
+                    if time.monotonic() - committed >= _COMMIT_SECONDS:
+                        folder.commit()
+                        committed = time.monotonic()
+                report(done, total or 0)
+            _check_end(done, total)
+            folder.check_end(done)
+        except BaseException:
+            with suppress(StoreError):  # what goes wrong here, the error under way says as well
+                folder.commit()
+            raise
+        folder.finish()
+
+
+def _check_end(n_samples: int, announced: int | None) -> None:
+    if n_samples == 0:
+        raise InputError("loader", wanted="at least one batch", got="none", remedy="an iterator can be used only once")
+    if announced is not None and n_samples != announced:
+        remedy = "let len() of the data set and what it yields agree"
+        raise ShapeError("loader", wanted=f"{announced} samples", got=str(n_samples), remedy=remedy)
+
+
+def _layer_names(layers: Any, module: Any) -> tuple[str, ...]:
+    """Return the layers' paths, each of which is there."""
+    names = (layers,) if isinstance(layers, str) else layers
+    if not isinstance(names, (list, tuple)) or not names:
+        remedy = 'name one as model.named_modules() does, such as "layer4", or several in a list'
+        raise InputError("layers", wanted="a layer", got=repr(layers), remedy=remedy)
+    for layer in names:
+        networks.resolve_layer(module, layer)
+    if len(set(names)) < len(names):
+        raise InputError("layers", wanted="each layer once", got=repr(layers), remedy="name it once")
+    return tuple(names)
+
+
+def _check_options(call: Any, batch_size: Any, workers: Any, precision: Any, dtype: Any, data_id: Any) -> None:
+    for name, value, least in (("call", call, None), ("batch_size", batch_size, 1), ("workers", workers, 0)):
+        if name == "call" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+            wanted = "an integer" if least is None else f"an integer of at least {least}"
+            raise InputError(name, wanted=wanted, got=repr(value), remedy="leave it out")
+    for name, value, kinds in (("precision", precision, get_args(Precision)), ("dtype", dtype, get_args(StoredDtype))):
+        if value not in kinds:
+            wanted = " or ".join(f'"{kind}"' for kind in kinds)
+            raise InputError(name, wanted=wanted, got=repr(value), remedy="leave it out for float32")
+    if data_id is not None and (not isinstance(data_id, str) or not data_id):
+        raise InputError("data_id", wanted="None or a text", got=repr(data_id), remedy="leave it out to hash the data")

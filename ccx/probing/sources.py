@@ -1,0 +1,291 @@
+"""What `probe` takes as data: batches as a model takes them, of whatever holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ccx.errors import CCXError, DTypeError, InputError, ShapeError, StoreError
+from ccx.networks import check_order
+from ccx.store import PathLike
+from ccx.store.files import reason, store_error
+
+if TYPE_CHECKING:
+    import torch
+
+Preprocess = Callable[[Any], Any]
+_PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_REMEDY = "let it yield tensors, tuples that begin with one, or mappings of tensors"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The arguments of one call of a model, for n samples."""
+
+    inputs: tuple[torch.Tensor, ...]
+    keywords: dict[str, torch.Tensor]
+    n_samples: int
+
+    def digests(self, first: int = 0) -> list[str]:
+        """Return a hash of each sample from `first` on: 128 bits of SHA-256, of names, dtypes, shapes and bytes."""
+        import torch
+
+        named = [("", tensor) for tensor in self.inputs] + sorted(self.keywords.items())
+        parts = []
+        for name, tensor in named:
+            label = f"{name}\0{tensor.dtype}\0{list(tensor.shape[1:])}\0".encode()
+            rows = tensor.detach().cpu().contiguous()[first:]
+            if rows.dtype == torch.bool:
+                rows = rows.view(torch.uint8)
+            parts.append((label, rows.reshape(len(rows), -1).view(torch.uint8).numpy()))
+        found = []
+        for index in range(self.n_samples - first):
+            digest = hashlib.sha256()
+            for label, rows in parts:
+                digest.update(label)
+                digest.update(rows[index])
+            found.append(digest.hexdigest()[:32])
+        return found
+
+
+@dataclass(frozen=True)
+class Source:
+    """Batches in a fixed order; `n_samples` is None where nobody knows before the end."""
+
+    batches: Iterable[Batch]
+    n_samples: int | None
+
+
+def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, workers: int) -> Source:
+    """Return the batches of whatever a caller passed; see `ccx.probe`.
+
+    Raises
+    ------
+    InputError
+        (`DTypeError`, `ShapeError`) if it is nothing of these; later, from the batches, if one of them cannot be used.
+    StoreError
+        If a folder or a picture cannot be read.
+
+    """
+    import torch
+
+    if isinstance(loader, (str, os.PathLike)):
+        loader = picture_files(loader)
+    if isinstance(loader, (np.ndarray, torch.Tensor)):
+        if loader.ndim < 4 or str(loader.dtype).removeprefix("torch.") != "uint8" or preprocessing is None:
+            return _of_array(loader, batch_size)
+        loader = _Rows(loader)
+    items = _as_items(loader)
+    if items is None:
+        check_order(loader)
+        return Source((as_batch(value) for value in loader), _n_samples(loader))
+    batches = torch.utils.data.DataLoader(
+        _Items(items, preprocessing),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collated,
+    )
+    return Source((as_batch(_readable(value)) for value in batches), len(items))
+
+
+def as_batch(value: Any) -> Batch:
+    """Return what a loader yielded as the arguments of a model.
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        If it is no batch.
+
+    """
+    if isinstance(value, Mapping):
+        keywords = {str(name): _tensor(entry, f"entry {name!r}") for name, entry in value.items()}
+        sizes = {name: tensor.shape[0] for name, tensor in keywords.items()}
+        if len(set(sizes.values())) != 1:
+            wanted = "mappings whose tensors have one number of samples"
+            raise ShapeError("loader", wanted=wanted, got=str(sizes), remedy="drop what is no input of the model")
+        return Batch((), keywords, next(iter(sizes.values())))
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    tensor = _tensor(first, "a batch")
+    if tensor.ndim == 4 and not tensor.is_floating_point():
+        remedy = "normalise the images as the model expects them, or pass preprocessing= and single images"
+        raise DTypeError("loader", wanted="images of floats", got=_described(tensor), remedy=remedy)
+    return Batch((tensor,), {}, tensor.shape[0])
+
+
+def _tensor(value: Any, what: str) -> torch.Tensor:
+    import torch
+
+    try:
+        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = f"{what} of type {type(value).__name__}"
+        raise DTypeError("loader", wanted="batches of tensors", got=got, remedy=_REMEDY) from error
+    if tensor.ndim < 2 or tensor.shape[0] == 0:
+        remedy = "let it yield batches, not single samples"
+        wanted = "batches [n, ...] with two axes or more"
+        raise ShapeError("loader", wanted=wanted, got=_described(tensor), remedy=remedy)
+    return tensor
+
+
+def _described(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _of_array(array: Any, batch_size: int) -> Source:
+    """Cut one array of all samples into batches."""
+    parts = (as_batch(array[first : first + batch_size]) for first in range(0, len(array), batch_size))
+    return Source(parts, len(array))
+
+
+def _n_samples(loader: Any) -> int | None:
+    """Return the samples that a torch DataLoader yields, where its data set and sampler tell."""
+    sampler = getattr(loader, "sampler", None)
+    size = getattr(loader, "batch_size", None)
+    if sampler is None or size is None:
+        return None
+    try:
+        n_samples = len(sampler)
+    except TypeError:
+        return None
+    return n_samples // size * size if getattr(loader, "drop_last", False) else n_samples
+
+
+def _as_items(loader: Any) -> Sequence[Any] | None:
+    """Return the single samples behind what a caller passed; None if it holds batches."""
+    import torch
+
+    data = torch.utils.data
+    if isinstance(loader, data.IterableDataset):
+        remedy = "wrap it: torch.utils.data.DataLoader(data_set, batch_size=32)"
+        raise InputError("loader", wanted="batches, or a data set with an index", got="an iterable one", remedy=remedy)
+    if isinstance(loader, data.DataLoader):
+        return None
+    if isinstance(loader, (data.Dataset, _Rows)):
+        return loader  # type: ignore[return-value]  # map-style: __len__ and __getitem__
+    images = getattr(loader, "images", None)
+    if images is not None and hasattr(images, "__getitem__"):
+        found: Sequence[Any] = images
+        return found
+    if isinstance(loader, (list, tuple)) and loader and _is_picture(loader[0]):
+        return loader
+    return None
+
+
+def _is_picture(value: Any) -> bool:
+    """Tell whether an entry of a list is a single image, and no batch."""
+    if isinstance(value, (str, os.PathLike)):
+        return True
+    return (isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim < 4) or hasattr(value, "getbands")
+
+
+def picture_files(folder: PathLike) -> list[Path]:
+    """Return the picture files of a folder in natural order of their names: ``2.jpg`` before ``10.jpg``.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read or has none.
+
+    """
+    try:
+        files = sorted((path for path in Path(folder).iterdir() if path.suffix.lower() in _PICTURES), key=_natural)
+    except OSError as error:
+        raise store_error(folder, f"cannot read this folder ({reason(error)})", "check the path") from error
+    if not files:
+        raise store_error(folder, "has no picture files", f"known are {', '.join(sorted(_PICTURES))}")
+    return files
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    """Return by what to sort file names so that 2 comes before 10."""
+    pieces = re.split(r"(\d+)", path.stem)  # texts and numbers in turn, so that like meets like
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], path.name
+
+
+class _Rows:
+    """The entries of an array, one by one: images for a preprocessing."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, index: int) -> Any:
+        row = self._array[index]
+        return row if isinstance(row, np.ndarray) else row.numpy()
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """A sample that could not be read: errors of ccx do not survive the way from a worker process as they are."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Single samples, preprocessed; a tuple counts by its first entry."""
+
+    items: Sequence[Any]
+    preprocessing: Preprocess | None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            item = self.items[index]
+            if isinstance(item, (tuple, list)) and item:
+                item = item[0]
+            sample = _as_sample(item)
+            return self._preprocessed(item) if sample is None else sample
+        except CCXError as error:
+            return _Unreadable(str(error) if isinstance(error, StoreError) else f"sample {index}: {error}")
+
+    def _preprocessed(self, item: Any) -> Any:
+        import torch
+
+        if self.preprocessing is not None:
+            return self.preprocessing(item)
+        try:
+            return torch.as_tensor(item)
+        except (TypeError, ValueError, RuntimeError) as error:
+            remedy = "pass preprocessing=, such as ccx.models.Preprocessing()"
+            got = type(item).__name__
+            raise DTypeError("loader", wanted="samples that are tensors", got=got, remedy=remedy) from error
+
+
+def _as_sample(item: Any) -> Any:
+    """Return a sample that needs no preprocessing; None if it does."""
+    import torch
+
+    if isinstance(item, Mapping):
+        return {name: torch.as_tensor(value) for name, value in item.items()}
+    return item if isinstance(item, torch.Tensor) and item.dtype != torch.uint8 else None
+
+
+def _collated(samples: list[Any]) -> Any:
+    import torch
+
+    wrong = next((sample for sample in samples if isinstance(sample, _Unreadable)), None)
+    if wrong is not None:
+        return wrong
+    shapes = {tuple(getattr(sample, "shape", ())) for sample in samples}
+    if len(shapes) > 1:
+        listed = ", ".join(str(list(shape)) for shape in sorted(shapes)[:3])
+        return _Unreadable(f"loader: samples of one shape are needed, got {listed}; resize or pad them")
+    return torch.utils.data.default_collate(samples)
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, _Unreadable):
+        raise StoreError(value.message)
+    return value

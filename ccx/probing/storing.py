@@ -1,0 +1,338 @@
+"""A folder of activations that grows batch by batch, and that a killed run resumes.
+
+``run.json`` and ``rows.jsonl`` (`ccx.store.RowLog`) say what is probed and which samples are safely stored; one
+``.npy`` file a layer holds the numbers. Until the last sample it is called ``.npy.part``, so that no half of a file is
+taken for the whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.errors import StoreError
+from ccx.probing.layouts import check_sample_shape
+from ccx.store import PathLike, RowLog, read_run
+from ccx.store.files import reason, store_error, sync_folder
+
+KIND = "activations"
+_KEY = ("first",)
+_VERSION = "1"  # of the folder: what it holds does not depend on the version of ccx
+_ANEW = "pass overwrite=True to probe anew, or choose another folder"
+
+Array = npt.NDArray[Any]
+
+
+def layer_file(layer: str) -> str:
+    """Return the name of a layer's file within the folder."""
+    return f"{quote(layer, safe='')}.npy"
+
+
+class ActivationFolder:
+    """The stored activations of some layers, [N, ...] each, written in the order of the samples.
+
+    What is on the disk after the last sample depends only on settings, hashes, samples and batches, and not on how
+    often the work was interrupted.
+
+    Parameters
+    ----------
+    folder
+        Created where it is missing.
+    layers
+        Names of the layers.
+    settings, hashes
+        What identifies the work, JSON-able; see `ccx.store.RowLog`.
+    overwrite
+        Discard what the folder holds of an earlier probe, whatever it is.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds something else or is damaged, is used by another process, or cannot be written.
+
+    Attributes
+    ----------
+    n_stored
+        Samples that are safely stored.
+    finished
+        Whether they are all.
+
+    """
+
+    def __init__(
+        self,
+        folder: PathLike,
+        *,
+        layers: Sequence[str],
+        settings: Mapping[str, Any],
+        hashes: Mapping[str, str],
+        overwrite: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        if overwrite:
+            _discard(self.folder)
+        with ExitStack() as files:
+            self._log = files.enter_context(_opened_log(self.folder, settings, hashes))
+            self._digests = [digest for row in self._log.rows for digest in row.get("samples", ())]
+            self.n_stored = self._log.rows[-1]["stop"] if self._log.rows else 0
+            self._files = {layer: _LayerFile(self.folder, layer) for layer in layers}
+            with _storing(self.folder):
+                self.finished = self._opened(files)
+            self._n_written = self.n_stored
+            self._pending: list[dict[str, Any]] = []
+            self._stack = files.pop_all()
+
+    def _opened(self, files: ExitStack) -> bool:
+        """Open the layers' files at their last stored sample, or tell that they are finished."""
+        if self.n_stored == 0:
+            for file in self._files.values():
+                file.path.unlink(missing_ok=True)  # of a probe that was discarded
+                file.part.unlink(missing_ok=True)
+            return False
+        if all(file.is_finished(self.n_stored) for file in self._files.values()):
+            return True
+        for file in self._files.values():
+            file.resume(self.n_stored)
+            files.callback(file.close)
+        return False
+
+    def check(self, first: int, digests: Sequence[str]) -> None:
+        """Compare hashes of samples with those of the stored ones, from sample `first` on.
+
+        Raises
+        ------
+        StoreError
+            If one differs.
+
+        """
+        stored = self._digests[first : first + len(digests)]
+        wrong = next((i for i, (old, new) in enumerate(zip(stored, digests, strict=False)) if old != new), None)
+        if wrong is not None:
+            problem = f"sample {first + wrong} of the data is not the one that was probed there"
+            remedy = f"switch off what changes from run to run (random augmentation), {_ANEW}"
+            raise store_error(self.folder, problem, remedy)
+
+    def check_end(self, n_samples: int) -> None:
+        """Raise `StoreError` if the data ended after `n_samples`, before the stored ones did."""
+        if n_samples < self.n_stored:
+            raise store_error(self.folder, f"holds {self.n_stored} samples, and the data end after {n_samples}", _ANEW)
+
+    def refuse_more(self) -> None:
+        """Raise `StoreError` as the data go on behind the last sample of a finished folder."""
+        raise store_error(self.folder, f"was finished after {self.n_stored} samples, and the data have more", _ANEW)
+
+    def require_room(self, sample_bytes: int, n_samples: int) -> None:
+        """Raise `StoreError` if so many samples in all, of so many bytes each, would not fit on the disk."""
+        with _storing(self.folder):
+            there = os.statvfs(self.folder)
+        needed, free = (n_samples - self.n_stored) * sample_bytes, there.f_bavail * there.f_frsize
+        if needed > free:
+            problem = f"needs {needed / 1e9:.2f} GB more, and {free / 1e9:.2f} GB are free"
+            remedy = "make room, choose another place, or probe fewer units= or dtype='float16'"
+            raise store_error(self.folder, problem, remedy)
+
+    def append(self, arrays: Mapping[str, Array], digests: Sequence[str] | None) -> None:
+        """Write the next samples of all layers; `commit` makes them safe."""
+        n_samples = len(next(iter(arrays.values())))
+        with _storing(self.folder):
+            for layer, file in self._files.items():
+                file.write(arrays[layer], self._n_written, self._stack)
+        row: dict[str, Any] = {"first": self._n_written, "stop": self._n_written + n_samples}
+        if digests is not None:
+            row["samples"] = list(digests)
+        self._pending.append(row)
+        self._n_written += n_samples
+
+    def commit(self) -> None:
+        """Flush what was written to the disk, and note that it is there."""
+        if not self._pending:
+            return
+        with _storing(self.folder):
+            for file in self._files.values():
+                file.flush()
+        for row in self._pending:
+            if (row["first"],) not in self._log:  # left by a commit that failed
+                self._log.append(row)
+        self._log.flush()
+        self._pending = []
+        self.n_stored = self._n_written
+
+    def finish(self) -> None:
+        """Commit, and give the files their names."""
+        self.commit()
+        if self.finished:
+            return
+        with _storing(self.folder):
+            for file in self._files.values():
+                file.finish(self.n_stored)
+            sync_folder(self.folder)
+        self.finished = True
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the finished activations of each layer, memory-mapped and read-only."""
+        return {layer: file.read() for layer, file in self._files.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class _LayerFile:
+    """One layer's ``.npy`` file; the shape of a sample and the dtype are those of the first array written."""
+
+    def __init__(self, folder: Path, layer: str) -> None:
+        self._layer = layer
+        self.path = path = folder / layer_file(layer)
+        self.part = path.with_name(f"{path.name}.part")
+        self._descriptor = -1
+        self._shape: tuple[int, ...] = ()
+        self._dtype = np.dtype(np.float32)
+        self._start = 0
+
+    def is_finished(self, n_samples: int) -> bool:
+        """Tell whether the file has its final name; raise if it is not one of so many samples."""
+        if not self.path.exists():
+            return False
+        shape, dtype, start, n_bytes = _layout(self.path)
+        if shape[0] != n_samples or n_bytes != start + math.prod(shape) * dtype.itemsize:
+            raise store_error(self.path, "damaged: its size is not that of the stored samples", _ANEW)
+        return True
+
+    def resume(self, n_samples: int) -> None:
+        """Open the file behind so many samples, and drop what follows them."""
+        present = self.path if self.path.exists() else self.part
+        if not present.exists():
+            raise store_error(self.part, f"is missing, and {n_samples} samples should be in it", _ANEW)
+        shape, self._dtype, self._start, n_bytes = _layout(present)
+        self._shape = shape[1:]
+        end = self._end(n_samples)
+        if n_bytes < end:
+            raise store_error(present, f"truncated: {n_bytes} bytes, {n_samples} samples need {end}", _ANEW)
+        if present == self.path:  # killed while it gave the files their names: it is whole
+            self.path.rename(self.part)
+        self._descriptor = os.open(self.part, os.O_RDWR | os.O_CLOEXEC)
+        os.ftruncate(self._descriptor, end)
+
+    def write(self, array: Array, first: int, stack: ExitStack) -> None:
+        if self._descriptor < 0:
+            self._shape, self._dtype = array.shape[1:], array.dtype
+            header = _header((0, *self._shape), self._dtype)
+            self._start = len(header)
+            self._descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            stack.callback(self.close)
+            _write_all(self._descriptor, header, 0)
+        check_sample_shape(self._layer, self._shape, array.shape[1:])
+        _write_all(self._descriptor, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, self._end(first))
+
+    def flush(self) -> None:
+        os.fsync(self._descriptor)
+
+    def finish(self, n_samples: int) -> None:
+        _write_all(self._descriptor, _header((n_samples, *self._shape), self._dtype), 0)
+        os.ftruncate(self._descriptor, self._end(n_samples))
+        os.fsync(self._descriptor)
+        self.part.replace(self.path)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def read(self) -> Array:
+        try:
+            # A plain view of the mapped file: kernels know no subclasses of arrays.
+            return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise store_error(self.path, f"cannot be read ({error})", _ANEW) from error
+
+    def _end(self, n_samples: int) -> int:
+        return self._start + n_samples * math.prod(self._shape) * self._dtype.itemsize
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Return the head of a .npy file. NumPy leaves room in it: its length is the same for any number of samples."""
+    buffer = io.BytesIO()
+    entries = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, entries)
+    return buffer.getvalue()
+
+
+def _layout(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int, int]:
+    """Return shape, dtype, where the numbers begin, and the size of a .npy file."""
+    with path.open("rb") as file:
+        try:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        except ValueError as error:
+            raise store_error(path, f"damaged: its head cannot be read ({error})", _ANEW) from error
+        return shape, dtype, file.tell(), os.fstat(file.fileno()).st_size
+
+
+def _write_all(descriptor: int, content: bytes | memoryview, offset: int) -> None:
+    done, view = 0, memoryview(content)
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)
+
+
+def _opened_log(folder: Path, settings: Mapping[str, Any], hashes: Mapping[str, str]) -> RowLog:
+    if (folder / "run.json").exists():
+        _layers_of(folder)
+    try:
+        return RowLog(folder, key=_KEY, settings={"kind": KIND, **settings}, hashes=hashes, version=_VERSION)
+    except StoreError as error:
+        if "differs in" not in str(error):
+            raise
+        msg = f"{str(error).rpartition(';')[0]}; {_ANEW}"
+        raise StoreError(msg) from error
+
+
+def _layers_of(folder: Path) -> list[str]:
+    """Return the layers in a folder; raise unless it is one of activations."""
+    settings = read_run(folder, _KEY)[0]["settings"]
+    if settings.get("kind") != KIND:
+        raise store_error(folder, "holds something else than activations", "choose another folder")
+    return list(settings.get("layers", ()))
+
+
+def _discard(folder: Path) -> None:
+    """Empty a folder of activations: first its list of samples, so that a kill in between leaves nothing believed."""
+    if not (folder / "run.json").exists():
+        return
+    layers = _layers_of(folder)
+    with _storing(folder), (folder / "rows.jsonl").open("r+b") as rows:
+        try:
+            fcntl.flock(rows.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            remedy = "wait for it, or choose another folder"
+            raise store_error(folder, "another process writes to it", remedy) from error
+        rows.truncate(0)
+        os.fsync(rows.fileno())
+        for layer in layers:
+            for name in (layer_file(layer), f"{layer_file(layer)}.part"):
+                (folder / name).unlink(missing_ok=True)
+        (folder / "timings.jsonl").unlink(missing_ok=True)
+        (folder / "run.json").unlink()
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "check the path and its permissions"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "the samples stored before are kept: make room, and run again"
+        raise store_error(folder, f"cannot write to it ({reason(error)})", remedy) from error
