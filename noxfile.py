@@ -48,7 +48,9 @@ def torch(session: nox.Session) -> None:
     """The tests that need torch."""
     session.install(TORCH)
     session.install(".[test]")
-    session.run("pytest", "-m", "needs", *session.posargs, env={"CCX_REQUIRE": "torch,coco,logic,pandas,sklearn,kmeans1d"})
+    session.run(
+        "pytest", "-m", "needs", *session.posargs, env={"CCX_REQUIRE": "torch,coco,logic,pandas,sklearn,kmeans1d"}
+    )
 
 
 @nox.session
@@ -89,4 +91,10 @@ def build(session: nox.Session) -> None:
     """A pure wheel and a source distribution, in ``dist/``, with no compiler."""
     session.install("build")
     shutil.rmtree("dist", ignore_errors=True)
-    session.run("python", "-m", "build", "-Ccmake.define.CCX_CUDA=OFF", env={"CC": "/bin/false", "CXX": "/bin/false", **os.environ})
+    session.run(
+        "python",
+        "-m",
+        "build",
+        "-Ccmake.define.CCX_CUDA=OFF",
+        env={"CC": "/bin/false", "CXX": "/bin/false", **os.environ},
+    )

@@ -64,7 +64,9 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     define = "--config-settings=cmake.define."
     options = [f"{define}CCX_CUDA=ON", f"{define}CCX_NVCC={BIN / 'nvcc'}"]
-    run(*f"{sys.executable} -m pip wheel -q --no-deps --no-build-isolation -w {folder}".split(), *options, str(ROOT))
+    environment = {name: value for name, value in os.environ.items() if name != "SKBUILD_CMAKE_DEFINE"}
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    run(*pip, *options, str(ROOT), env=environment)
     (path,) = folder.glob("*.whl")
     return path
 
