@@ -15,7 +15,9 @@ from ccx.errors import InputError
 from ccx.kernels import bitmap_histogram, pack
 from ccx.kernels import optimal as kernels
 from ccx.search import SearchSettings, beam_search
-from ccx.search.optimal import Plane, Threshold, _plane, optimal_search
+from ccx.search.found import Objective
+from ccx.search.optimal import optimal_search
+from ccx.search.planes import Cover, Threshold
 from tests.optimal_oracle import Best, best_formulas, every_formula, problems
 from tests.parity_cases import CASES_WITH_UNITS, load_case
 
@@ -83,7 +85,8 @@ def test_it_beats_a_narrow_beam_where_that_falls_short():
         beam = beam_search(concepts, counts, settings, threads=1).found
         best = optimal_search(concepts, counts, settings, threads=1).found
         if beam:
-            assert best[0].precedence(Fraction(1)) <= beam[0].precedence(Fraction(1))
+            precedence = Objective.of(settings, int(counts.sum()), 60).precedence
+            assert precedence(best[0]) <= precedence(beam[0])
             short += best[0].iou > beam[0].iou
     assert short > 5  # else this test compares nothing
 
@@ -95,17 +98,20 @@ def test_it_beats_a_narrow_beam_where_that_falls_short():
     strict=st.booleans(),
 )
 def test_a_plane_keeps_every_formula_that_reaches_the_threshold(iou, n_cells, data, strict):
-    plane = _plane(iou, n_cells)
-    assert Fraction(plane.p, plane.q) <= iou
-    assert plane.q * n_cells <= 2**60
     i = data.draw(st.integers(0, n_cells))
     e = data.draw(st.integers(0, n_cells - i))
     b = i + data.draw(st.integers(0, n_cells - i - e))
-    if b + e == 0:
+    if b == 0:
         return
+    cover = Cover(Objective.of(SearchSettings(), b, n_cells))
+    threshold = Threshold(iou, strict)
+    planes = cover.planes(threshold)
     reached = Fraction(i, b + e)
     if reached > iou or (reached == iou and not strict):
-        assert plane.q * i - plane.p * e >= Plane(*plane).least(Threshold(iou, strict), b)
+        (plane,) = planes
+        assert 0 <= plane.p
+        assert max(plane.q, plane.p) * n_cells <= 2**60
+        assert plane.q * i - plane.p * e >= cover.least(plane, threshold)
 
 
 @pytest.mark.parametrize(

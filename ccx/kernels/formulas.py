@@ -19,7 +19,7 @@ from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
 from ccx.kernels.atoms import Atoms, check_weights
 
-__all__ = ["Extensions", "best_extensions", "best_singles", "conjunction_counts", "formula_counts"]
+__all__ = ["Extensions", "best_extensions", "best_placed", "best_singles", "conjunction_counts", "formula_counts"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -128,6 +128,38 @@ def best_extensions(
             intersections, sizes, joint_intersections, joint_sizes, allowed, bitmap_cells, keep,
         )
     )  # fmt: skip
+
+
+def best_placed(
+    parents: Extensions, candidates: IntArray, places: IntArray, n_concepts: int, keep: int
+) -> tuple[IntArray, npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Choose the `keep` best of some extensions whose scores were compared before, logically equal ones once.
+
+    candidates int64[m] are numbers (f * n_concepts + c) * 3 + operator of extensions (F op c), F the parent f, c not
+    in F; places int64[m] order their scores, the lower, the better. Equal ones are ordered as in `best_extensions`.
+    Returns (chosen int64[k], indices of candidates, best first; concepts int32[k, n + 1]; operators uint8[k, n]).
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        If candidates and places are not int64 arrays of one length.
+    InputError
+        If `keep` is no integer >= 1, or a candidate is out of range.
+
+    """
+    _check_counts((candidates.size,), candidates=candidates, places=places)
+    stop = 3 * n_concepts * parents.concepts.shape[0]
+    if candidates.size and not (candidates.min() >= 0 and candidates.max() < stop):
+        got = f"values from {candidates.min()} to {candidates.max()}"
+        raise InputError("candidates", wanted=f"values from 0 to {stop - 1}", got=got, remedy="number parents from 0")
+    if keep < 1:
+        raise InputError("keep", wanted="an integer >= 1", got=repr(keep), remedy="keep one at least")
+    from ccx.kernels.cpu import formulas  # noqa: PLC0415 - the choice is host work for every backend
+
+    chosen: tuple[IntArray, npt.NDArray[np.int32], npt.NDArray[np.uint8]] = formulas.best_placed(
+        parents.concepts, parents.operators, candidates, places, n_concepts, min(keep, max(candidates.size, 1))
+    )
+    return chosen
 
 
 def _check_choice(keep: int, allowed: npt.NDArray[np.bool_]) -> None:

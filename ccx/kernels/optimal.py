@@ -33,11 +33,17 @@ class Pairs(NamedTuple):
 
 
 def pairs_of(
-    atoms: Atoms, counts: IntArray, sizes: Any, q: int, p: int, usable: npt.NDArray[np.bool_], threads: int | None
+    atoms: Atoms,
+    counts: IntArray,
+    sizes: Any,
+    hits: Any,
+    q: int,
+    p: int,
+    usable: npt.NDArray[np.bool_],
+    threads: int | None,
 ) -> Pairs:
-    """Build `Pairs` for a bitmap's histogram int64[G]; `sizes` are the data set's pair counts int64[C, C]."""
+    """Build `Pairs` for a bitmap's histogram int64[G] and what two concepts share int64[C, C]: cells, and hits."""
     gain_of_atoms = backend_for(counts).optimal.atom_gains(atoms.cells, counts, q, p)
-    hits = pair_counts(atoms, counts, threads=threads)
     gains = pair_counts(atoms, gain_of_atoms, threads=threads)
     dense = [matrix if isinstance(matrix, np.ndarray) else matrix.toarray() for matrix in (sizes, hits, gains)]
     chosen = np.flatnonzero(usable)

@@ -23,7 +23,8 @@ from ccx.pipeline import inputs
 from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
 from ccx.pipeline.searching import Search, Searcher, check_search, searcher
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
-from ccx.search import SearchResult, SearchSettings
+from ccx.scores import Score, resolve
+from ccx.search import Objective, SearchResult, SearchSettings
 from ccx.store import PathLike, RowLog, content_hash
 
 _FLUSH_SECONDS = 1.0  # a run that is killed loses the rows of about so long
@@ -42,6 +43,7 @@ def explain(
     beam: int = 5,
     search: Search = "beam",
     published: bool = False,
+    scoring: str | Score = "iou",
     quantile: float = 0.005,
     clustering: Method = "optimal",
     ranges: Any = None,
@@ -84,6 +86,9 @@ def explain(
     published
         With one of the latter four: do as the published code does, its rounding of estimates and its ties
         included, for comparison (docs/parity.md).
+    scoring
+        What is maximised: "iou", "f1", "precision", "recall", "mcc", "cosine", "balanced_accuracy", or a function of
+        your own in a `ccx.scores.Custom` (docs/scores.md). The published searches know IoU only.
     quantile
         Share of activations above the lower end, for ``clusters=1``.
     clustering
@@ -123,7 +128,7 @@ def explain(
     """
     threads = check_threads(threads) or available_threads()
     check_progress(progress)
-    options = SearchSettings(length, beam, candidates, length_penalty, top, min_iou)
+    options = SearchSettings(length, beam, candidates, length_penalty, top, min_iou, resolve(scoring))
     check_search(search, published, options)
     inputs.check_quantile(quantile)
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
@@ -188,6 +193,7 @@ def explain_bitmaps(
     beam: int = 5,
     search: Search = "beam",
     published: bool = False,
+    scoring: str | Score = "iou",
     names: Iterable[str] | None = None,
     categories: Iterable[str] | None = None,
     candidates: int | None = None,
@@ -204,7 +210,7 @@ def explain_bitmaps(
     ----------
     bitmaps
         bool[M, N, H, W], or packed uint64[M, N, n_words] (`ccx.kernels.pack`).
-    concepts, length, beam, search, published, names, categories, candidates, length_penalty, top, min_iou
+    concepts, length, beam, search, published, scoring, names, categories, candidates, length_penalty, top, min_iou
         As for `explain`.
     threads, progress, out
         As for `explain`.
@@ -224,7 +230,7 @@ def explain_bitmaps(
     """
     threads = check_threads(threads) or available_threads()
     check_progress(progress)
-    options = SearchSettings(length, beam, candidates, length_penalty, top, min_iou)
+    options = SearchSettings(length, beam, candidates, length_penalty, top, min_iou, resolve(scoring))
     check_search(search, published, options)
     annotated = inputs.as_concepts(concepts, threads)
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
@@ -253,6 +259,7 @@ def _settings(
     return {
         "search": search,
         "published": bool(published),
+        "scoring": options.scoring.name,
         "length": int(options.length),
         "beam": int(options.beam),
         "candidates": None if options.candidates is None else int(options.candidates),
@@ -332,7 +339,7 @@ def _explanation(
         upper_bound=result.upper_bound,
         evaluations=result.evaluations,
         alternatives=tuple(named[1:]),
-        score=good[0].score(options.length_penalty) if good else 0.0,
+        score=Objective.of(options, bitmap_cells, concepts.n_cells).score(good[0]) if good else 0.0,
     )
 
 

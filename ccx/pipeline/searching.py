@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
+from ccx.kernels.devices import to_host
+from ccx.scores import SCORES
 from ccx.search import (
     ConceptMasks,
     Heuristic,
@@ -37,6 +39,9 @@ def check_search(search: Any, published: Any, settings: SearchSettings) -> None:
         raise InputError("published", wanted=wanted, got=got, remedy="leave it out")
     if search == "optimal":
         check_provable(settings, n_concepts=0)  # how many may occur is known later
+    if search in get_args(Heuristic) and settings.scoring is not SCORES["iou"]:
+        wanted, remedy = '"iou", which the published searches estimate', 'use search="beam" or "optimal"'
+        raise InputError("scoring", wanted=wanted, got=repr(settings.scoring.name), remedy=remedy)
     if published and settings.length_penalty != 1:
         remedy = "the published searches have none"
         raise InputError("length_penalty", wanted="1", got=repr(settings.length_penalty), remedy=remedy)
@@ -50,19 +55,23 @@ def searcher(
     allowed: npt.NDArray[np.bool_],
     threads: int,
 ) -> Searcher:
-    """Prepare what all bitmaps share, with so many threads, and return the search of one, which uses one thread."""
+    """Prepare what all bitmaps share, with so many threads, and return the search of one, which uses one thread.
+
+    The exact beam counts where the histogram lies; for the other searches it comes to main memory.
+    """
     if search == "beam":
         return lambda counts, _bitmap: beam_search(concepts, counts, settings, allowed, threads=1)
     if search == "optimal":
         check_provable(settings, int(allowed.sum()))
-        return lambda counts, _bitmap: optimal_search(concepts, counts, settings, allowed, threads=1)
+        return lambda counts, _bitmap: optimal_search(concepts, to_host(counts), settings, allowed, threads=1)
     heuristic: Heuristic = search
     masks = None if heuristic == "none" else ConceptMasks(concepts, threads=threads)
 
     def guided(counts: npt.NDArray[np.int64], bitmap: Callable[[], npt.NDArray[np.uint64]]) -> SearchResult:
         rows = None if masks is None else bitmap()
         return guided_search(
-            concepts, counts, settings, allowed, heuristic=heuristic, masks=masks, bitmap=rows, published=published
-        )
+            concepts, to_host(counts), settings, allowed, heuristic=heuristic, masks=masks, bitmap=rows,
+            published=published,
+        )  # fmt: skip
 
     return guided

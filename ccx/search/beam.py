@@ -11,66 +11,21 @@ that has only become better since. So all candidates of a level have the same le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.formula import Operator
-from ccx.kernels.atoms import concept_counts
-from ccx.kernels.formulas import Extensions, best_extensions, best_singles, conjunction_counts
+from ccx.kernels.atoms import concept_counts, total_counts, with_sizes
+from ccx.kernels.devices import place_of, to_host
+from ccx.kernels.formulas import Extensions, conjunction_counts
+from ccx.search.choosing import best_extensions, best_singles
+from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.settings import SearchSettings
 
 IntArray = npt.NDArray[np.int64]
-
-
-class Found(NamedTuple):
-    """A formula in canonical form with its exact counts.
-
-    `concepts` are indices from 0, `operators` one less; `intersection` is |F and B|, `size` |F|,
-    `union` |F or B|.
-    """
-
-    concepts: tuple[int, ...]
-    operators: tuple[int, ...]
-    intersection: int
-    size: int
-    union: int
-
-    @property
-    def iou(self) -> float:
-        """Intersection over union, rounded to the nearest float; 0 where both are 0."""
-        return self.intersection / self.union if self.union else 0.0
-
-    def score(self, length_penalty: float) -> float:
-        """IoU * length_penalty ** (length - 1), in floating point."""
-        return self.iou * length_penalty ** (len(self.concepts) - 1)
-
-    def precedence(self, penalty: Fraction) -> tuple[Fraction, int, int, tuple[int, ...], tuple[int, ...]]:
-        """Return a key that sorts formulas in tie order, best first, by exact arithmetic."""
-        n_nots = self.operators.count(Operator.AND_NOT)
-        score = Fraction(self.intersection, max(self.union, 1)) * penalty ** (len(self.concepts) - 1)
-        return -score, len(self.concepts), n_nots, self.concepts, self.operators
-
-
-class SearchResult(NamedTuple):
-    """The best formulas found, best first, and what it took.
-
-    `visited` formulas longer than 1 were evaluated exactly, `expanded` ones were extended (once for each level
-    that did), `estimated` candidates were given an estimate. A proof evaluated `evaluations` formulas, and no score is
-    above `upper_bound`; with `optimal`, no formula precedes those found. None and False where nothing is proven.
-    """
-
-    found: list[Found]
-    visited: int = 0
-    expanded: int = 0
-    estimated: int = 0
-    evaluations: int = 0
-    upper_bound: float | None = None
-    optimal: bool = False
 
 
 def beam_search(
@@ -88,7 +43,8 @@ def beam_search(
     concepts
         The annotated data set.
     counts
-        int64[G]: the bitmap's cells in each atom (`kernels.range_histogram`, `kernels.bitmap_histogram`).
+        int64[G]: the bitmap's cells in each atom (`kernels.range_histogram`, `kernels.bitmap_histogram`). Where
+        they lie, candidates are counted; which are best is decided in main memory.
     settings
         Length, beam and so on; `min_iou` is left to the caller.
     allowed
@@ -97,18 +53,15 @@ def beam_search(
         Processors to use; the result does not depend on it.
 
     """
-    atoms = concepts.atoms
-    bitmap_cells = int(counts.sum())
+    atoms = concepts.atoms.sets_at(place_of(counts))
+    bitmap_cells = int(to_host(total_counts(atoms, counts)))
+    objective = Objective.of(settings, bitmap_cells, concepts.n_cells)
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
-    intersections = concept_counts(atoms, counts)
+    intersections = to_host(concept_counts(atoms, counts))
     sizes = concepts.sizes
-    penalty = Fraction(settings.length_penalty)
-
-    def ranked(found: Iterable[Found]) -> list[Found]:
-        return sorted(found, key=lambda one: one.precedence(penalty))
 
     n_starts = 2 * settings.beam
-    singles = best_singles(intersections, sizes, bitmap_cells, max(n_starts, settings.top), usable)
+    singles = best_singles(objective, intersections, sizes, max(n_starts, settings.top), usable)
     firsts = found_of(as_extensions(singles, intersections, sizes), bitmap_cells)
     best = firsts[: settings.top]
     beam = firsts[: settings.beam]
@@ -117,7 +70,7 @@ def beam_search(
         return SearchResult(best)
 
     if settings.candidates is not None:
-        chosen = best_singles(intersections, sizes, bitmap_cells, settings.candidates, usable)
+        chosen = best_singles(objective, intersections, sizes, settings.candidates, usable)
         usable = np.zeros_like(usable)
         usable[chosen] = True
     parents = as_extensions(singles[:n_starts], intersections, sizes)
@@ -126,11 +79,11 @@ def beam_search(
         expanded += len(parents.concepts)
         joint_sizes, joint = joint_counts(parents)
         keep = max(settings.beam, settings.top)
-        extensions = best_extensions(parents, intersections, sizes, joint, joint_sizes, bitmap_cells, keep, usable)
+        extensions = best_extensions(objective, parents, intersections, sizes, joint, joint_sizes, keep, usable)
         visited += extensions.evaluated
         new = found_of(extensions, bitmap_cells)
-        best = ranked([*best, *new])[: settings.top]
-        beam = ranked([*beam, *new])[: settings.beam]
+        best = sorted([*best, *new], key=objective.precedence)[: settings.top]
+        beam = sorted([*beam, *new], key=objective.precedence)[: settings.beam]
         added = [one for one in beam if len(one.concepts) == length]
         if not added:
             break
@@ -139,7 +92,7 @@ def beam_search(
 
 
 class JointCounts:
-    """Counts |F and c| and |F and c and B| of formulas F of one length and every concept c.
+    """Counts |F and c| and |F and c and B| of formulas F of one length and every concept c, where `counts` lie.
 
     Those of two concepts follow by inclusion and exclusion from the counts of single concepts and from the
     atoms that hold both of their concepts, which are few where those that hold either are many.
@@ -147,6 +100,7 @@ class JointCounts:
 
     def __init__(self, concepts: Concepts, counts: IntArray, threads: int | None) -> None:
         self._concepts = concepts
+        self._atoms = concepts.atoms.sets_at(place_of(counts))
         self._counts = counts
         self._threads = threads
         self._rows: dict[int, IntArray] = {}  # |a and c and B| of each single concept a so far
@@ -157,9 +111,9 @@ class JointCounts:
         if length == 1:
             return self._of_singles(formulas.concepts[:, 0])
         operators = formulas.operators if length > 2 else np.full_like(formulas.operators, Operator.AND)
-        weights = np.stack([self._concepts.atoms.cells, self._counts])
-        sizes, joint = conjunction_counts(
-            self._concepts.atoms, weights, formulas.concepts, operators, threads=self._threads
+        weights = with_sizes(self._atoms, self._counts)
+        sizes, joint = to_host(
+            conjunction_counts(self._atoms, weights, formulas.concepts, operators, threads=self._threads)
         )
         if length > 2:
             return sizes, joint
@@ -174,8 +128,8 @@ class JointCounts:
     def _of_singles(self, chosen: npt.NDArray[np.int32]) -> tuple[IntArray, IntArray]:
         new = np.array([c for c in dict.fromkeys(chosen.tolist()) if c not in self._rows], np.int32)
         no_operators = np.zeros((new.size, 0), np.uint8)
-        (rows,) = conjunction_counts(
-            self._concepts.atoms, self._counts[None], new[:, None], no_operators, threads=self._threads
+        (rows,) = to_host(
+            conjunction_counts(self._atoms, self._counts[None], new[:, None], no_operators, threads=self._threads)
         )
         self._rows.update(zip(new.tolist(), rows, strict=True))
         picked = self._concepts.pair_sizes[chosen]

@@ -12,7 +12,6 @@ a time, as the published one does, would have evaluated.
 from __future__ import annotations
 
 from bisect import insort
-from fractions import Fraction
 from itertools import count
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -26,7 +25,9 @@ from ccx.kernels.atoms import concept_counts
 from ccx.kernels.estimates import estimate_extensions
 from ccx.kernels.formulas import best_singles
 from ccx.kernels.rows import popcount
-from ccx.search.beam import Found, JointCounts, SearchResult, as_extensions, extensions_of, found_of
+from ccx.search.beam import JointCounts, as_extensions, extensions_of, found_of
+from ccx.search.choosing import of_operators
+from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.masks import ConceptMasks
 from ccx.search.settings import SearchSettings
 
@@ -74,7 +75,7 @@ def guided_search(
         chosen = best_singles(intersections, concepts.sizes, bitmap_cells, settings.candidates, usable)
         usable = np.isin(np.arange(concepts.n_concepts), chosen)
 
-    rules = _Published() if published else _Exact(settings.length_penalty)
+    rules = _Published() if published else _Exact(Objective.of(settings, bitmap_cells, concepts.n_cells))
     extend = _Extender(concepts, counts, intersections, heuristic, masks, bitmap, threads)
     best, beam = _Places(settings.top, rules), _Places(settings.beam, rules)
     for one in starts:
@@ -157,8 +158,8 @@ class _Extender:
             joint_sizes, joint = (counts[0] for counts in self._joint_counts(extensions_of([formula])))
             self._known[parts] = _Extended(
                 formula,
-                _of_operators(formula.intersection, self._intersections, joint),
-                _of_operators(formula.size, self._sizes, joint_sizes),
+                of_operators(formula.intersection, self._intersections, joint),
+                of_operators(formula.size, self._sizes, joint_sizes),
                 *self._estimates(*parts),
             )
         return self._known[parts]
@@ -176,11 +177,6 @@ class _Extender:
             threads=self._threads,
         )  # fmt: skip
         return numerators[0, 0], denominators[0, 0]
-
-
-def _of_operators(formula: int, concepts: IntArray, joint: IntArray) -> IntArray:
-    """Return the counts int64[C, 3] of OR, AND and AND NOT, by inclusion and exclusion."""
-    return np.stack([formula + concepts - joint, joint, formula - joint], axis=1)
 
 
 def _candidates(parents: list[Found], usable: npt.NDArray[np.bool_], rules: _Rules) -> npt.NDArray[np.bool_]:
@@ -239,8 +235,8 @@ class _Places:
 class _Exact:
     """The rules of exact beam search: distinct concepts, logical identity, the tie order."""
 
-    def __init__(self, length_penalty: float) -> None:
-        self._penalty = Fraction(length_penalty)
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
 
     def n_operators_barred(self, length: int) -> int:  # noqa: ARG002
         """Of concepts that a formula holds; OR comes first, then AND, then AND NOT."""
@@ -262,7 +258,7 @@ class _Exact:
         return canonical_ids(concepts, operators)
 
     def key(self, one: Found) -> Any:
-        return one.precedence(self._penalty)
+        return self._objective.precedence(one)
 
     def bounds(self, numerators: IntArray, denominators: IntArray, length: int) -> FloatArray:
         # The quotient of two integers below 2**53 is rounded to the nearest float, which keeps <= and >=.
@@ -275,13 +271,12 @@ class _Exact:
         return scores
 
     def least(self, one: Found) -> float:
-        length = len(one.concepts)
-        score = one.iou * self._factor(length)
+        score = self._objective.score(one)
         # Products of rounded numbers may be off by a few units in the last place, or of the smallest float.
-        return score if self._penalty == 1 else score * (1 - 2.0**-48) - 1e-300
+        return score if self._objective.penalty == 1 else score * (1 - 2.0**-48) - 1e-300
 
     def _factor(self, length: int) -> float:
-        return float(self._penalty ** (length - 1))
+        return float(self._objective.factor(length))
 
 
 class _Published:

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
-from ccx.formula import canonical_ids
+from ccx.formula import Operator
 from ccx.kernels import optimal as kernels
-from ccx.search.beam import Found, SearchResult, beam_search
+from ccx.kernels.atoms import concept_counts, pair_counts
+from ccx.kernels.formulas import Extensions
+from ccx.search.beam import beam_search, found_of
+from ccx.search.choosing import best_of, of_operators
+from ccx.search.found import Found, Objective, SearchResult
+from ccx.search.planes import Cover, Threshold
 from ccx.search.settings import SearchSettings
 
 IntArray = npt.NDArray[np.int64]
 
 PROVEN_LENGTH = 3
 MAX_CONCEPTS = 4_096
-_MAX_SUM = 1 << 60  # of values; their sums and differences stay far below the end of int64
-
-
-class Threshold(NamedTuple):
-    """What a formula must reach: IoU >= `iou`, or > where `strict`."""
-
-    iou: Fraction
-    strict: bool
-
-
-class Plane(NamedTuple):
-    """A formula's value is q * |F and B| - p * |F and not B|; p / q is at most the IoU to be reached."""
-
-    q: int
-    p: int
-
-    def least(self, threshold: Threshold, bitmap_cells: int) -> int:
-        """Return the least value of any formula that reaches the threshold.
-
-        IoU = i / (b + e) >= t means i - t * e >= t * b; and as p / q <= t, also i - p / q * e >= t * b.
-        """
-        exact = self.q * threshold.iou * bitmap_cells
-        return math.floor(exact) + 1 if threshold.strict else math.ceil(exact)
+_GROUP = 256  # pairs whose extensions are counted at a time
 
 
 def optimal_search(
@@ -69,39 +50,40 @@ def optimal_search(
     """
     check_provable(settings, concepts.n_concepts if allowed is None else int(allowed.sum()))
     atoms = concepts.atoms
-    bitmap_cells = int(counts.sum())
+    objective = Objective.of(settings, int(counts.sum()), concepts.n_cells)
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
     start = beam_search(concepts, counts, settings, usable, threads=threads)
-    best = _Best(start.found, settings)
+    best = Incumbents(start.found, objective, settings.top)
+    cover = Cover(objective)
     visited, bounds = start.visited, 0
-    pairs, plane = None, None
-    for length in range(2, settings.length + 1) if start.found else ():
-        threshold = best.threshold(length)
-        if threshold.iou > 1:
-            break  # the penalty alone keeps formulas of this length, and longer ones, away
-        wanted = _plane(threshold.iou, concepts.n_cells)
-        if pairs is None or wanted != plane:
-            plane = wanted
-            pairs = kernels.pairs_of(atoms, counts, concepts.pair_sizes, *plane, usable, threads)
-        least = plane.least(threshold, bitmap_cells)
-        if length == 2:
-            rows = kernels.good_pairs(pairs, least)
-            visited += rows.shape[0]
-            best.offer(_found_pairs(rows, pairs, bitmap_cells))
-            continue
-        candidates, n_bounds = kernels.promising_pairs(pairs, least)
-        bounds += n_bounds
-        for head, group in _by_head(candidates, atoms.postings[0], pairs.order):
-            least = plane.least(best.threshold(length), bitmap_cells)
-            extended, n_counted = kernels.good_extensions(atoms, counts, pairs, head, group, *plane, least)
-            visited += n_counted
-            best.offer(_found_triples(extended, pairs.order, bitmap_cells))
+    hits, pairs, made_for = None, None, None
+    meets = bool((concept_counts(atoms, counts)[usable] > 0).any())
+    for length in range(2, settings.length + 1) if meets else ():
+        near = best.found[-1].intersection if best.found and length == PROVEN_LENGTH else None
+        for plane in cover.planes(best.threshold(length), near):
+            if pairs is None or (plane.q, plane.p) != made_for:
+                made_for = plane.q, plane.p
+                hits = pair_counts(atoms, counts, threads=threads) if hits is None else hits
+                pairs = kernels.pairs_of(atoms, counts, concepts.pair_sizes, hits, *made_for, usable, threads)
+            least = cover.least(plane, best.threshold(length))
+            if length == 2:
+                rows = kernels.good_pairs(pairs, least)
+                visited += len(rows)
+                best.offer(_best_pairs(objective, rows, pairs, concepts.n_concepts, settings.top))
+                continue
+            candidates, n_bounds = kernels.promising_pairs(pairs, least)
+            bounds += n_bounds
+            for head, group in _by_head(candidates, atoms.postings[0], pairs.order):
+                least = cover.least(plane, best.threshold(length))
+                extended, n_counted = kernels.good_extensions(atoms, counts, pairs, head, group, *made_for, least)
+                visited += n_counted
+                best.offer(_best_triples(objective, extended, pairs.order, concepts.n_concepts, settings.top))
     return SearchResult(
         best.found,
         visited,
         start.expanded,
         evaluations=bounds + visited,
-        upper_bound=best.found[0].score(settings.length_penalty) if best.found else 0.0,
+        upper_bound=objective.score(best.found[0]) if best.found else 0.0,
         optimal=True,
     )
 
@@ -121,32 +103,27 @@ def check_provable(settings: SearchSettings, n_concepts: int) -> None:
         raise InputError("concepts", wanted=f"at most {MAX_CONCEPTS} for a proof", got=str(n_concepts), remedy=remedy)
 
 
-class _Best:
+class Incumbents:
     """The best `top` formulas so far, in tie order."""
 
-    def __init__(self, found: list[Found], settings: SearchSettings) -> None:
+    def __init__(self, found: list[Found], objective: Objective, top: int) -> None:
         self.found = found
-        self._top = settings.top
-        self._penalty = Fraction(settings.length_penalty)
+        self._objective = objective
+        self._top = top
 
     def offer(self, candidates: Iterable[Found]) -> None:
+        """Let formulas in that precede those that are there."""
         merged = {(one.concepts, one.operators): one for one in [*self.found, *candidates]}
-        self.found = sorted(merged.values(), key=lambda one: one.precedence(self._penalty))[: self._top]
+        self.found = sorted(merged.values(), key=self._objective.precedence)[: self._top]
 
     def threshold(self, length: int) -> Threshold:
         """Return what a formula of this length must reach to enter."""
         if len(self.found) < self._top:
             return Threshold(Fraction(0), strict=True)
         worst = self.found[-1]
-        # Scores are equal where IoUs differ by the penalty for the difference in length; ties go to the shorter.
-        iou = Fraction(worst.intersection, worst.union) * self._penalty ** (len(worst.concepts) - length)
-        return Threshold(iou, strict=len(worst.concepts) < length)
-
-
-def _plane(iou: Fraction, n_cells: int) -> Plane:
-    """Return q and p with p / q <= iou, as close as sums of values in int64 permit."""
-    q = min(iou.denominator, _MAX_SUM // max(n_cells, 1))
-    return Plane(q, math.floor(iou * q))
+        # Ties go to the shorter.
+        rank = self._objective.rank(worst) / self._objective.factor(length)
+        return Threshold(rank, strict=len(worst.concepts) < length)
 
 
 def _by_head(
@@ -157,27 +134,49 @@ def _by_head(
     first, second = candidates[:, 0], candidates[:, 2]
     heads = np.where(n_atoms[first] <= n_atoms[second], first, second)
     for head in np.unique(heads):
-        yield int(head), candidates[heads == head]
+        group = candidates[heads == head]
+        for start in range(0, len(group), _GROUP):
+            yield int(head), group[start : start + _GROUP]
 
 
-def _found_pairs(rows: npt.NDArray[np.int32], pairs: kernels.Pairs, bitmap_cells: int) -> Iterable[Found]:
-    for a, operator, b in rows.tolist():
-        i, f = (_of_pair(shared, a, b, operator) for shared in (pairs.hits, pairs.sizes))
-        yield _canonical([a, b], [operator], i, f, pairs.order, bitmap_cells)
+def _best_pairs(
+    objective: Objective, rows: npt.NDArray[np.int32], pairs: kernels.Pairs, n_concepts: int, top: int
+) -> list[Found]:
+    """Choose the best of pairs (a op b), int32[k, 3], by rank."""
+    a, operators, b = rows.T
+    hits, cells = (
+        np.choose(operators, of_operators(shared[a, a], shared[b, b], shared[a, b]).T)
+        for shared in (pairs.hits, pairs.sizes)
+    )
+    no_operators = np.zeros((len(rows), 0), np.uint8)
+    return _best(
+        objective, pairs.order[a][:, None], no_operators, operators, pairs.order[b], hits, cells, n_concepts, top
+    )
 
 
-def _of_pair(shared: IntArray, a: int, b: int, operator: int) -> int:
-    both = int(shared[a, b])
-    return (int(shared[a, a]) + int(shared[b, b]) - both, both, int(shared[a, a]) - both)[operator]
+def _best_triples(
+    objective: Objective, rows: IntArray, order: npt.NDArray[np.int32], n_concepts: int, top: int
+) -> list[Found]:
+    """Choose the best of extensions int64[k, 7] of a, op, b, op, c, |F and B|, |F|, concepts by rank."""
+    a, first, b, second, c, hits, cells = rows.T
+    pair = order[np.stack([a, b], axis=1)]
+    pair[first != Operator.AND_NOT] = np.sort(pair[first != Operator.AND_NOT], axis=1)  # canonical
+    return _best(objective, pair, first[:, None].astype(np.uint8), second, order[c], hits, cells, n_concepts, top)
 
 
-def _found_triples(rows: IntArray, order: npt.NDArray[np.int32], bitmap_cells: int) -> Iterable[Found]:
-    for a, first, b, second, c, i, f in rows.tolist():
-        yield _canonical([a, b, c], [first, second], i, f, order, bitmap_cells)
-
-
-def _canonical(
-    ranks: list[int], operators: list[int], i: int, f: int, order: npt.NDArray[np.int32], bitmap_cells: int
-) -> Found:
-    concepts, canonical = canonical_ids([int(order[rank]) for rank in ranks], operators)
-    return Found(concepts, tuple(map(int, canonical)), i, f, bitmap_cells + f - i)
+def _best(
+    objective: Objective,
+    parents: npt.NDArray[np.int32],
+    parent_operators: npt.NDArray[np.uint8],
+    operators: IntArray,
+    concepts: npt.NDArray[np.int32],
+    hits: IntArray,
+    cells: IntArray,
+    n_concepts: int,
+    top: int,
+) -> list[Found]:
+    met = np.flatnonzero(hits > 0)
+    extended = Extensions(parents[met], parent_operators[met], hits[met], cells[met], 0)
+    numbers = (np.arange(met.size) * n_concepts + concepts[met]) * len(Operator) + operators[met]
+    chosen = best_of(objective, extended, numbers, hits[met], cells[met], n_concepts, top)
+    return found_of(chosen, objective.bitmap_cells)

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 from ccx.errors import InputError
+from ccx.scores import SCORES, Score, resolve
 
 MAX_LENGTH = 64
 
@@ -26,12 +27,14 @@ class SearchSettings:
         Only so many concepts, the best by themselves, are used to extend formulas; None = all. (The
         first published system calls this ``BEAM_SEARCH_LIMIT``.)
     length_penalty
-        A formula's score is IoU * length_penalty ** (length - 1). (``FORMULA_COMPLEXITY_PENALTY``
-        there.) The score is computed with the exact rational value of this float.
+        What is maximised is score * length_penalty ** (length - 1). (``FORMULA_COMPLEXITY_PENALTY``
+        there.) Formulas are compared with the exact rational value of this float.
     top
         How many of the best formulas to return.
     min_iou
-        Formulas below this IoU are no explanation.
+        Formulas below this IoU are no explanation, whatever the score.
+    scoring
+        A score of `ccx.scores`, or its name.
 
     Raises
     ------
@@ -46,6 +49,7 @@ class SearchSettings:
     length_penalty: float = 1.0
     top: int = 1
     min_iou: float = 0.0
+    scoring: Score = SCORES["iou"]
 
     def __post_init__(self) -> None:
         _check_integer("length", self.length, MAX_LENGTH)
@@ -57,6 +61,7 @@ class SearchSettings:
         _check_number("min_iou", self.min_iou, "0 <= min_iou <= 1", zero=True)
         object.__setattr__(self, "length_penalty", float(self.length_penalty))  # NumPy's numbers are no Fraction
         object.__setattr__(self, "min_iou", float(self.min_iou))
+        object.__setattr__(self, "scoring", resolve(self.scoring))
 
 
 def _check_integer(argument: str, value: Any, most: int | None = None) -> None:

@@ -168,14 +168,8 @@ def extend_canonical(concepts, operators, concept, operator, new_concepts, new_o
 
 
 @jit
-def _order(i1, u1, concepts1, operators1, i2, u2, concepts2, operators2):
-    """Return 1 if formula 1 precedes 2 in the tie order, -1 if 2 precedes 1, 0 if they are the same.
-
-    Both have the same length and are in canonical form.
-    """
-    by_score = compare_fractions(i1, u1, i2, u2)
-    if by_score:
-        return by_score
+def _tie_order(concepts1, operators1, concepts2, operators2):
+    """Return what `_order` returns for formulas of equal score."""
     nots = 0
     for j in range(operators1.size):
         nots += int(operators1[j] == AND_NOT) - int(operators2[j] == AND_NOT)
@@ -188,6 +182,18 @@ def _order(i1, u1, concepts1, operators1, i2, u2, concepts2, operators2):
         if operators1[j] != operators2[j]:
             return 1 if operators1[j] < operators2[j] else -1
     return 0
+
+
+@jit
+def _order(i1, u1, concepts1, operators1, i2, u2, concepts2, operators2):
+    """Return 1 if formula 1 precedes 2 in the tie order, -1 if 2 precedes 1, 0 if they are the same.
+
+    Both have the same length and are in canonical form.
+    """
+    by_score = compare_fractions(i1, u1, i2, u2)
+    if by_score:
+        return by_score
+    return _tie_order(concepts1, operators1, concepts2, operators2)
 
 
 @jit
@@ -270,6 +276,51 @@ def best_extensions(
                     worst = keep - 1
                     floor = best_i[worst] / (bitmap_cells + best_f[worst] - best_i[worst]) * (1.0 - 1e-12)
     return best_concepts[:n_best], best_operators[:n_best], best_i[:n_best], best_f[:n_best], evaluated
+
+
+@jit
+def best_placed(concepts, operators, candidates, places, n_concepts, keep):
+    """Choose the best of some extensions whose scores were compared before, in tie order.
+
+    concepts int32[F, n], operators uint8[F, n - 1] in canonical form; candidates int64[m]: extension
+    (f * n_concepts + c) * 3 + operator; places int64[m]: the lower, the better. Returns (chosen int64[k], indices
+    of candidates, concepts int32[k, n + 1], operators uint8[k, n]), k <= keep: canonical, logically distinct.
+    """
+    length = concepts.shape[1]
+    best = np.empty(keep + 1, np.int64)
+    best_concepts = np.empty((keep + 1, length + 1), np.int32)
+    best_operators = np.empty((keep + 1, length), np.uint8)
+    new_concepts = np.empty(length + 1, np.int32)
+    new_operators = np.empty(length, np.uint8)
+    n_best = 0
+    for m in range(candidates.size):
+        if n_best == keep and places[m] > places[best[keep - 1]]:
+            continue
+        pair, operator = divmod(candidates[m], 3)
+        f, c = divmod(pair, n_concepts)
+        extend_canonical(concepts[f], operators[f], c, operator, new_concepts, new_operators)
+        at = n_best
+        same = False
+        while at > 0:
+            other = places[best[at - 1]]
+            by_order = int(places[m] < other) - int(places[m] > other)
+            if by_order == 0:
+                by_order = _tie_order(new_concepts, new_operators, best_concepts[at - 1], best_operators[at - 1])
+            if by_order <= 0:
+                same = by_order == 0
+                break
+            at -= 1
+        if same or at == keep:
+            continue
+        n_best = min(n_best + 1, keep)
+        for k in range(n_best - 1, at, -1):
+            best[k] = best[k - 1]
+            _copy(best_concepts[k - 1], best_concepts[k])
+            _copy(best_operators[k - 1], best_operators[k])
+        best[at] = m
+        _copy(new_concepts, best_concepts[at])
+        _copy(new_operators, best_operators[at])
+    return best[:n_best], best_concepts[:n_best], best_operators[:n_best]
 
 
 @jit

@@ -1,0 +1,79 @@
+"""What searches find, and how they order it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import NamedTuple
+
+from ccx.formula import Operator
+from ccx.scores import Score
+from ccx.search.settings import SearchSettings
+
+
+class Found(NamedTuple):
+    """A formula in canonical form with its exact counts.
+
+    `concepts` are indices from 0, `operators` one less; `intersection` is |F and B|, `size` |F|,
+    `union` |F or B|.
+    """
+
+    concepts: tuple[int, ...]
+    operators: tuple[int, ...]
+    intersection: int
+    size: int
+    union: int
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union, rounded to the nearest float; 0 where both are 0."""
+        return self.intersection / self.union if self.union else 0.0
+
+
+class SearchResult(NamedTuple):
+    """The best formulas found, best first, and what it took.
+
+    `visited` formulas longer than 1 were evaluated exactly, `expanded` ones were extended (once for each level
+    that did), `estimated` candidates were given an estimate. A proof evaluated `evaluations` formulas, and no score is
+    above `upper_bound`; with `optimal`, no formula precedes those found. None and False where nothing is proven.
+    """
+
+    found: list[Found]
+    visited: int = 0
+    expanded: int = 0
+    estimated: int = 0
+    evaluations: int = 0
+    upper_bound: float | None = None
+    optimal: bool = False
+
+
+class Objective(NamedTuple):
+    """What a search of one bitmap maximises: score * penalty ** (length - 1)."""
+
+    scoring: Score
+    penalty: Fraction
+    bitmap_cells: int
+    total: int
+
+    @classmethod
+    def of(cls, settings: SearchSettings, bitmap_cells: int, total: int) -> Objective:
+        """Return what `settings` ask for, given |B| and the number of valid cells."""
+        return cls(settings.scoring, Fraction(settings.length_penalty), bitmap_cells, total)
+
+    def rank(self, one: Found) -> Fraction:
+        """Return what orders formulas as the objective does: the penalised score, or its square (`Score.power`)."""
+        rank = self.scoring.rank(one.intersection, one.size, self.bitmap_cells, self.total)
+        return rank * self.factor(len(one.concepts))
+
+    def factor(self, length: int) -> Fraction:
+        """Return what the penalty makes of the ranks of formulas of this length."""
+        return self.penalty ** (self.scoring.power * (length - 1))
+
+    def score(self, one: Found) -> float:
+        """Return the penalised score, in floating point."""
+        score = self.scoring(one.intersection, one.size, self.bitmap_cells, self.total)
+        return score * float(self.penalty) ** (len(one.concepts) - 1)
+
+    def precedence(self, one: Found) -> tuple[Fraction, int, int, tuple[int, ...], tuple[int, ...]]:
+        """Return a key that sorts formulas in tie order, best first, by exact arithmetic."""
+        n_nots = one.operators.count(Operator.AND_NOT)
+        return -self.rank(one), len(one.concepts), n_nots, one.concepts, one.operators

@@ -1,0 +1,195 @@
+"""Necessary conditions, linear in counts, for a formula to reach a score (docs/optimal.md).
+
+With i = |F and B| and e = |F and not B|, a plane is the condition q * i - p * e >= least. Its left side is a sum over
+atoms, which can be bounded by what pairs of concepts share.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.scores import SLACK, Custom
+from ccx.search.found import Objective
+
+IntArray = npt.NDArray[np.int64]
+
+_MAX_SUM = 1 << 60  # of values; their sums and differences stay far below the end of int64
+_UNREACHED = 2 * _MAX_SUM  # more than any value
+_RATIO = 1.5  # of the ends of a segment
+_STEP = 1.03  # by which steps grow from the ends of a segment
+
+
+class Threshold(NamedTuple):
+    """What a formula must reach: a score of at least `rank`, or more where `strict`; without its length penalty."""
+
+    rank: Fraction
+    strict: bool
+
+
+class Plane(NamedTuple):
+    """A formula's value is q * |F and B| - p * |F and not B|, q and p >= 0.
+
+    The plane speaks about formulas with `first` <= |F and B| <= `last`.
+    """
+
+    q: int
+    p: int
+    first: int
+    last: int
+
+
+class Cover:
+    """Planes for a bitmap's objective: what reaches a threshold has at least the `least` value of one of them.
+
+    Raises
+    ------
+    InputError
+        If a custom score is not as monotone as it says.
+
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self._scoring = objective.scoring
+        self._b, self._n = objective.bitmap_cells, objective.total
+        if isinstance(self._scoring, Custom) and self._scoring.monotone:
+            self._scoring.check_monotone(self._b, self._n)
+
+    def planes(self, threshold: Threshold, near: int | None = None) -> list[Plane]:
+        """Return planes that cover all formulas which reach the threshold; none if no formula can.
+
+        Where the score is no line, that is one plane, or several, tight for formulas with `near` cells in the bitmap.
+        """
+        if not self._scoring.monotone:
+            return [Plane(0, 0, 1, self._b)]  # says nothing about any formula
+        if self._scoring.line(threshold.rank, self._b, self._n) is None:
+            return self._chords(threshold, near)
+        if threshold.rank > 1 or (threshold.rank == 1 and threshold.strict):
+            return []
+        slope, _ = self._line(threshold)
+        if slope == 1:  # no cell may lie outside the bitmap
+            return [Plane(1, self._b, 1, self._b)]
+        a = min(slope.denominator, _MAX_SUM // self._n)
+        c = math.floor(a * slope)
+        return [Plane(a - c, c, 1, self._b)]
+
+    def least(self, plane: Plane, threshold: Threshold) -> int:
+        """Return the least value of any formula that the plane speaks about and that reaches the threshold.
+
+        The threshold must not be below that which the plane was made for.
+        """
+        if not self._scoring.monotone:
+            return 0
+        if self._scoring.line(threshold.rank, self._b, self._n) is None:
+            return self._least_of_steps(plane, threshold)
+        slope, at_zero = self._line(threshold)
+        if slope >= 1:
+            return plane.q
+        # i >= slope * (i + e) + at_zero is least at e = 0, as p / q <= slope / (1 - slope).
+        exact = plane.q * at_zero / (1 - slope)
+        return math.floor(exact) + 1 if threshold.strict else math.ceil(exact)
+
+    def _line(self, threshold: Threshold) -> tuple[Fraction, Fraction]:
+        line = self._scoring.line(threshold.rank, self._b, self._n)
+        return line if line is not None else (Fraction(0), Fraction(0))
+
+    def _chords(self, threshold: Threshold, near: int | None) -> list[Plane]:
+        """Return one plane for each segment of |F and B|, along the chord of the most cells outside."""
+        every = np.array([1, self._b], np.int64)
+        if self._most_outside(every[1:], threshold)[0] < 0:
+            return []
+        first, last = 0, self._b  # no formula with `first` cells in the bitmap reaches it, with `last` one may
+        while last - first > 1:
+            middle = (first + last) // 2
+            reached = self._most_outside(np.array([middle]), threshold)[0] >= 0
+            first, last = (first, middle) if reached else (middle, last)
+        ends = [last, self._b]
+        if near is not None:
+            center = min(max(near, last), self._b)
+            below = _geometric(center, last, 1 / _RATIO)
+            above = _geometric(center, self._b, _RATIO)
+            ends = sorted({*below, *above, last, self._b})
+        planes = []
+        outside = self._most_outside(np.array(ends), threshold).tolist()
+        for i in range(max(len(ends) - 1, 1)):
+            j = min(i + 1, len(ends) - 1)
+            q, p = max(outside[j] - outside[i], 0), ends[j] - ends[i]
+            planes.append(Plane(*_small(q, p, self._b, self._n - self._b), ends[i], ends[j]))
+        return planes
+
+    def _least_of_steps(self, plane: Plane, threshold: Threshold) -> int:
+        """Bound the value from below on each of many steps of |F and B|: by its first i, and what its last permits."""
+        lasts = _steps(plane.first, plane.last)
+        firsts = np.concatenate([[plane.first], lasts[:-1] + 1])
+        outside = self._most_outside(lasts, threshold)
+        values = np.where(outside >= 0, plane.q * firsts - plane.p * outside, _UNREACHED)
+        while True:
+            # Approximations let ties pass, and what falls short by less than floats tell: where that decides, look.
+            at = int(np.argmin(values))
+            i, e = int(lasts[at]), int(outside[at])
+            if plane.p == 0 or e < 0 or self._is_reached(i, e, threshold):
+                return int(values[at])
+            outside[at] -= 1
+            values[at] = values[at] + plane.p if e else _UNREACHED
+
+    def _is_reached(self, inside: int, outside: int, threshold: Threshold) -> bool:
+        rank = self._scoring.rank(inside, inside + outside, self._b, self._n)
+        return rank >= threshold.rank and not (threshold.strict and rank == threshold.rank)
+
+    def _most_outside(self, inside: IntArray, threshold: Threshold) -> IntArray:
+        """Return for each |F and B| the most |F and not B| with which the threshold may be reached, or -1: int64[k].
+
+        Never too few: approximations that may be off are taken as reached.
+        """
+        low, high = np.full(inside.size, -1, np.int64), np.full(inside.size, self._n - self._b + 1, np.int64)
+        least = self._least_float(threshold)
+        while (open_ := np.flatnonzero(high - low > 1)).size:
+            i, middle = inside[open_], (low[open_] + high[open_]) // 2
+            ranks = self._scoring.approximate(i, i + middle, self._b, self._n)
+            reached = ranks >= least
+            low[open_[reached]] = middle[reached]
+            high[open_[~reached]] = middle[~reached]
+        return low
+
+    def _least_float(self, threshold: Threshold) -> float:
+        """Return a number > 0 that approximations which reach the threshold are not below; exact for custom scores."""
+        least = float(threshold.rank)
+        if least and not isinstance(self._scoring, Custom):
+            return least * (1 - 4 * SLACK)
+        too_low = Fraction(least) < threshold.rank or (threshold.strict and Fraction(least) == threshold.rank)
+        return math.nextafter(least, math.inf) if too_low else least
+
+
+def _geometric(start: int, end: int, ratio: float) -> list[int]:
+    """List start, start * ratio, ... on the way to `end`."""
+    found = [start]
+    while True:
+        following = round(found[-1] * ratio)
+        if following == found[-1] or (following - end) * (ratio - 1) >= 0:
+            return found
+        found.append(following)
+
+
+def _steps(first: int, last: int) -> IntArray:
+    """Return the last numbers of steps from `first` to `last`, short ones at both ends, the longer the farther away."""
+    half = (last - first) // 2
+    offsets = [0]
+    while offsets[-1] < half:
+        offsets.append(min(half, max(offsets[-1] + 1, int(offsets[-1] * _STEP))))
+    near = np.array(offsets, np.int64)
+    return np.unique(np.concatenate([first + near, last - near, [last - 1 if last > first else last, last]]))
+
+
+def _small(q: int, p: int, b: int, rest: int) -> tuple[int, int]:
+    """Return a direction close to (q, p) whose values stay within `_MAX_SUM`."""
+    divisor = math.gcd(q, p) or 1
+    q, p = q // divisor, p // divisor
+    if q == p == 0:
+        return 1, 0
+    too_large = max(q * b, p * rest) // _MAX_SUM
+    shift = too_large.bit_length()
+    return q >> shift, p >> shift
