@@ -18,18 +18,6 @@ from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "check_order",
-    "device_of",
-    "evaluating",
-    "image_batches",
-    "record",
-    "recording",
-    "recording_calls",
-    "require_torch",
-    "resolve_layer",
-]
-
 T = TypeVar("T")
 
 

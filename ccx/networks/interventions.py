@@ -1,0 +1,198 @@
+"""Changing what a layer puts out, and what the network then says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ccx.errors import InputError, ShapeError
+from ccx.networks.hooks import device_of, evaluating, require_torch, resolve_layer
+
+if TYPE_CHECKING:
+    import torch
+
+Ranges = Sequence[tuple[float, float]]
+
+_CHUNK = 256  # changed samples that run through the rest of the network at a time
+
+
+@contextmanager
+def intervening(
+    model: torch.nn.Module, layer: str, change: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[Callable[[Any], torch.Tensor]]:
+    """Give a function that runs batches through the model while what one layer puts out is changed.
+
+    The function moves a batch (tensor or NumPy array) to the model's device, runs the model in evaluation mode and
+    without gradients, and returns what the model puts out.
+
+    Parameters
+    ----------
+    model
+        Any torch module that takes one tensor.
+    layer
+        Path of the layer (`resolve_layer`), which must put out one tensor.
+    change
+        ``output -> output``; it must not write to the tensor that it is given.
+
+    Yields
+    ------
+    Callable
+        ``batch -> what the model puts out``; of use only inside the ``with`` block.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer; from the function, if the layer does not put out one tensor, or does not run.
+    MissingExtraError
+        If torch is not installed.
+
+    """
+    require_torch("changing a layer's output")
+    import torch
+
+    module = resolve_layer(model, layer)
+    device = device_of(model)
+    n_calls = 0
+
+    def changed(_module: Any, _inputs: Any, output: Any) -> torch.Tensor:
+        nonlocal n_calls
+        n_calls += 1
+        if not isinstance(output, torch.Tensor):
+            got = f"a {type(output).__name__} from {layer!r}"
+            remedy = "choose a layer inside, before or behind it"
+            raise InputError("layer", wanted="a layer that puts out one tensor", got=got, remedy=remedy)
+        return change(output)
+
+    def run(batch: Any) -> torch.Tensor:
+        nonlocal n_calls
+        n_calls = 0
+        images = torch.as_tensor(batch)
+        with torch.no_grad():
+            found: torch.Tensor = model(images if device is None else images.to(device))
+        if not n_calls:
+            remedy = "choose a layer that the model's forward pass uses"
+            raise InputError("layer", wanted="a layer that runs", got=f"{layer!r}, which did not", remedy=remedy)
+        return found
+
+    with evaluating(model):
+        handle = module.register_forward_hook(changed)
+        try:
+            yield run
+        finally:
+            handle.remove()
+
+
+class ClassesAfter:
+    """The classes that a network predicts for a batch, before and after a layer's output is changed.
+
+    The output of the layer is replaced, so the images matter only where another path leads around it: without one, a
+    single image does for any number of outputs, and only the rest of the network is run on them. Whether that holds is
+    tried with the true outputs.
+
+    Parameters
+    ----------
+    model
+        A torch classifier: it puts out [n, classes].
+    layer
+        Path of a layer that puts out [n, U, ...].
+    images
+        A batch.
+
+    Attributes
+    ----------
+    outputs
+        What the layer puts out for the batch, a copy.
+    before
+        int64[n]: the class of the largest output.
+
+    Raises
+    ------
+    InputError, ShapeError
+        If the layer or the output of the model do not fit.
+
+    """
+
+    def __init__(self, model: torch.nn.Module, layer: str, images: torch.Tensor) -> None:
+        kept: list[torch.Tensor] = []
+
+        def keep(output: torch.Tensor) -> torch.Tensor:
+            kept.append(output.clone())
+            return output
+
+        self._model, self._layer, self._images = model, layer, images
+        with intervening(model, layer, keep) as run:
+            self.before = _classes(run(images), len(images))
+        self.outputs = kept[-1]
+        self._one_does = len(kept) == 1 and self._agrees_for(images[:1])
+
+    def _agrees_for(self, images: torch.Tensor) -> bool:
+        try:
+            return bool((self._replaced(images, self.outputs) == self.before).all())
+        except (RuntimeError, ValueError, ShapeError):  # shapes do not fit: another path leads around the layer
+            return False
+
+    def predict(self, outputs: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        """Return the classes predicted from changed outputs [m, U, ...] of the samples `where` (int64[m])."""
+        import torch
+
+        images = self._images[:1] if self._one_does else self._images[where.to(self._images.device)]
+        parts = [
+            self._replaced(
+                images if self._one_does else images[start : start + _CHUNK], outputs[start : start + _CHUNK]
+            )
+            for start in range(0, len(outputs), _CHUNK)
+        ]
+        return torch.cat(parts)
+
+    def _replaced(self, images: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        with intervening(self._model, self._layer, lambda _output: outputs.clone()) as run:  # layers may work in place
+            return _classes(run(images), len(outputs))
+
+
+def _classes(scores: Any, n_samples: int) -> torch.Tensor:
+    if getattr(scores, "ndim", 0) != 2 or len(scores) != n_samples:
+        got = f"{list(scores.shape)}" if hasattr(scores, "shape") else type(scores).__name__
+        remedy = "wrap the model so that it returns the scores alone"
+        raise ShapeError("model", wanted=f"outputs [{n_samples}, classes]", got=got, remedy=remedy)
+    classes: torch.Tensor = scores.argmax(dim=1)
+    return classes
+
+
+def inside_ranges(outputs: torch.Tensor, limits: Mapping[int, tuple[float, float]]) -> torch.Tensor:
+    """Mark the activations [n, U, ...] strictly inside their unit's range: bool of the same shape."""
+    import torch
+
+    inside = torch.zeros_like(outputs, dtype=torch.bool)
+    for unit, (lower, upper) in limits.items():
+        inside[:, unit] = (outputs[:, unit] > lower) & (outputs[:, unit] < upper)
+    return inside
+
+
+def zeroed_ranges(
+    outputs: torch.Tensor, limits: Mapping[int, Ranges]
+) -> Iterator[tuple[list[tuple[int, int]], torch.Tensor, torch.Tensor]]:
+    """Set each range of each unit to 0 alone, for every sample that has an activation inside; some at a time.
+
+    Yields lists of (unit, number of the range), the changed outputs [m, U, ...], and their samples int64[m].
+    """
+    import torch
+
+    keys: list[tuple[int, int]] = []
+    parts, places = [], []
+    for unit, ranges in limits.items():
+        for number, (lower, upper) in enumerate(ranges):
+            inside = (outputs[:, unit] > lower) & (outputs[:, unit] < upper)
+            (where,) = inside.reshape(len(outputs), -1).any(dim=1).nonzero(as_tuple=True)
+            if not len(where):
+                continue
+            changed = outputs[where]
+            changed[:, unit] = changed[:, unit].masked_fill(inside[where], 0)
+            keys += [(unit, number)] * len(where)
+            parts.append(changed)
+            places.append(where)
+            if len(keys) >= _CHUNK:
+                yield keys, torch.cat(parts), torch.cat(places)
+                keys, parts, places = [], [], []
+    if keys:
+        yield keys, torch.cat(parts), torch.cat(places)

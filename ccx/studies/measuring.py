@@ -1,0 +1,141 @@
+"""The published metrics of explanations, with their means and deviations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ccx.concepts import Concepts
+from ccx.metrics import METRICS, get_concept_masking, measure
+from ccx.pipeline.running import Progress, progress_reporter
+from ccx.results import Explanation, Explanations
+from ccx.studies.table import Table, mean_and_deviation
+
+MASKING = "concept_masking"
+_LEADING = ("unit", "cluster", "lower", "upper", "formula")
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What `metrics` measured.
+
+    Attributes
+    ----------
+    summary
+        Mean and deviation of each metric, in all and by range, over the explanations that have a formula.
+    units
+        Every metric of every explanation.
+
+    """
+
+    summary: Table
+    units: Table
+
+
+def metrics(
+    found: Explanations,
+    activations: Any,
+    concepts: Concepts,
+    *,
+    masking: Callable[[Explanation], float] | None = None,
+    threads: int | None = None,
+    progress: Progress | bool | None = None,
+) -> Metrics:
+    """Measure explanations by all published metrics (docs/metrics.md).
+
+    Parameters
+    ----------
+    found
+        What `ccx.explain` returned.
+    activations
+        What it was given.
+    concepts
+        `Concepts` of the same samples.
+    masking
+        Also the score of concept masking, which runs the model: see `concept_masking`.
+    threads, progress
+        As for `ccx.explain`.
+
+    Raises
+    ------
+    InputError
+        (`ShapeError`, `DTypeError`) as `ccx.metrics.measure`.
+
+    """
+    items = list(found)
+    with progress_reporter(progress, "measuring") as report:
+        records = measure(items, activations, concepts, threads=threads, progress=report)
+    names = list(METRICS)
+    if masking is not None:
+        names.append(MASKING)
+        for item, record in zip(items, records, strict=True):
+            record[MASKING] = None if item.formula is None else float(masking(item))
+    explained = [record for record in records if record["formula"] is not None]
+    clusters = sorted({record["cluster"] for record in explained})
+    groups = [("all", explained)]
+    groups += [(str(k + 1), [record for record in explained if record["cluster"] == k]) for k in clusters]
+    rows = [
+        (name, range_, len(group), *mean_and_deviation(record[name] for record in group))
+        for name in names
+        for range_, group in groups
+    ]
+    return Metrics(
+        Table("metrics of explanations", ("metric", "range", "explanations", "mean", "sd"), tuple(rows)),
+        Table.of("metrics of each explanation", map(_without_infinity, records), (*_LEADING, *names)),
+    )
+
+
+def concept_masking(
+    model: Any,
+    loader: Iterable[Any],
+    layer: str,
+    activations: Any,
+    concepts: Concepts,
+    input_size: int | tuple[int, int],
+    *,
+    seed: int = 0,
+) -> Callable[[Explanation], float]:
+    """Return what scores an explanation by concept masking (`ccx.metrics.get_concept_masking`), for `metrics`.
+
+    Parameters
+    ----------
+    model, loader, layer
+        The network, and its normalised images in the order of the activations; the loader is read once an explanation.
+    activations
+        float[N, U, ...] of the layer, for these images.
+    concepts
+        `Concepts` of the same samples.
+    input_size
+        Side of the images, or (height, width).
+    seed
+        Of the noise.
+
+    """
+
+    def score(item: Explanation) -> float:
+        if item.formula is None or item.range is None:
+            return 0.0
+        return float(
+            get_concept_masking(
+                unit=item.unit,
+                activations=activations[:, item.unit],
+                activation_range=item.range,
+                label_mask=concepts.mask(item.formula),
+                mask_shape=concepts.shape,
+                layer_name=layer,
+                model=model,
+                loader=loader,
+                input_size=input_size,
+                rng=seed,
+            )
+        )
+
+    return score
+
+
+def _without_infinity(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record whose ends are None where they are infinite, which JSON has not."""
+    ends = {name: record[name] for name in ("lower", "upper")}
+    return record | {name: None if end is None or math.isinf(end) else end for name, end in ends.items()}

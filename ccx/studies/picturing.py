@@ -1,0 +1,149 @@
+"""A figure a unit: photographs on which it fires and its formula holds, all else black."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.concepts import Concepts
+from ccx.errors import InputError, MissingExtraError
+from ccx.kernels import and_popcount, popcount, unpack, upsample_pack
+from ccx.kernels.activations import as_maps
+from ccx.pipeline.running import Progress, progress_reporter
+from ccx.report.drawing import pixels_of
+from ccx.report.formulas import shown_name
+from ccx.results import Explanation, Explanations
+from ccx.store import PathLike, write_bytes
+from ccx.studies.choosing import random_units
+
+_CHUNK = 512  # samples looked at in one go
+
+
+def images(
+    found: Explanations,
+    activations: Any,
+    concepts: Concepts,
+    photographs: Any,
+    folder: PathLike,
+    *,
+    top_k: int = 5,
+    units: Iterable[int] | None = None,
+    n_units: int = 100,
+    seed: int = 0,
+    progress: Progress | bool | None = None,
+) -> list[Path]:
+    """Write ``unit_{unit}_c_{clusters}.png`` for each of some units, and return the paths.
+
+    As the published system's script: for each range, lowest first, a row of `top_k` random samples on which the unit
+    fires, the formula holds somewhere, and the sample's own IoU exceeds the explanation's; what is outside of the
+    bitmap is black.
+
+    Parameters
+    ----------
+    found, activations, concepts
+        What `ccx.explain` returned, and what it was given.
+    photographs
+        One image a sample, as for `ccx.report.write_report`.
+    folder
+        Is made where it does not exist.
+    top_k
+        Photographs a range.
+    units
+        These units; None = `n_units` random ones of those explained (0 = all).
+    seed
+        Of the choice of units and samples.
+    progress
+        As for `ccx.explain`.
+
+    Raises
+    ------
+    MissingExtraError
+        If Matplotlib is not installed.
+    InputError
+        (`ShapeError`, `DTypeError`) if the arguments do not belong to each other.
+    StoreError
+        If a file cannot be read or written.
+
+    """
+    try:
+        from matplotlib import pyplot  # noqa: PLC0415 - an optional library
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot", "ccx.studies.images") from error
+    if top_k < 1:
+        raise InputError("top_k", wanted="an integer >= 1", got=repr(top_k), remedy="5 is usual")
+    if len(photographs) != concepts.n_samples:
+        remedy = "give one image a sample, in the same order"
+        wanted = f"{concepts.n_samples} images"
+        raise InputError("photographs", wanted=wanted, got=str(len(photographs)), remedy=remedy)
+    maps = as_maps(activations, concepts.n_samples, concepts.shape)
+    explained = list(found.units)
+    rng = np.random.default_rng(seed)
+    chosen = random_units(units, max(explained, default=-1) + 1, 0, rng) if units is not None else explained
+    if units is None:
+        chosen = [explained[place] for place in random_units(None, len(explained), n_units, rng)]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = []
+    with progress_reporter(progress, "drawing units") as report:
+        for done, unit in enumerate(chosen):
+            items = list(found.of_unit(unit))
+            figure = pyplot.figure(figsize=(2.1 * top_k, 2.5 * len(items)), layout="constrained")
+            rows = figure.subfigures(len(items), 1, squeeze=False)[:, 0]
+            for row, item in zip(rows, items, strict=True):
+                title = row.suptitle(_title(item), fontsize=9, x=0.01, ha="left", wrap=True)
+                title.set_parse_math(False)
+                axes = row.subplots(1, top_k, squeeze=False)[0]
+                for axis in axes:
+                    axis.set_axis_off()
+                shown = _samples(item, maps, concepts, top_k, seed)
+                for axis, (sample, fires) in zip(axes, shown, strict=False):
+                    axis.imshow(_blackened(pixels_of(photographs[sample], f"photographs[{sample}]"), fires))
+                    axis.set_title(str(sample), fontsize=7)
+            file = io.BytesIO()
+            figure.savefig(file, format="png", dpi=100)
+            pyplot.close(figure)
+            paths.append(Path(folder) / f"unit_{unit}_c_{found.settings.get('clusters', len(items))}.png")
+            write_bytes(paths[-1], file.getvalue())
+            report(done + 1, len(chosen))
+    return paths
+
+
+def _title(item: Explanation) -> str:
+    where = "" if item.range is None else f"({item.range[0]:.4g}, {item.range[1]:.4g})  "
+    what = str(item.status) if item.formula is None else f"IoU {item.iou:.3f}  {shown_name(str(item.formula))}"
+    return f"{item.cluster + 1}  {where}{what}"
+
+
+def _samples(
+    item: Explanation, maps: npt.NDArray[Any], concepts: Concepts, top_k: int, seed: int
+) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+    """Yield (sample, where it fires bool[H, W]) of random samples that qualify, until there are enough."""
+    if item.formula is None or item.range is None:
+        return
+    order = np.random.default_rng([seed, item.unit, item.cluster]).permutation(concepts.n_samples)
+    n_left = top_k
+    for start in range(0, len(order), _CHUNK):
+        samples = order[start : start + _CHUNK]
+        values = np.ascontiguousarray(maps[samples, item.unit], np.float32)
+        bitmap = upsample_pack(values, concepts.shape, item.range)
+        mask = concepts.mask(item.formula, packed=True, samples=samples)
+        shared = and_popcount(bitmap, mask)
+        union = popcount(bitmap) + popcount(mask) - shared
+        good = np.flatnonzero((shared > 0) & (shared > item.iou * union))[:n_left]
+        fires = unpack(bitmap[good], concepts.shape[0] * concepts.shape[1]).reshape(-1, *concepts.shape)
+        yield from zip(samples[good].tolist(), fires, strict=True)
+        n_left -= good.size
+        if n_left == 0:
+            return
+
+
+def _blackened(image: npt.NDArray[np.uint8], fires: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Return an image uint8[H, W, 3] that is black outside of a bitmap, whose cells are spread over it."""
+    rows = np.arange(image.shape[0]) * fires.shape[0] // image.shape[0]
+    columns = np.arange(image.shape[1]) * fires.shape[1] // image.shape[1]
+    shown: npt.NDArray[np.uint8] = image * fires[rows[:, None], columns, None]
+    return shown

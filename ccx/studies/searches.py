@@ -1,0 +1,171 @@
+"""What the heuristics of the published searches save, beside the exact beam and the proven optimum."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ccx.clustering import unit_ranges
+from ccx.concepts import Concepts
+from ccx.errors import MissingExtraError
+from ccx.formula import left_deep
+from ccx.kernels import range_histogram, upsample_pack
+from ccx.kernels.activations import as_maps
+from ccx.pipeline.running import Progress, progress_reporter
+from ccx.pipeline.searching import Search, check_search, searcher
+from ccx.search import SearchSettings
+from ccx.studies.choosing import random_units
+from ccx.studies.table import Table, mean_and_deviation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SEARCHES: tuple[Search, ...] = ("mmesh", "cfh", "areas", "none", "beam", "optimal")
+_COLUMNS = ("search", "unit", "range", "seconds", "visited", "estimated", "iou", "formula")
+
+
+@dataclass(frozen=True, slots=True)
+class HeuristicComparison:
+    """What `compare_heuristics` found.
+
+    Attributes
+    ----------
+    summary
+        By search: mean and deviation of seconds, of visited and of estimated formulas, the mean IoU, and for how
+        many ranges no search found a better formula.
+    runs
+        Every search of every range.
+
+    """
+
+    summary: Table
+    runs: Table
+
+    def plot(self) -> Figure:
+        """Return bars of the mean seconds and visited formulas of each search, on log scales.
+
+        Raises
+        ------
+        MissingExtraError
+            If Matplotlib is not installed.
+
+        """
+        try:
+            from matplotlib import pyplot  # noqa: PLC0415 - an optional library
+        except ImportError as error:
+            raise MissingExtraError("matplotlib", "plot", "the figure of compare_heuristics") from error
+        figure = pyplot.figure(figsize=(9, 3.4), layout="constrained")
+        names = self.summary.column("search")
+        pairs = (("seconds", "seconds a range"), ("visited", "formulas evaluated a range"))
+        for axis, (column, label) in zip(figure.subplots(1, 2), pairs, strict=True):
+            means = [value or 0.0 for value in self.summary.column(f"{column} mean")]
+            deviations = [value or 0.0 for value in self.summary.column(f"{column} sd")]
+            axis.bar(range(len(names)), means, yerr=deviations, capsize=3, color=[f"C{i}" for i in range(len(names))])
+            axis.set_xticks(range(len(names)), names)
+            axis.set_ylabel(label)
+            if any(means):
+                axis.set_yscale("log")
+        pyplot.close(figure)
+        return figure
+
+
+def compare_heuristics(
+    activations: Any,
+    concepts: Concepts,
+    *,
+    searches: Sequence[Search] = SEARCHES,
+    units: Iterable[int] | None = None,
+    n_units: int = 100,
+    clusters: int = 1,
+    quantile: float = 0.005,
+    length: int = 3,
+    beam: int = 5,
+    published: bool = False,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | bool | None = None,
+) -> HeuristicComparison:
+    """Time searches on the same bitmaps: of each of some random units, one random range.
+
+    The published study of heuristics (La Rosa et al. 2023, table of visited states), with every search in one run. A
+    search's time is its own, on one thread, given what all searches of a data set or bitmap share.
+
+    Parameters
+    ----------
+    activations, concepts
+        As for `ccx.explain`.
+    searches
+        Any of the searches of `ccx.explain`.
+    units
+        These units; None = `n_units` random ones (0 = all).
+    clusters, quantile, length, beam
+        As for `ccx.explain`; the published study has one cluster.
+    published
+        Run mmesh, cfh, areas and none as the published code does, its rounding and its ties included.
+    seed
+        Of the choice of units and ranges.
+    threads, progress
+        As for `ccx.explain`; threads serve the preparation.
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit.
+
+    """
+    options = SearchSettings(length, beam)
+    for search in searches:
+        check_search(search, published and search in ("mmesh", "cfh", "areas", "none"), options)
+    maps = as_maps(activations, concepts.n_samples, concepts.shape)
+    rng = np.random.default_rng(seed)
+    chosen = random_units(units, maps.shape[1], n_units, rng)
+    allowed = np.ones(concepts.n_concepts, np.bool_)
+    concepts.prepare(threads=threads)
+    finders = {}
+    for search in searches:
+        as_published = published and search in ("mmesh", "cfh", "areas", "none")
+        finders[search] = searcher(search, as_published, concepts, options, allowed, threads or 1)
+    rows: list[tuple[Any, ...]] = []
+    best: dict[int, float] = {}
+    with progress_reporter(progress, "comparing searches") as report:
+        for done, unit in enumerate(chosen):
+            values = np.ascontiguousarray(maps[:, unit], np.float32)
+            limits = unit_ranges(values, clusters=clusters, quantile=quantile)
+            limits = limits[limits[:, 0] < limits[:, 1]]
+            if len(limits):
+                cluster = int(rng.integers(len(limits)))
+                ends = float(limits[cluster, 0]), float(limits[cluster, 1])
+                ((counts,),) = range_histogram(values[:, None], limits[cluster][None, None], concepts.atoms)
+                bitmap = partial(upsample_pack, values, concepts.shape, ends, threads=1)
+                for search, find in finders.items():
+                    started = time.perf_counter()
+                    result = find(counts, bitmap)
+                    seconds = time.perf_counter() - started
+                    top = result.found[0] if result.found else None
+                    iou = top.iou if top else 0.0
+                    formula = None if top is None else _text(concepts, top)
+                    rows.append((search, unit, cluster + 1, seconds, result.visited, result.estimated, iou, formula))
+                    best[unit] = max(best.get(unit, 0.0), iou)
+            report(done + 1, len(chosen))
+    return HeuristicComparison(_summary(searches, rows, best), Table("searches, by range", _COLUMNS, tuple(rows)))
+
+
+def _text(concepts: Concepts, found: Any) -> str:
+    return str(left_deep([concepts.names[c] for c in found.concepts], found.operators))
+
+
+def _summary(searches: Sequence[str], rows: list[tuple[Any, ...]], best: dict[int, float]) -> Table:
+    columns = ["search", "ranges"]
+    columns += [f"{what} {number}" for what in ("seconds", "visited", "estimated") for number in ("mean", "sd")]
+    summary = []
+    for search in searches:
+        own = [row for row in rows if row[0] == search]
+        numbers = [number for place in (3, 4, 5) for number in mean_and_deviation(row[place] for row in own)]
+        n_best = sum(row[6] == best[row[1]] for row in own)
+        summary.append((search, len(own), *numbers, mean_and_deviation(row[6] for row in own)[0], n_best))
+    return Table("searches", (*columns, "iou mean", "best"), tuple(summary))
