@@ -72,7 +72,7 @@ def test_times_stand_in_a_file_of_their_own(whole: Path) -> None:
     timings = [json.loads(line) for line in (whole / "timings.jsonl").read_text().splitlines()]
     assert [(one["unit"], one["cluster"]) for one in timings] == [(one.unit, one.cluster) for one in ccx.load(whole)]
     for one in timings:
-        assert set(one["seconds"]) <= {"ranges", "histogram", "search"}
+        assert set(one["seconds"]) <= {"ranges", "histogram", "search", "evidence"}
         assert min(one["seconds"].values()) >= 0
 
 

@@ -20,8 +20,9 @@ from ccx.kernels._dispatch import check_threads
 from ccx.kernels.activations import as_maps, bitmap_histogram, range_histogram, upsample_pack
 from ccx.kernels.cpu._jit import available_threads
 from ccx.pipeline import inputs
+from ccx.pipeline.judging import Bitmap, Evidence, Judge, Part
 from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
-from ccx.pipeline.searching import Search, Searcher, check_search, searcher
+from ccx.pipeline.searching import Search, check_search, searcher
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
 from ccx.scores import Score, resolve
 from ccx.search import Objective, SearchResult, SearchSettings
@@ -54,6 +55,11 @@ def explain(
     length_penalty: float = 1.0,
     top: int = 1,
     min_iou: float = 0.0,
+    null: int = 0,
+    groups: Any = None,
+    seed: int = 0,
+    fit: Any = None,
+    score: Any = None,
     threads: int | None = None,
     progress: Progress | bool | None = None,
     out: PathLike | None = None,
@@ -101,6 +107,17 @@ def explain(
         Only these concepts, or concepts of these categories, may occur in formulas.
     candidates, length_penalty, top, min_iou
         See `ccx.search.SearchSettings`.
+    null
+        Number r of permutations that each score is compared with (`Explanation.chance`): the search is repeated
+        with the bitmap's samples exchanged, r times for each row. 0 = no comparison.
+    groups
+        N hashable labels of the samples (video, patient): only samples of one group are exchanged. See
+        docs/chance.md for what this tests.
+    seed
+        Of the permutations, which are the same for all units and ranges.
+    fit, score
+        Samples that ranges and formulas are found on, and samples held out, on which the formulas found are
+        scored (`Explanation.held_out`): bool[N] or indices. Of one alone, the other is all that it leaves.
     threads
         Processors to use; None = all available. Results do not depend on it.
     progress
@@ -135,53 +152,66 @@ def explain(
     annotated = inputs.as_concepts(concepts, threads)
     maps = as_maps(activations, annotated.n_samples, annotated.shape)
     chosen = inputs.check_units(units, maps.shape[1])
+    evidence = Evidence.of(annotated, null, groups, seed, fit, score, threads)
+    fitted, held_out = evidence.fit.concepts, evidence.held_out
     allowed = annotated.selected(names, categories)
     given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, maps.shape[1])
     n_ranges = clusters if given is None else max(len(one) for one in given)
     n_workers = min(threads, len(chosen))
-    inputs.require_memory(annotated.atoms, maps[:, 0].size, n_ranges, n_workers, proof=search == "optimal")
+    inputs.require_memory(fitted.atoms, maps[:, 0].size, n_ranges, n_workers, proof=search == "optimal")
+    evidence.require_memory(n_workers)
     inputs.check_finite(maps, chosen)
-    annotated.prepare(threads=threads)
-    find = searcher(search, published, annotated, options, allowed, threads)
+    fitted.prepare(threads=threads)
+    find = searcher(search, published, fitted, options, allowed, threads)
+    inner = threads // n_workers
+    judge = Judge(evidence, find, options, inner)
+
+    def counted(values: npt.NDArray[np.float32], limits: npt.NDArray[np.float64], part: Part) -> list[Bitmap]:
+        """Return the bitmaps of all ranges of a unit on some samples: float32[N, h, w], float64[K, 2]."""
+        own, atoms = part.of(values), part.concepts.atoms
+        counts = np.zeros((len(limits), atoms.n_atoms), np.int64)
+        open_ = limits[:, 0] < limits[:, 1]  # a cluster of one value has nothing strictly inside
+        if open_.any():
+            (counts[open_],) = range_histogram(own[:, None], limits[open_][None], atoms, threads=inner)
+        ends = [(float(lower), float(upper)) for lower, upper in limits]
+        pack = partial(upsample_pack, own, annotated.shape, threads=inner)
+        return [Bitmap(count, partial(pack, pair)) for count, pair in zip(counts, ends, strict=True)]
 
     def rows_of(position: int) -> Rows:
         unit = chosen[position]
         started = time.perf_counter()
-        values = np.ascontiguousarray(maps[:, unit], np.float32)
+        everything = np.ascontiguousarray(maps[:, unit], np.float32)
+        values = evidence.fit.of(everything)
         if given is None:
             limits = unit_ranges(values, clusters=clusters, quantile=quantile, method=clustering)
         else:
             limits = given[position]
         clustered = time.perf_counter()
-        counts = np.zeros((len(limits), annotated.atoms.n_atoms), np.int64)
-        open_ = limits[:, 0] < limits[:, 1]  # a cluster of one value has nothing strictly inside
-        inner = threads // n_workers
-        if open_.any():
-            (counts[open_],) = range_histogram(values[:, None], limits[open_][None], annotated.atoms, threads=inner)
-        counted = time.perf_counter()
-        times = {"ranges": clustered - started, "histogram": counted - clustered}
+        bitmaps = counted(everything, limits, evidence.fit)
+        others = [None] * len(limits) if held_out is None else counted(everything, limits, held_out)
+        counted_at = time.perf_counter()
+        times = {"ranges": clustered - started, "histogram": counted_at - clustered}
         nothing = Status.EMPTY
         if values.min() == values.max():
             nothing = Status.CONSTANT if values.flat[0] else Status.SILENT
         if not len(limits):
-            return [(_explanation(annotated, unit, 0, None, _NOTHING, 0, options, nothing), times)]
+            return [(_explanation(fitted, unit, 0, None, _NOTHING, 0, options, nothing), times)]
         rows: Rows = []
-        for cluster, ((lower, upper), count) in enumerate(zip(limits, counts, strict=True)):
-            ends = float(lower), float(upper)
-            bitmap = partial(upsample_pack, values, annotated.shape, ends, threads=inner)
+        for cluster, ((lower, upper), bitmap, other) in enumerate(zip(limits, bitmaps, others, strict=True)):
             why = Status.SINGLE_VALUE if lower == upper and nothing is Status.EMPTY else nothing
-            rows.append(_searched(annotated, unit, cluster, ends, count, bitmap, find, options, why, times))
+            ends = float(lower), float(upper)
+            rows.append(_searched(judge, unit, cluster, ends, bitmap, other, why, times))
         return rows
 
     settings = {
-        **_settings(options, search, published, annotated, allowed),
+        **_settings(options, search, published, annotated, allowed, evidence),
         "clusters": int(clusters),
         "quantile": float(quantile),
         "clustering": clustering,
         "ranges": None if given is None else [_json_ranges(one) for one in given],
         "units": chosen,
     }
-    hashes = {} if out is None else {"activations": content_hash({"activations": maps})}
+    hashes = {} if out is None else {"activations": content_hash({"activations": maps}), **evidence.hashes}
     return _run(rows_of, chosen, n_workers, annotated, settings, hashes, progress, out)
 
 
@@ -200,6 +230,11 @@ def explain_bitmaps(
     length_penalty: float = 1.0,
     top: int = 1,
     min_iou: float = 0.0,
+    null: int = 0,
+    groups: Any = None,
+    seed: int = 0,
+    fit: Any = None,
+    score: Any = None,
     threads: int | None = None,
     progress: Progress | bool | None = None,
     out: PathLike | None = None,
@@ -211,6 +246,8 @@ def explain_bitmaps(
     bitmaps
         bool[M, N, H, W], or packed uint64[M, N, n_words] (`ccx.kernels.pack`).
     concepts, length, beam, search, published, scoring, names, categories, candidates, length_penalty, top, min_iou
+        As for `explain`.
+    null, groups, seed, fit, score
         As for `explain`.
     threads, progress, out
         As for `explain`.
@@ -234,26 +271,41 @@ def explain_bitmaps(
     check_search(search, published, options)
     annotated = inputs.as_concepts(concepts, threads)
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
+    evidence = Evidence.of(annotated, null, groups, seed, fit, score, threads)
+    fitted, held_out = evidence.fit.concepts, evidence.held_out
     allowed = annotated.selected(names, categories)
     n_workers = max(1, min(threads, len(packed)))
-    inputs.require_memory(annotated.atoms, 0, 1, n_workers, proof=search == "optimal")
-    annotated.prepare(threads=threads)
-    find = searcher(search, published, annotated, options, allowed, threads)
+    inputs.require_memory(fitted.atoms, 0, 1, n_workers, proof=search == "optimal")
+    evidence.require_memory(n_workers)
+    fitted.prepare(threads=threads)
+    find = searcher(search, published, fitted, options, allowed, threads)
+    inner = threads // n_workers
+    judge = Judge(evidence, find, options, inner)
+
+    def counted(index: int, part: Part) -> Bitmap:
+        own = part.of(packed[index])
+        (count,) = bitmap_histogram(own[None], part.concepts.atoms, threads=inner)
+        return Bitmap(count, lambda: own)
 
     def rows_of(index: int) -> Rows:
         started = time.perf_counter()
-        (count,) = bitmap_histogram(packed[index : index + 1], annotated.atoms, threads=threads // n_workers)
+        bitmap = counted(index, evidence.fit)
+        other = None if held_out is None else counted(index, held_out)
         times = {"histogram": time.perf_counter() - started}
-        bitmap = partial(packed.__getitem__, index)
-        return [_searched(annotated, index, 0, None, count, bitmap, find, options, Status.EMPTY, times)]
+        return [_searched(judge, index, 0, None, bitmap, other, Status.EMPTY, times)]
 
-    settings = _settings(options, search, published, annotated, allowed)
-    hashes = {} if out is None else {"bitmaps": content_hash({"bitmaps": packed})}
+    settings = _settings(options, search, published, annotated, allowed, evidence)
+    hashes = {} if out is None else {"bitmaps": content_hash({"bitmaps": packed}), **evidence.hashes}
     return _run(rows_of, list(range(len(packed))), n_workers, annotated, settings, hashes, progress, out)
 
 
 def _settings(
-    options: SearchSettings, search: str, published: bool, concepts: Concepts, allowed: npt.NDArray[np.bool_]
+    options: SearchSettings,
+    search: str,
+    published: bool,
+    concepts: Concepts,
+    allowed: npt.NDArray[np.bool_],
+    evidence: Evidence,
 ) -> dict[str, Any]:
     names = None if allowed.all() else [concepts.names[c] for c in np.flatnonzero(allowed)]
     return {
@@ -267,6 +319,7 @@ def _settings(
         "top": int(options.top),
         "min_iou": float(options.min_iou),
         "names": names,
+        **evidence.settings,
     }
 
 
@@ -275,23 +328,25 @@ def _json_ranges(ranges: npt.NDArray[np.float64]) -> list[list[float | str]]:
 
 
 def _searched(
-    concepts: Concepts,
+    judge: Judge,
     unit: int,
     cluster: int,
     limits: Range,
-    counts: npt.NDArray[np.int64],
-    bitmap: Callable[[], npt.NDArray[np.uint64]],
-    find: Searcher,
-    options: SearchSettings,
+    bitmap: Bitmap,
+    held_out: Bitmap | None,
     nothing: Status,
     times: dict[str, float],
 ) -> tuple[Explanation, dict[str, float]]:
-    """Search one bitmap, given its histogram and what makes its rows; `nothing` is the status of one without cells."""
+    """Search one bitmap, given it on the samples held out, too; `nothing` is the status of one without cells."""
     started = time.perf_counter()
-    bitmap_cells = int(counts.sum())
-    result = find(counts, bitmap) if bitmap_cells else _NOTHING
-    times = {**times, "search": time.perf_counter() - started}
-    return _explanation(concepts, unit, cluster, limits, result, bitmap_cells, options, nothing), times
+    bitmap_cells = int(bitmap.counts.sum())
+    result = judge.find(*bitmap) if bitmap_cells else _NOTHING
+    searched = time.perf_counter()
+    concepts = judge.evidence.fit.concepts
+    item = _explanation(concepts, unit, cluster, limits, result, bitmap_cells, judge.options, nothing)
+    item = judge(item, result, bitmap, held_out)
+    times = {**times, "search": searched - started, "evidence": time.perf_counter() - searched}
+    return item, times
 
 
 def _explanation(
