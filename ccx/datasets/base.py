@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import operator
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -284,10 +284,10 @@ class Images(Sequence[Any]):
         return (self._dataset.image(i) for i in range(len(self)))
 
 
-def stat_of(path: Path) -> list[int] | None:
+def stat_of(path: PathLike) -> list[int] | None:
     """Return size and time of a file, None where it is missing."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - for texts as well
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
-from ccx.datasets.pictures import read_header, read_image, read_rgb_ids, sampled
+from ccx.datasets.pictures import read_header, read_image, read_rgb_numbers, sampled
 from ccx.datasets.tables import path_of, unique_names
 from ccx.errors import FilesError, InputError, MissingExtraError, StoreError
 from ccx.store import PathLike
@@ -96,7 +96,7 @@ class _Coco(Dataset):
         problems = []
         for path in self._paths(sample):
             try:
-                found = read_header(path).size
+                found = read_header(path)
                 if found != sample.size:
                     problem = f"{found[0]}×{found[1]} pixels, {self._file} says {sample.size[0]}×{sample.size[1]}"
                     raise store_error(path, problem, "give the files that belong together")
@@ -275,7 +275,7 @@ class CocoPanoptic(_Coco):
             empty = np.zeros((1, *(shape or sample.size)), np.uint16)
             return empty, np.zeros(empty.shape[1:], np.bool_) if self._is_void else None
         path = self._folder / sample.map
-        ids = sampled(read_rgb_ids(path), shape)
+        ids = sampled(read_rgb_numbers(path), shape)
         regions = sorted(sample.regions)
         concepts = [0 if region.is_crowd and self._crowd != "label" else region.concept for region in regions]
         known = np.array([0, *(region.number for region in regions)])

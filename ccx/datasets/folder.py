@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
-from ccx.datasets.pictures import PICTURES, read_header, read_ids, read_image, sampled
+from ccx.datasets.pictures import PICTURES, read_header, read_ids, read_image
 from ccx.datasets.tables import named, path_of, read_lines
 from ccx.errors import InputError, StoreError
 from ccx.store import PathLike
@@ -113,7 +113,7 @@ class Folder(Dataset):
         return read_image(sample.image)
 
     def _layers(self, sample: _Pair, shape: Size | None) -> Layers:
-        labels, valid = self._table.concepts(sampled(read_ids(sample.labels), shape), str(sample.labels))
+        labels, valid = self._table.concepts(read_ids(sample.labels), shape, sample.labels)
         return labels[None], valid
 
     def _inspect(self, sample: _Pair) -> tuple[list[str], Size | None]:
@@ -121,7 +121,7 @@ class Folder(Dataset):
         sizes: dict[Path, Size] = {}
         for path in (sample.image, sample.labels):
             try:
-                sizes[path] = read_header(path).size
+                sizes[path] = read_header(path)
             except StoreError as error:
                 problems.append(str(error))
         if len(set(sizes.values())) > 1:

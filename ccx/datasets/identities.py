@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import InputError
+from ccx.kernels.pictures import UNKNOWN, Ids, look_up
+from ccx.store import PathLike
 from ccx.store.files import store_error
-
-UNKNOWN = 65_535
-"""Stands in look-up tables for an id without a name; no data set has so many names that it would be one."""
 
 
 class IdTable:
@@ -45,13 +44,13 @@ class IdTable:
         self._lookup[list(self._ids)] = np.arange(1, len(self._ids) + 1)
         self._lookup[list(self._none)] = 0
         self._lookup[list(self._void)] = 0
-        self._is_void = np.zeros(highest + 2, np.bool_)
-        self._is_void[list(self._void)] = True
+        self._counts = np.ones(highest + 2, np.uint16)
+        self._counts[list(self._void)] = 0
 
     def concepts(
-        self, ids: npt.NDArray[Any], where: str
+        self, ids: Ids, shape: tuple[int, int] | None, where: PathLike
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]:
-        """Return concept ids uint16[H, W] and valid cells bool[H, W] or None of the ids int[H, W] of a file.
+        """Return concept ids uint16[H, W] and valid cells bool[H, W] or None, at the centres of cells.
 
         Raises
         ------
@@ -59,19 +58,19 @@ class IdTable:
             If an id has no name; `where` names the file.
 
         """
-        last = self._lookup.size - 1
-        if ids.dtype.kind != "u" and (ids < 0).any():
-            raise store_error(where, f"holds the id {ids.min()}", "ids begin at 0")
-        clipped = ids if int(ids.max(initial=0)) <= last else np.minimum(ids, last)
-        found = self._lookup[clipped]
-        if UNKNOWN in found:
-            unnamed = np.unique(ids[found == UNKNOWN])
+        found, is_known = look_up(ids, shape, self._lookup)
+        if not is_known:
+            unnamed = np.setdiff1d(ids.numbers(), [*self._ids, *self._none, *self._void])
             listed = ", ".join(map(str, unnamed[:5])) + (" ..." if unnamed.size > 5 else "")
             remedy = "give them names, or list them as void or none"
             raise store_error(where, f"holds ids without a name: {listed} ({len(self._ids)} names)", remedy)
         if not self._void:
             return found, None
-        return found, ~self._is_void[clipped]
+        return found, look_up(ids, shape, self._counts)[0].astype(np.bool_)
+
+    def concept(self, number: int) -> int:
+        """Return the concept id of one id, `UNKNOWN` where it has no name."""
+        return int(self._lookup[min(number, self._lookup.size - 1)])
 
     def settings(self) -> list[list[int]]:
         """Return what the table was made from, as JSON."""

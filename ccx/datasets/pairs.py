@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
-from ccx.datasets.pictures import PICTURES, read_header, sampled
+from ccx.datasets.pictures import PICTURES, ids_of, read_header
 from ccx.datasets.tables import named
 from ccx.errors import InputError, StoreError
 from ccx.store.files import store_error
@@ -100,7 +100,7 @@ class Pairs(Dataset):
     def _layers(self, sample: int, shape: Size | None) -> Layers:
         where = self._name(sample)
         maps = _label_maps(self._pair(sample)[1], where)
-        layers, valid = zip(*(self._table.concepts(sampled(ids, shape), where) for ids in maps), strict=True)
+        layers, valid = zip(*(self._table.concepts(ids_of(ids), shape, where) for ids in maps), strict=True)
         flags = [found for found in valid if found is not None]
         return np.stack(layers), np.logical_and.reduce(flags) if flags else None
 
