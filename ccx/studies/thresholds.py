@@ -13,7 +13,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, MissingExtraError
 from ccx.formula import Concept, Formula, Not
 from ccx.kernels.activations import as_maps
-from ccx.pipeline import explain
+from ccx.pipeline import explain, inputs
 from ccx.results import Explanation, Explanations
 from ccx.studies.table import Table
 
@@ -103,9 +103,9 @@ def compare_thresholds(
         if not 0 < q < 1:
             raise InputError("quantiles", wanted="numbers between 0 and 1", got=repr(q), remedy="0.005 is usual")
     maps = as_maps(activations, concepts.n_samples, concepts.shape)
-    chosen = list(range(maps.shape[1])) if units is None else sorted(set(units))
-    ranges = {unit: unit_ranges_of(maps[:, unit], quantiles) for unit in chosen if 0 <= unit < maps.shape[1]}
-    firing = [unit for unit in chosen if unit not in ranges or not np.isnan(ranges[unit]).all()]
+    chosen = inputs.check_units(units, maps.shape[1])
+    ranges = {unit: unit_ranges_of(maps[:, unit], quantiles) for unit in chosen}
+    firing = [unit for unit in chosen if not np.isnan(ranges[unit]).all()]
     found: dict[tuple[int, tuple[float, float]], Explanation] = {}
     if firing:
         filled = np.zeros((maps.shape[1], len(quantiles), 2))
