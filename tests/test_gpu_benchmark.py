@@ -1,0 +1,97 @@
+"""The benchmark and the tests for a real GPU, run on the emulator, so that they do not rot while there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccx import kernels
+from tests.cuda_emulator.emulator import DeviceArray, Emulator
+from tests.cuda_emulator.gpu import emulated_cupy, use
+
+ROOT = Path(__file__).parents[1]
+
+if not (ROOT / "benchmarks" / "gpu.py").exists():
+    pytest.skip("the benchmarks lie in the checkout, and these tests run without it", allow_module_level=True)
+
+sys.path.append(str(ROOT))  # behind everything else: ccx itself may be installed
+try:
+    from benchmarks import _gpu_cases, gpu
+    from benchmarks.synthetic import generate
+finally:
+    sys.path.remove(str(ROOT))
+
+
+class HostClock:
+    """What `gpu.Events` is for a GPU; the emulator is done when a launch returns."""
+
+    def mark(self):
+        return time.perf_counter()
+
+    def seconds(self, begin, end):
+        return end - begin
+
+
+@pytest.fixture(scope="module")
+def data():
+    return generate(12, 6).reduced(40, 8)
+
+
+@pytest.fixture
+def emulator():
+    with emulated_cupy():
+        yield use(Emulator(64, 2))
+
+
+def test_every_public_function_has_a_case_or_runs_on_the_host(data):
+    functions = {name for name in kernels.__all__ if not isinstance(getattr(kernels, name), type)}
+    timed = {case.name.partition(",")[0] for case in _gpu_cases.cases(data, data.concepts(), 5)}
+    assert timed == functions - _gpu_cases.HOST_ONLY
+
+
+@pytest.mark.needs("gxx")
+def test_the_report_has_every_kernel_and_the_layer(data, emulator, monkeypatch):
+    monkeypatch.setattr(gpu, "ROUNDS", 2)
+    monkeypatch.setattr(gpu, "MASK_SAMPLES", 5)
+    report = gpu.measure(data, emulator, HostClock(), {"GPU": "none, an emulator"}, copy_bytes=1 << 16)
+    assert [one.case.name for one in report.kernels] == [
+        case.name for case in _gpu_cases.cases(data, data.concepts(), 5)
+    ]
+    assert all(0 < one.least <= one.median and one.copied > 0 for one in report.kernels)
+    assert {"range_histogram_u16", "conjunction_counts"} <= set(report.layer.launches)
+    assert 0 < report.layer.kernels <= report.layer.wall
+    page = report.markdown()
+    assert "- GPU: none, an emulator" in page
+    assert "A layer of 6 units × 5 ranges" in page
+    assert all(f"| `{one.case.name}` |" in page for one in report.kernels)
+    assert "kernel" not in vars(emulator), "the marks are gone"
+
+
+@pytest.mark.needs("gxx")
+def test_a_wrong_kernel_is_not_timed(data, emulator):
+    case = next(case for case in _gpu_cases.cases(data, data.concepts(), 5) if case.name == "popcount")
+    wrong = case._replace(function=popcount_plus_one)
+    with pytest.raises(RuntimeError, match=r"popcount_plus_one: .* differ from the CPU's"):
+        gpu.time_case(wrong, emulator, HostClock(), 1 << 16)
+
+
+def popcount_plus_one(rows):
+    """Count right on the CPU alone."""
+    counts = kernels.popcount(rows)
+    if isinstance(counts, DeviceArray):
+        counts.view(np.ndarray)[...] += 1
+    return counts
+
+
+def test_without_a_gpu_the_benchmark_fails_and_says_why():
+    script = [sys.executable, "-c", "import sys; sys.modules['cupy'] = None; import runpy; sys.argv = ['gpu.py']; "]
+    script[-1] += f"runpy.run_path({str(ROOT / 'benchmarks' / 'gpu.py')!r}, run_name='__main__')"
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "benchmarks/gpu.py needs CuPy" in done.stderr
+    assert "Traceback" not in done.stderr
