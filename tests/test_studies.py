@@ -211,6 +211,8 @@ def test_analyze_activations_by_hand():
         "((a OR b) OR e)": "weakly specialized", "((c AND d) OR a)": "weakly specialized", "e": "specialized",
     }  # fmt: skip
     assert found.shares.rows == (("1", 3, 1 / 3, 1 / 3, 1 / 3), ("2", 2, 0.5, 0.5, 0.0), ("all", 5, 0.4, 0.4, 0.2))
+    more = studies.analyze_activations(trained, untrained, share=0.6)  # k = 3, but only two left parts occur again
+    assert [row[1:] for row in more.defaults.rows if row[0] == "left part"] == [("(a OR b)", 5), ("(c AND d)", 2)]
     fewer = studies.analyze_activations(trained, untrained, share=0.2)
     assert Counter(fewer.units.column("kind")) == {"unspecialized": 1, "weakly specialized": 2, "specialized": 2}
     with pytest.raises(InputError, match="same concepts"):

@@ -98,6 +98,22 @@ def test_more_changes_than_fit_at_once(monkeypatch):
     assert studies.ranges_importance(net, [images], "body", ranges, alone=True, progress=False) == whole
 
 
+def test_ends_of_a_range_lie_outside():
+    import torch
+
+    net, images = make("chain").eval(), images_of(8)
+    with torch.no_grad():
+        values = net.body(images)[:, 0].flatten()
+    lower, upper = (float(values[values > 0].sort().values[place]) for place in (3, 9))
+    found = studies.ranges_importance(net, [images], "body", {0: [(lower, upper)]}, alone=True, progress=False)
+    n_inside = len({n // 36 for n in ((values > lower) & (values < upper)).nonzero().flatten().tolist()})
+    nothing = studies.ranges_importance(
+        net, [images], "body", {0: [(lower, float(np.nextafter(np.float32(lower), 9)))]}
+    )
+    assert found.together.column("affected") == found.alone.column("affected") == [n_inside]
+    assert nothing.together.column("affected") == [0]
+
+
 def test_wrong_arguments():
     net, images = make("chain"), images_of(4)
     with pytest.raises(InputError, match="a layer that puts out unit 9"):
