@@ -411,8 +411,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("work has begun")
 
     monkeypatch.setattr(ccx.Concepts, "prepare", begun)
-    for name in ("range_histogram", "bitmap_histogram", "searcher", "RowLog"):
-        monkeypatch.setattr(f"ccx.pipeline.explaining.{name}", begun)
+    for name in ("devices.range_histogram", "devices.bitmap_histogram", "explaining.searcher", "explaining.RowLog"):
+        monkeypatch.setattr(f"ccx.pipeline.{name}", begun)
 
 
 @pytest.mark.usefixtures("no_work")

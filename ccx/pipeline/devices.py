@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ccx.kernels.activations import bitmap_histogram, range_histogram
 from ccx.kernels.atoms import ATOM_ARRAYS, Atoms, total_counts
 from ccx.kernels.devices import MAIN_MEMORY, Place, parse_places, place_of, to_host
 
+Device: TypeAlias = str | Sequence[str] | None
 _MOST_UNITS = 8  # that a GPU counts in one pass over the cells
 _SET_ARRAYS = ("atom_starts", "atom_concepts", "cells")
 _SAMPLE_ARRAYS = tuple(name for name in ATOM_ARRAYS if name not in _SET_ARRAYS)
@@ -95,6 +96,11 @@ def places_for(device: Any, array: Any) -> list[Place]:
     return [place_of(array)] if device is None else parse_places(device)
 
 
+def bring(array: Any, places: list[Place]) -> Any:
+    """Return an array in main memory, where it is to be used there; leave it where it is, where a GPU takes batches."""
+    return to_host(array) if places == [MAIN_MEMORY] else array
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a run is shared out: places, workers at a time, units or bitmaps a job, samples of the cells at a time."""
@@ -104,16 +110,22 @@ class Plan:
     batch: int
     n_samples: int
 
-    def sites(self, atoms: Atoms) -> list[Site]:
-        """Return what counts atoms in each place."""
-        return [Site(place, atoms, self.n_samples) for place in self.places]
+    def sites(self, parts: Sequence[Atoms]) -> list[list[Site]]:
+        """Return for each place what counts the atoms of each part there."""
+        return [[Site(place, atoms, self.n_samples) for atoms in parts] for place in self.places]
+
+    def of_job(self, sites: list[list[Site]], positions: range) -> list[Site]:
+        """Return the sites of the place that these units or bitmaps fall to."""
+        return sites[positions.start // self.batch % len(sites)]
 
 
-def share_out(places: list[Place], parts: Sequence[Atoms], n_items: int, item_bytes: int, threads: int) -> Plan:
+def share_out(
+    places: list[Place], parts: Sequence[Atoms], n_items: int, value_bytes: int, n_ranges: int, threads: int
+) -> Plan:
     """Plan the counting of atoms, in `parts` of the samples, for so many units or bitmaps.
 
-    On GPUs each takes `item_bytes`, values and histograms together. Atoms take half of the free memory at most; where
-    that is too little, the cells of a few samples at a time take half of what their sets leave.
+    On GPUs each takes `value_bytes`, and a histogram a range and part. Atoms take half of the free memory at most;
+    where that is too little, the cells of a few samples at a time take half of what their sets leave.
 
     Raises
     ------
@@ -124,11 +136,12 @@ def share_out(places: list[Place], parts: Sequence[Atoms], n_items: int, item_by
     everything = max(atoms.n_samples for atoms in parts)
     if places == [MAIN_MEMORY]:
         return Plan(places, max(1, min(threads, n_items)), 1, everything)
+    item_bytes = value_bytes + sum(atoms.n_atoms for atoms in parts) * 8 * (n_ranges + 2)  # 2: what a search weighs
     free = min(place.free_bytes() or 0 for place in places)
     new = [atoms for atoms in parts if not all(atoms.is_kept_at(place) for place in places)]
     whole = sum(_bytes_of(atoms, ATOM_ARRAYS) for atoms in new)
     fits = whole <= free // 2
-    left = free - (whole if fits else sum(_bytes_of(atoms, _SET_ARRAYS) for atoms in new))
+    left = max(0, free - (whole if fits else sum(_bytes_of(atoms, _SET_ARRAYS) for atoms in new)))
     for_items = left if fits else left // 2
     # Ranges are found by the processors, so that each should have a unit.
     batch = max(1, min(_MOST_UNITS, -(-n_items // threads)))

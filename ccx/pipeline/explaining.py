@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,9 +18,11 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
 from ccx.kernels._dispatch import check_threads
-from ccx.kernels.activations import as_maps, bitmap_histogram, range_histogram, upsample_pack
+from ccx.kernels.activations import as_maps, upsample_pack
 from ccx.kernels.cpu._jit import available_threads
+from ccx.kernels.devices import copy_of_units, to_host
 from ccx.pipeline import inputs
+from ccx.pipeline.devices import Device, Plan, Site, bring, places_for, share_out
 from ccx.pipeline.judging import Bitmap, Evidence, Judge, Part
 from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
 from ccx.pipeline.searching import Search, check_search, searcher
@@ -32,7 +35,9 @@ _FLUSH_SECONDS = 1.0  # a run that is killed loses the rows of about so long
 _NOTHING = SearchResult([])
 
 Range: TypeAlias = tuple[float, float] | None
-Rows: TypeAlias = list[tuple[Explanation, dict[str, float]]]
+Limits: TypeAlias = npt.NDArray[np.float64]
+Times: TypeAlias = dict[str, float]
+Rows: TypeAlias = list[tuple[Explanation, Times]]
 
 
 def explain(
@@ -60,6 +65,7 @@ def explain(
     seed: int = 0,
     fit: Any = None,
     score: Any = None,
+    device: Device = None,
     threads: int | None = None,
     progress: Progress | bool | None = None,
     out: PathLike | None = None,
@@ -74,7 +80,7 @@ def explain(
     ----------
     activations
         float[N, U, h, w]; or [N, U] (one value a sample); or [N, U, T], tokens that are the cells of the
-        concepts' grid 1×T; NumPy or torch.
+        concepts' grid 1×T; NumPy, CuPy or torch.
         Values are compared as float32 after bilinear upsampling to the grid of the concepts; the same
         grid means no interpolation.
     concepts
@@ -118,6 +124,9 @@ def explain(
     fit, score
         Samples that ranges and formulas are found on, and samples held out, on which the formulas found are
         scored (`Explanation.held_out`): bool[N] or indices. Of one alone, the other is all that it leaves.
+    device
+        Where cells and formulas are counted: "cpu", "cuda", "cuda:1", or GPUs that share the units, "cuda:0,cuda:1";
+        None = where the activations lie. Results do not depend on it. docs/gpu.md says what is copied then.
     threads
         Processors to use; None = all available. Results do not depend on it.
     progress
@@ -138,7 +147,9 @@ def explain(
     InputError
         (`ShapeError`, `DTypeError`, `MemoryBudgetError`) if something does not fit, before work starts.
     MissingExtraError
-        If ``clustering="sklearn"`` and scikit-learn is not installed.
+        If ``clustering="sklearn"`` and scikit-learn is not installed, or `device` is a GPU and CuPy is not.
+    BackendError
+        If there is no such GPU.
     StoreError
         If `out` cannot be written or belongs to another run.
 
@@ -151,56 +162,75 @@ def explain(
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
     annotated = inputs.as_concepts(concepts, threads)
     maps = as_maps(activations, annotated.n_samples, annotated.shape)
+    places = places_for(device, maps)
+    maps = bring(maps, places)
     chosen = inputs.check_units(units, maps.shape[1])
     evidence = Evidence.of(annotated, null, groups, seed, fit, score, threads)
-    fitted, held_out = evidence.fit.concepts, evidence.held_out
+    fitted, parts = evidence.fit.concepts, evidence.parts
     allowed = annotated.selected(names, categories)
     given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, maps.shape[1])
     n_ranges = clusters if given is None else max(len(one) for one in given)
-    n_workers = min(threads, len(chosen))
-    inputs.require_memory(fitted.atoms, maps[:, 0].size, n_ranges, n_workers, proof=search == "optimal")
-    evidence.require_memory(n_workers)
+    n_values = maps[:, 0].size
+    atoms = [part.concepts.atoms for part in parts]
+    plan = share_out(places, atoms, len(chosen), 8 * n_values, n_ranges, threads)
+    inputs.require_memory(fitted.atoms, n_values, n_ranges, plan.n_workers, proof=search == "optimal")
+    evidence.require_memory(plan.n_workers)
     inputs.check_finite(maps, chosen)
     fitted.prepare(threads=threads)
     find = searcher(search, published, fitted, options, allowed, threads)
-    inner = threads // n_workers
+    inner = max(1, threads // plan.n_workers)
     judge = Judge(evidence, find, options, inner)
+    sites = plan.sites(atoms)
 
-    def counted(values: npt.NDArray[np.float32], limits: npt.NDArray[np.float64], part: Part) -> list[Bitmap]:
-        """Return the bitmaps of all ranges of a unit on some samples: float32[N, h, w], float64[K, 2]."""
-        own, atoms = part.of(values), part.concepts.atoms
-        counts = np.zeros((len(limits), atoms.n_atoms), np.int64)
-        open_ = limits[:, 0] < limits[:, 1]  # a cluster of one value has nothing strictly inside
-        if open_.any():
-            (counts[open_],) = range_histogram(own[:, None], limits[open_][None], atoms, threads=inner)
-        ends = [(float(lower), float(upper)) for lower, upper in limits]
-        pack = partial(upsample_pack, own, annotated.shape, threads=inner)
-        return [Bitmap(count, partial(pack, pair)) for count, pair in zip(counts, ends, strict=True)]
+    def counted(
+        everything: Any, values: npt.NDArray[np.float32], limits: list[Limits], site: Site
+    ) -> list[list[Bitmap]]:
+        """Return the bitmaps of all ranges of some units: float32[n, U, h, w] twice, at hand and in main memory."""
+        return [
+            [
+                Bitmap(*count, partial(upsample_pack, values[:, i], annotated.shape, tuple(pair), threads=inner))
+                for count, pair in zip(counts, pairs.tolist(), strict=True)
+            ]
+            for i, (counts, pairs) in enumerate(zip(site.of_ranges(everything, limits, inner), limits, strict=True))
+        ]
 
-    def rows_of(position: int) -> Rows:
-        unit = chosen[position]
+    def rows_of(positions: range) -> list[Rows]:
         started = time.perf_counter()
-        everything = np.ascontiguousarray(maps[:, unit], np.float32)
-        values = evidence.fit.of(everything)
+        at_hand = copy_of_units(maps, [chosen[position] for position in positions])
+        everything = to_host(at_hand)
+        values = [part.of(everything) for part in parts]
         if given is None:
-            limits = unit_ranges(values, clusters=clusters, quantile=quantile, method=clustering)
+            ranges_of = partial(unit_ranges, clusters=clusters, quantile=quantile, method=clustering)
+            limits = [ranges_of(values[0][:, i]) for i in range(len(positions))]
         else:
-            limits = given[position]
+            limits = [given[position] for position in positions]
         clustered = time.perf_counter()
-        bitmaps = counted(everything, limits, evidence.fit)
-        others = [None] * len(limits) if held_out is None else counted(everything, limits, held_out)
+        bitmaps = [
+            counted(at_hand if own is everything else own, own, limits, site)
+            for own, site in zip(values, plan.of_job(sites, positions), strict=True)
+        ]
         counted_at = time.perf_counter()
-        times = {"ranges": clustered - started, "histogram": counted_at - clustered}
+        share = 1 / len(positions)
+        times = {"ranges": (clustered - started) * share, "histogram": (counted_at - clustered) * share}
+        return [
+            rows_of_unit(chosen[position], values[0][:, i], limits[i], [of_part[i] for of_part in bitmaps], times)
+            for i, position in enumerate(positions)
+        ]
+
+    def rows_of_unit(
+        unit: int, values: npt.NDArray[np.float32], limits: Limits, bitmaps: list[list[Bitmap]], times: Times
+    ) -> Rows:
+        """Explain one unit, given its ranges and their bitmaps on each part of the samples."""
         nothing = Status.EMPTY
         if values.min() == values.max():
             nothing = Status.CONSTANT if values.flat[0] else Status.SILENT
         if not len(limits):
             return [(_explanation(fitted, unit, 0, None, _NOTHING, 0, options, nothing), times)]
         rows: Rows = []
-        for cluster, ((lower, upper), bitmap, other) in enumerate(zip(limits, bitmaps, others, strict=True)):
+        for cluster, ((lower, upper), *both) in enumerate(zip(limits, *bitmaps, strict=True)):
             why = Status.SINGLE_VALUE if lower == upper and nothing is Status.EMPTY else nothing
             ends = float(lower), float(upper)
-            rows.append(_searched(judge, unit, cluster, ends, bitmap, other, why, times))
+            rows.append(_searched(judge, unit, cluster, ends, why, times, *both))
         return rows
 
     settings = {
@@ -211,8 +241,8 @@ def explain(
         "ranges": None if given is None else [_json_ranges(one) for one in given],
         "units": chosen,
     }
-    hashes = {} if out is None else {"activations": content_hash({"activations": maps}), **evidence.hashes}
-    return _run(rows_of, chosen, n_workers, annotated, settings, hashes, progress, out)
+    hashes = {} if out is None else {"activations": content_hash({"activations": to_host(maps)}), **evidence.hashes}
+    return _run(rows_of, chosen, plan, annotated, settings, hashes, progress, out)
 
 
 def explain_bitmaps(
@@ -235,6 +265,7 @@ def explain_bitmaps(
     seed: int = 0,
     fit: Any = None,
     score: Any = None,
+    device: Device = None,
     threads: int | None = None,
     progress: Progress | bool | None = None,
     out: PathLike | None = None,
@@ -244,12 +275,12 @@ def explain_bitmaps(
     Parameters
     ----------
     bitmaps
-        bool[M, N, H, W], or packed uint64[M, N, n_words] (`ccx.kernels.pack`).
+        bool[M, N, H, W], or packed uint64[M, N, n_words] (`ccx.kernels.pack`); NumPy, CuPy or torch.
     concepts, length, beam, search, published, scoring, names, categories, candidates, length_penalty, top, min_iou
         As for `explain`.
     null, groups, seed, fit, score
         As for `explain`.
-    threads, progress, out
+    device, threads, progress, out
         As for `explain`.
 
     Returns
@@ -261,6 +292,8 @@ def explain_bitmaps(
     ------
     InputError
         (`ShapeError`, `DTypeError`, `MemoryBudgetError`) if something does not fit, before work starts.
+    MissingExtraError, BackendError
+        If `device` is a GPU and CuPy, or the GPU, is not there.
     StoreError
         If `out` cannot be written or belongs to another run.
 
@@ -271,32 +304,42 @@ def explain_bitmaps(
     check_search(search, published, options)
     annotated = inputs.as_concepts(concepts, threads)
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
+    places = places_for(device, packed)
+    packed = bring(packed, places)
     evidence = Evidence.of(annotated, null, groups, seed, fit, score, threads)
-    fitted, held_out = evidence.fit.concepts, evidence.held_out
+    fitted, parts = evidence.fit.concepts, evidence.parts
     allowed = annotated.selected(names, categories)
-    n_workers = max(1, min(threads, len(packed)))
-    inputs.require_memory(fitted.atoms, 0, 1, n_workers, proof=search == "optimal")
-    evidence.require_memory(n_workers)
+    atoms = [part.concepts.atoms for part in parts]
+    plan = share_out(places, atoms, len(packed), 8 * annotated.n_samples * packed.shape[-1], 1, threads)
+    inputs.require_memory(fitted.atoms, 0, 1, plan.n_workers, proof=search == "optimal")
+    evidence.require_memory(plan.n_workers)
     fitted.prepare(threads=threads)
     find = searcher(search, published, fitted, options, allowed, threads)
-    inner = threads // n_workers
+    inner = max(1, threads // plan.n_workers)
     judge = Judge(evidence, find, options, inner)
+    sites = plan.sites(atoms)
 
-    def counted(index: int, part: Part) -> Bitmap:
-        own = part.of(packed[index])
-        (count,) = bitmap_histogram(own[None], part.concepts.atoms, threads=inner)
-        return Bitmap(count, lambda: own)
+    def counted(rows: Any, part: Part, site: Site) -> list[Bitmap]:
+        """Return bitmaps uint64[M, N, n_words] on some of the samples."""
+        own = rows if part.samples is None else np.stack([part.of(row) for row in to_host(rows)])
+        return [
+            Bitmap(*count, partial(to_host, one)) for count, one in zip(site.of_bitmaps(own, inner), own, strict=True)
+        ]
 
-    def rows_of(index: int) -> Rows:
+    def rows_of(positions: range) -> list[Rows]:
         started = time.perf_counter()
-        bitmap = counted(index, evidence.fit)
-        other = None if held_out is None else counted(index, held_out)
-        times = {"histogram": time.perf_counter() - started}
-        return [_searched(judge, index, 0, None, bitmap, other, Status.EMPTY, times)]
+        rows = packed[positions.start : positions.stop]
+        here = zip(parts, plan.of_job(sites, positions), strict=True)
+        bitmaps = zip(*(counted(rows, part, site) for part, site in here), strict=True)
+        times = {"histogram": (time.perf_counter() - started) / len(positions)}
+        return [
+            [_searched(judge, index, 0, None, Status.EMPTY, times, *both)]
+            for index, both in zip(positions, bitmaps, strict=True)
+        ]
 
     settings = _settings(options, search, published, annotated, allowed, evidence)
-    hashes = {} if out is None else {"bitmaps": content_hash({"bitmaps": packed}), **evidence.hashes}
-    return _run(rows_of, list(range(len(packed))), n_workers, annotated, settings, hashes, progress, out)
+    hashes = {} if out is None else {"bitmaps": content_hash({"bitmaps": to_host(packed)}), **evidence.hashes}
+    return _run(rows_of, list(range(len(packed))), plan, annotated, settings, hashes, progress, out)
 
 
 def _settings(
@@ -332,18 +375,17 @@ def _searched(
     unit: int,
     cluster: int,
     limits: Range,
-    bitmap: Bitmap,
-    held_out: Bitmap | None,
     nothing: Status,
-    times: dict[str, float],
-) -> tuple[Explanation, dict[str, float]]:
+    times: Times,
+    bitmap: Bitmap,
+    held_out: Bitmap | None = None,
+) -> tuple[Explanation, Times]:
     """Search one bitmap, given it on the samples held out, too; `nothing` is the status of one without cells."""
     started = time.perf_counter()
-    bitmap_cells = int(bitmap.counts.sum())
-    result = judge.find(*bitmap) if bitmap_cells else _NOTHING
+    result = judge.find(bitmap.counts, bitmap.rows) if bitmap.n_cells else _NOTHING
     searched = time.perf_counter()
     concepts = judge.evidence.fit.concepts
-    item = _explanation(concepts, unit, cluster, limits, result, bitmap_cells, judge.options, nothing)
+    item = _explanation(concepts, unit, cluster, limits, result, bitmap.n_cells, judge.options, nothing)
     item = judge(item, result, bitmap, held_out)
     times = {**times, "search": searched - started, "evidence": time.perf_counter() - searched}
     return item, times
@@ -399,9 +441,9 @@ def _explanation(
 
 
 def _run(
-    rows_of: Callable[[int], Rows],
+    rows_of: Callable[[range], list[Rows]],
     units: list[int],
-    n_workers: int,
+    plan: Plan,
     concepts: Concepts,
     settings: dict[str, Any],
     hashes: dict[str, str],
@@ -422,7 +464,8 @@ def _run(
         done = sum(unit < last for unit in units)
         flushed = time.monotonic()
         report(done, len(units))
-        for rows in in_order(rows_of, range(done, len(units)), n_workers):
+        jobs = [range(start, min(start + plan.batch, len(units))) for start in range(done, len(units), plan.batch)]
+        for rows in chain.from_iterable(in_order(rows_of, jobs, plan.n_workers)):
             for explanation, seconds in rows:
                 if log is not None:
                     if (explanation.unit, explanation.cluster) in log:

@@ -15,6 +15,7 @@ from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import memory, rows
 from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels.activations import all_finite
 from ccx.kernels.atoms import Atoms
 
 _CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
@@ -60,9 +61,7 @@ def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int]) -> None:
     size = max(1, _CHECK_VALUES // max(1, maps[0, 0].size))
     for unit in units:
         for start in range(0, maps.shape[0], size):
-            with np.errstate(over="ignore"):  # float64 beyond float32
-                values = maps[start : start + size, unit].astype(np.float32, copy=False)
-            if not np.isfinite(values).all():
+            if not all_finite(maps[start : start + size, unit]):
                 wrong.append(unit)
                 break
     if wrong:

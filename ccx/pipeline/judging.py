@@ -24,6 +24,7 @@ from ccx.evidence import HeldOut
 from ccx.formula import Formula
 from ccx.kernels import memory
 from ccx.kernels._dispatch import as_array
+from ccx.kernels.devices import to_host
 from ccx.pipeline.searching import Searcher
 from ccx.results import Explanation
 from ccx.search import Found, Objective, SearchResult, SearchSettings
@@ -33,9 +34,13 @@ IntArray = npt.NDArray[np.int64]
 
 
 class Bitmap(NamedTuple):
-    """A bitmap on some samples: int64[G], its cells by atom, and what makes its packed rows uint64[n, n_words]."""
+    """A bitmap on some samples: int64[G], its cells by atom, their sum, and what makes its rows uint64[n, n_words].
 
-    counts: IntArray
+    `counts` lie where they were counted, rows come to main memory.
+    """
+
+    counts: Any
+    n_cells: int
     rows: Callable[[], npt.NDArray[np.uint64]]
 
 
@@ -98,10 +103,14 @@ class Evidence:
         hashes = {} if groups is None else {"groups": content_hash({"groups": codes})}
         return cls(parts[0], parts[1] if chosen else None, settings, hashes)
 
+    @property
+    def parts(self) -> list[Part]:
+        """The samples to explain, and then those held out, where there are."""
+        return [self.fit] if self.held_out is None else [self.fit, self.held_out]
+
     def require_memory(self, n_workers: int) -> None:
         """Raise `MemoryBudgetError` if the permuted histograms of so many units at a time would not fit."""
-        parts = [part for part in (self.fit, self.held_out) if part is not None and part.orders is not None]
-        need = max((_working_bytes(part) for part in parts), default=0)
+        need = max((_working_bytes(part) for part in self.parts if part.orders is not None), default=0)
         memory.require_bytes("null", n_workers * need, "use fewer threads or samples")
 
 
@@ -136,8 +145,8 @@ class Judge:
         """Score a formula that was found on the samples of another part."""
         inside = part.concepts.atoms_satisfying(formula)
         atoms, objectives = part.concepts.atoms, self._objectives(part.concepts)
-        hits, size = int(bitmap.counts[inside].sum()), int(atoms.cells[inside].sum())
-        bitmap_cells = int(bitmap.counts.sum())
+        hits, size = int(to_host(bitmap.counts)[inside].sum()), int(atoms.cells[inside].sum())
+        bitmap_cells = bitmap.n_cells
         there = found._replace(intersection=hits, size=size, union=bitmap_cells + size - hits)
         chance = None
         if part.orders is not None:

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from ccx.errors import InputError
 
+J = TypeVar("J")
 T = TypeVar("T")
 Progress = Callable[[int, int], object]
 
 
-def in_order(work: Callable[[int], T], jobs: Sequence[int], n_workers: int) -> Iterator[T]:
+def in_order(work: Callable[[J], T], jobs: Sequence[J], n_workers: int) -> Iterator[T]:
     """Yield ``work(job)`` of every job in order, `n_workers` at a time; few results wait in memory.
 
     When the consumer stops or a job fails, jobs that have not begun are dropped.

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +35,7 @@ BUILDS = {
     ),
     "tsan": (["-O1", "-fsanitize=thread"], ["-O2", "-DEMULATOR_TSAN"]),
 }
+_LAUNCHING = Lock()  # one kernel at a time, whatever thread asks for it
 _KERNEL = re.compile(r"^KERNEL void (\w+)\(", re.MULTILINE)
 
 
@@ -89,7 +91,8 @@ class RawKernel:
             raise TypeError(msg)
         values = [self._value(i, arg) for i, arg in enumerate(args)]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        failure = self._launch(_dimensions(grid), _dimensions(block), ctypes.c_size_t(shared_mem), pointers)
+        with _LAUNCHING:
+            failure = self._launch(_dimensions(grid), _dimensions(block), ctypes.c_size_t(shared_mem), pointers)
         if failure:
             msg = f"{self._name}: {failure.decode()}"
             raise KernelError(msg)
