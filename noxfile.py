@@ -1,5 +1,6 @@
 """Sessions shared by developers and CI: `nox -s lint types tests core torch`; `nox -s nightly` by night."""
 
+import ctypes
 import os
 import shutil
 
@@ -76,6 +77,22 @@ def cuda(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(PYPROJECT, "cuda-compilers"))
     session.install(".", "pytest", "hypothesis", "pytest-benchmark")
     session.run("pytest", "tests/test_cuda_compile.py", *session.posargs, env={"CCX_REQUIRE": "nvcc,nvrtc"})
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """On a real GPU, and failing without one: its tests, and a report in gpu-report.md; `-- 12` for CUDA 12."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        session.error(f"needs an NVIDIA GPU and its driver: {error}")
+    version, *more = session.posargs or ["13"]
+    session.install(*nox.project.dependency_groups(PYPROJECT, "cuda-compilers"))
+    nvcc = session.run("python", "-c", "from tests.cuda_compilers import BIN; print(BIN / 'nvcc')", silent=True).strip()
+    ahead = [f"--config-settings=cmake.define.{option}" for option in ("CCX_CUDA=ON", f"CCX_NVCC={nvcc}")]
+    session.install(*ahead, f".[cupy-cuda{version}x]", "pytest", "hypothesis", "pytest-benchmark")
+    session.run("pytest", "-m", "gpu", "tests/test_gpu.py")
+    session.run("python", "benchmarks/gpu.py", *more)
 
 
 @nox.session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ sys.path.append(str(ROOT))  # behind everything else: ccx itself may be installe
 try:
     from benchmarks import _gpu_cases, gpu
     from benchmarks.synthetic import generate
+    from tests import test_gpu
 finally:
     sys.path.remove(str(ROOT))
 
@@ -86,6 +88,25 @@ def popcount_plus_one(rows):
     if isinstance(counts, DeviceArray):
         counts.view(np.ndarray)[...] += 1
     return counts
+
+
+@pytest.mark.needs("gxx")
+def test_the_tests_for_a_gpu_pass_where_kernels_are_right(data, emulator):
+    fake = sys.modules["cupy"]
+    fake.asarray = emulator.upload
+    fake.asfortranarray = lambda array: np.asfortranarray(array.view(np.ndarray)).view(DeviceArray)
+    fake.asnumpy = emulator.download
+    fake.concatenate = lambda arrays: np.concatenate([array.view(np.ndarray) for array in arrays]).view(DeviceArray)
+    fake.zeros = emulator.zeros
+    fake.cuda.Stream = lambda **_: nullcontext()
+    concepts = data.concepts()
+    for function in test_gpu.FUNCTIONS:
+        test_gpu.test_kernels_give_what_the_cpu_gives(function, emulator, data, concepts)
+    test_gpu.test_kernels_wait_for_the_stream_of_the_caller(fake, concepts)
+    test_gpu.test_arrays_of_any_layout_and_alignment(fake, concepts)
+    for search in ("beam", "optimal", "mmesh", "cfh", "areas"):
+        test_gpu.test_explain_gives_what_the_cpu_gives(search, fake, data, concepts)
+    test_gpu.test_several_gpus(fake, data, concepts)
 
 
 def test_without_a_gpu_the_benchmark_fails_and_says_why():
