@@ -21,7 +21,7 @@ from ccx.probing.sources import Preprocess, Source, as_source
 from ccx.probing.storing import ActivationFolder
 from ccx.store import PathLike
 
-_COMMIT_SECONDS = 1.0  # a run that is killed loses the batches of about so long
+COMMIT_SECONDS = 1.0  # a run that is killed loses the batches of about so long
 
 
 def probe(
@@ -188,7 +188,7 @@ def _into_folder(
                     if total is not None and first <= n_before:
                         folder.require_room(sum(array[0].nbytes for array in arrays.values()), total)
                     folder.append(arrays, None if digests is None else digests[n_known:])
-                    if time.monotonic() - committed >= _COMMIT_SECONDS:
+                    if time.monotonic() - committed >= COMMIT_SECONDS:
                         folder.commit()
                         committed = time.monotonic()
                 report(done, total or 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,14 +85,21 @@ def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, wo
     items = _as_items(loader)
     if items is None:
         check_order(loader)
-        return Source((as_batch(value) for value in loader), _n_samples(loader))
+        return Source(_batches(loader), _n_samples(loader))
     batches = torch.utils.data.DataLoader(
         _Items(items, preprocessing),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_collated,
     )
-    return Source((as_batch(_readable(value)) for value in batches), len(items))
+    return Source(_batches(batches), len(items))
+
+
+def _batches(loader: Iterable[Any]) -> Iterator[Batch]:
+    for value in loader:  # asked for no sooner than a batch is: a data set with a name may not be read at all
+        if isinstance(value, _Unreadable):
+            raise StoreError(value.message)
+        yield as_batch(value)
 
 
 def as_batch(value: Any) -> Batch:
@@ -113,7 +120,8 @@ def as_batch(value: Any) -> Batch:
         return Batch((), keywords, next(iter(sizes.values())))
     first = value[0] if isinstance(value, (tuple, list)) and value else value
     tensor = _tensor(first, "a batch")
-    if tensor.ndim == 4 and not tensor.is_floating_point():
+    # Integers of two axes are tokens; so may those of three be, but for bytes.
+    if not tensor.is_floating_point() and (tensor.ndim == 4 or (tensor.ndim == 3 and tensor.itemsize == 1)):
         remedy = "normalise the images as the model expects them, or pass preprocessing= and single images"
         raise DTypeError("loader", wanted="images of floats", got=_described(tensor), remedy=remedy)
     return Batch((tensor,), {}, tensor.shape[0])
@@ -283,9 +291,3 @@ def _collated(samples: list[Any]) -> Any:
         listed = ", ".join(str(list(shape)) for shape in sorted(shapes)[:3])
         return _Unreadable(f"loader: samples of one shape are needed, got {listed}; resize or pad them")
     return torch.utils.data.default_collate(samples)
-
-
-def _readable(value: Any) -> Any:
-    if isinstance(value, _Unreadable):
-        raise StoreError(value.message)
-    return value
