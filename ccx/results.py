@@ -492,12 +492,17 @@ class Explanations(Sequence[Explanation]):
             table.add_row(*(Text(cell, style=styles.get(heading, "")) for heading, cell in cells))
         return table
 
-    def _headings(self) -> list[str]:
-        """Return the columns of the tables; those of evidence where an explanation has any."""
-        optional = set(EVIDENCE_HEADINGS)
+    @property
+    def evidence_headings(self) -> list[str]:
+        """The columns of tables that say something of chance and samples held out, of any explanation."""
+        there: set[str] = set()
         for item in self._items:
-            optional -= evidence_cells(item.chance, item.held_out).keys()
-        return [heading for heading in _HEADINGS if heading not in optional]
+            there |= evidence_cells(item.chance, item.held_out).keys()
+        return [heading for heading in EVIDENCE_HEADINGS if heading in there]
+
+    def _headings(self) -> list[str]:
+        """Return the columns of the tables."""
+        return ["unit", "cluster", "range", "IoU", *self.evidence_headings, "formula"]
 
     def save(self, path: PathLike) -> None:
         """Write everything to one JSON file, atomically (``docs/results.md``).
@@ -548,7 +553,6 @@ class Explanations(Sequence[Explanation]):
 
 
 _AGAIN = "copy or make it again"
-_HEADINGS = ("unit", "cluster", "range", "IoU", *EVIDENCE_HEADINGS, "formula")
 
 
 def _cells(item: Explanation, headings: Sequence[str]) -> list[str]:

@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ccx.concepts import Concepts
+from ccx.evidence import evidence_cells
 from ccx.formula import Formula
+from ccx.pipeline.judging import explained_cells
 from ccx.report import best_range, gain
 from ccx.results import Explanation, Explanations
 
@@ -46,13 +48,14 @@ def plain_in_files(table: Table, console: Console) -> Table:
 
 def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = None) -> Table:
     """Return a table of each unit's range with the largest gain (see `ccx.report.gain`), largest first."""
-    n_cells = concepts.n_cells
+    n_cells = explained_cells(found, concepts)
     chosen = [best_range(list(found.of_unit(unit)), n_cells) for unit in found.units]
     n_ranges = {unit: len(found.of_unit(unit)) for unit in found.units}
     chosen.sort(key=lambda item: (item.formula is None, -gain(item, n_cells), item.unit))
     n_more = 0 if max_rows is None else max(0, len(chosen) - max_rows)
     table = Table(caption=f"... and {n_more} more" if n_more else None, box=None, header_style="dim", pad_edge=False)
-    for heading in ("unit", "gain", "IoU", "cells", "range"):
+    evidence = found.evidence_headings
+    for heading in ("unit", "gain", "IoU", *evidence, "cells", "range"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("formula", overflow="fold")
     for item in chosen[:max_rows]:
@@ -63,6 +66,7 @@ def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = 
             str(item.unit),
             Text(numbers[0], style=style),
             numbers[1],
+            *(evidence_cells(item.chance, item.held_out).get(heading, "") for heading in evidence),
             f"{100 * item.bitmap_cells / n_cells:.1f} %",
             _range_text(item, n_ranges[item.unit]),
             formula_text(item.formula) if item.formula is not None else Text(f"[{item.status}]", style="dim italic"),

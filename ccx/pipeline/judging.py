@@ -26,7 +26,7 @@ from ccx.kernels import memory
 from ccx.kernels._dispatch import as_array
 from ccx.kernels.devices import to_host
 from ccx.pipeline.searching import Searcher
-from ccx.results import Explanation
+from ccx.results import Explanation, Explanations
 from ccx.search import Found, Objective, SearchResult, SearchSettings
 from ccx.store import content_hash
 
@@ -208,3 +208,16 @@ def _working_bytes(part: Part) -> int:
     atoms = part.concepts.atoms
     n_words = -(-atoms.shape[0] * atoms.shape[1] // 64)
     return working_bytes(atoms, len(part.orders) if part.orders is not None else 0) + 16 * atoms.n_samples * n_words
+
+
+def explained_samples(found: Explanations, concepts: Concepts) -> IntArray:
+    """Return the samples that explanations were found on, ascending."""
+    fit = found.settings.get("fit")
+    return np.arange(concepts.n_samples) if fit is None else np.array(fit, np.int64)
+
+
+def explained_cells(found: Explanations, concepts: Concepts) -> int:
+    """Return the number of valid cells of these samples."""
+    samples, atoms = explained_samples(found, concepts), concepts.atoms
+    ends = np.concatenate(([0], np.cumsum(atoms.sample_cells, dtype=np.int64)))[atoms.sample_starts]
+    return int((ends[samples + 1] - ends[samples]).sum())

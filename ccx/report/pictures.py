@@ -118,6 +118,8 @@ class Pictures:
         Pictures an explanation.
     detail
         How finely they are drawn.
+    samples
+        Those that were explained, ascending; None = all.
 
     """
 
@@ -129,6 +131,7 @@ class Pictures:
         album: Album | None,
         n_pictures: int,
         detail: Detail,
+        samples: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self._concepts, self._album, self._n_pictures, self._n_drawn = concepts, album, n_pictures, detail.cells
         self._maps: npt.NDArray[Any] | None = None
@@ -141,7 +144,7 @@ class Pictures:
             self._argument = "bitmaps"
             self._bitmaps = inputs.as_bitmaps(bitmaps, concepts, None)
             self._n_units = len(self._bitmaps)
-        self._samples = np.arange(concepts.n_samples)
+        self._samples = np.arange(concepts.n_samples) if samples is None else samples
         self._is_all_valid = concepts.n_cells == concepts.n_samples * math.prod(concepts.shape)
         self._everywhere = np.ones(concepts.atoms.n_atoms, np.bool_)
         self._unit = -1  # whose activations `_values` are
@@ -149,8 +152,10 @@ class Pictures:
         self._is_checked = False
 
     def activations_of(self, unit: int) -> npt.NDArray[np.float32] | None:
-        """Return a unit's activations float32[N, h, w], before upsampling; None where bitmaps were given."""
-        return None if self._maps is None or unit >= self._n_units else self._values_of(self._maps, unit)
+        """Return a unit's activations float32[n, h, w], before upsampling; None where bitmaps were given."""
+        if self._maps is None or unit >= self._n_units:
+            return None
+        return self._values_of(self._maps, unit)[self._samples]
 
     def _values_of(self, maps: npt.NDArray[Any], unit: int) -> npt.NDArray[np.float32]:
         if self._unit != unit:
@@ -214,15 +219,15 @@ class Pictures:
         if self._samples.size <= _N_CANDIDATES:
             return self._samples
         if self._maps is None:
-            fires = popcount(self._bitmaps[item.unit], threads=1)
+            fires = popcount(self._bitmaps[item.unit][self._samples], threads=1)
         else:
             lower, upper = item.range or _ANYWHERE
-            values = self._values_of(self._maps, item.unit)
+            values = self._values_of(self._maps, item.unit)[self._samples]
             inside = np.sum((values > lower) & (values < upper), axis=(1, 2), dtype=np.int64)
             # Between two activations on either side of the range, upsampling may fill it.
             least, most = values.min(axis=(1, 2)), values.max(axis=(1, 2))
             fires = 2 * inside + ((least < upper) & (most > lower))
-        return np.sort(_largest(fires, _N_CANDIDATES))
+        return self._samples[np.sort(_largest(fires, _N_CANDIDATES))]
 
     def _overlap(self, item: Explanation, samples: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
         """Return rows of bitmap and mask, and cells by sample: of the bitmap, shared, and in either."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError, MissingExtraError
+from ccx.pipeline.judging import explained_samples
 from ccx.report.charts import concept_bars
 from ccx.report.drawing import pixels_of
 from ccx.report.formulas import Painter, shown_name
@@ -85,7 +86,8 @@ def plot(
         if activations is None and bitmaps is None:
             remedy = "pass activations= (or bitmaps=) as they were explained"
             raise InputError("activations", wanted="what was explained", got="None", remedy=remedy)
-        chooser = Pictures(concepts, activations, bitmaps, None, pictures, FINE)
+        samples = explained_samples(found, concepts) if isinstance(found, Explanations) else None
+        chooser = Pictures(concepts, activations, bitmaps, None, pictures, FINE, samples)
         rows = [(item, chooser.choose(item)) for item in reversed(items)]
         figure = pyplot.figure(figsize=(2.2 * pictures, 2.7 * len(rows)), layout="constrained")
         parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ccx.concepts import Concepts
 from ccx.formula import Formula, equivalent
+from ccx.pipeline.judging import explained_cells
 from ccx.report.charts import (
     ActivationChart,
     Bar,
@@ -19,6 +20,7 @@ from ccx.report.charts import (
     iou_histogram,
 )
 from ccx.report.drawing import Photo
+from ccx.report.evidence import EvidenceView, evidence_facts, evidence_view
 from ccx.report.formulas import Painter, Piece, shown_name
 from ccx.report.pictures import Album, Picture, Pictures
 from ccx.results import Explanation, Explanations, Status
@@ -77,6 +79,7 @@ class RangeView:
     everywhere: bool
     pictures: list[Picture]
     alternatives: list[tuple[float, list[Piece]]]
+    evidence: EvidenceView | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,16 @@ class Report:
         """Whether there is a picture anywhere, so that the legend is needed."""
         return any(view.pictures for card in self.known + self.cards for view in card.ranges)
 
+    @property
+    def has_chance(self) -> bool:
+        """Whether a score is compared with chance anywhere."""
+        return any(view.item.chance is not None for card in self.known + self.cards for view in card.ranges)
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether a formula is scored on samples held out anywhere."""
+        return any(view.item.held_out is not None for card in self.known + self.cards for view in card.ranges)
+
     def neighbours(self) -> Iterator[tuple[Card | None, Card, Card | None]]:
         """Yield each card with the one before and the one after it."""
         return zip([None, *self.cards[:-1]], self.cards, [*self.cards[1:], None], strict=True)
@@ -164,12 +177,13 @@ def build(
     units: dict[int, list[Explanation]] = {}
     for item in found:
         units.setdefault(item.unit, []).append(item)
-    best = {unit: gain(best_range(items, concepts.n_cells), concepts.n_cells) for unit, items in units.items()}
+    n_cells = explained_cells(found, concepts)
+    best = {unit: gain(best_range(items, n_cells), n_cells) for unit, items in units.items()}
     ordered = [units[unit] for unit in sorted(units, key=lambda unit: (-best[unit], unit))]
     cards = [
         _card(
             items,
-            concepts,
+            n_cells,
             painter,
             pictures,
             is_pictured=rank < n_pictured,
@@ -180,7 +194,17 @@ def build(
         for rank, items in enumerate(ordered)
     ]
     checks = [
-        _card(list(one.found), concepts, painter, own, True, f"known-{i}", shown_name(one.title), "", one.formula)
+        _card(
+            list(one.found),
+            explained_cells(one.found, concepts),
+            painter,
+            own,
+            is_pictured=True,
+            anchor=f"known-{i}",
+            title=shown_name(one.title),
+            name="",
+            truth=one.formula,
+        )
         for i, (one, own) in enumerate(known)
     ]
     bars, n_more = concept_bars(found, painter)
@@ -203,7 +227,7 @@ def build(
 
 def _card(
     items: list[Explanation],
-    concepts: Concepts,
+    n_cells: int,
     painter: Painter,
     pictures: Pictures | None,
     is_pictured: bool,
@@ -213,8 +237,8 @@ def _card(
     truth: Formula | None = None,
 ) -> Card:
     shown = pictures if is_pictured else None
-    views = [_range(item, len(items), concepts, painter, shown) for item in reversed(items)]
-    chosen = best_range(items, concepts.n_cells)
+    views = [_range(item, len(items), n_cells, painter, shown) for item in reversed(items)]
+    chosen = best_range(items, n_cells)
     best = next(view for view in views if view.item is chosen)
     values = None if shown is None else shown.activations_of(items[0].unit)
     names = {piece.text for view in views for piece in view.pieces if piece.kind == "name"}
@@ -231,9 +255,7 @@ def _card(
     )
 
 
-def _range(
-    item: Explanation, n_ranges: int, concepts: Concepts, painter: Painter, pictures: Pictures | None
-) -> RangeView:
+def _range(item: Explanation, n_ranges: int, n_cells: int, painter: Painter, pictures: Pictures | None) -> RangeView:
     union = max(item.union, 1)
     place = {1: "lowest", n_ranges: "highest"}.get(item.cluster + 1, "")
     if item.range is None:
@@ -244,18 +266,19 @@ def _range(
         title = f"range {item.cluster + 1} of {n_ranges}" + (f", {place}" if place else "")
     return RangeView(
         item=item,
-        gain=gain(item, concepts.n_cells),
+        gain=gain(item, n_cells),
         title=title,
         pieces=[] if item.formula is None else painter.pieces(item.formula),
         status=_STATUS_WORDS[item.status],
-        fires=100 * item.bitmap_cells / max(concepts.n_cells, 1),
-        holds=100 * item.formula_cells / max(concepts.n_cells, 1),
+        fires=100 * item.bitmap_cells / max(n_cells, 1),
+        holds=100 * item.formula_cells / max(n_cells, 1),
         only_bitmap=100 * (item.bitmap_cells - item.intersection) / union,
         both=100 * item.intersection / union,
         only_formula=100 * (item.formula_cells - item.intersection) / union,
-        everywhere=item.formula_cells > _EVERYWHERE * concepts.n_cells,
+        everywhere=item.formula_cells > _EVERYWHERE * n_cells,
         pictures=[] if pictures is None else pictures.of(item),
         alternatives=[(other.iou, painter.pieces(other.formula)) for other in item.alternatives],
+        evidence=evidence_view(item),
     )
 
 
@@ -290,6 +313,7 @@ def _facts(found: Explanations, concepts: Concepts, n_units: int, n_pictured: in
     if settings.get("names") is not None:
         used.append(f"{len(settings['names'])} of the concepts")
     facts.append(("settings", ", ".join(used)))
+    facts += evidence_facts(found)
     facts.append(("made with", f"ccx {found.version}; concepts {found.concepts_hash[:12]}"))
     if n_pictured is not None and n_pictured < n_units:
         facts.append(("pictures", f"of the first {n_pictured} units below"))

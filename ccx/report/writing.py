@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
+from ccx.pipeline.judging import explained_samples
 from ccx.report.pictures import COARSE, FINE, Album, Pictures
 from ccx.report.view import KnownUnit, Report, build
 from ccx.results import Explanations
@@ -121,17 +122,18 @@ def _viewed(
     detail = COARSE if are_many else FINE
     album = None if images is None else Album(images, concepts.n_samples, detail, threads)
 
-    def chooser(activations: Any, bitmaps: Any) -> Pictures | None:
+    def chooser(explained: Explanations, activations: Any, bitmaps: Any) -> Pictures | None:
         if n_pictures < 1 or (activations is None and bitmaps is None):
             return None
-        return Pictures(concepts, activations, bitmaps, album, n_pictures, detail)
+        samples = explained_samples(explained, concepts)
+        return Pictures(concepts, activations, bitmaps, album, n_pictures, detail, samples)
 
     try:
         yield build(
             found,
             concepts,
-            pictures=chooser(activations, bitmaps),
-            known=[(one, chooser(one.activations, None)) for one in known],
+            pictures=chooser(found, activations, bitmaps),
+            known=[(one, chooser(one.found, one.activations, None)) for one in known],
             album=album,
             title=title,
             notes=notes,
