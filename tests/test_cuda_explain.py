@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 import ccx
 import ccx.kernels.cuda
+from ccx.cli import app
 from ccx.errors import BackendError, CCXError, InputError, MemoryBudgetError, MissingExtraError
 from ccx.kernels import devices, pack
 from ccx.pipeline import devices as pipeline_devices
@@ -270,6 +272,25 @@ def test_without_cupy(monkeypatch):
     with pytest.raises(MissingExtraError, match=r"device='cuda' needs CuPy .*cupy-cuda12x.*ccx\[cupy-cuda13x\]"):
         ccx.explain(MAPS, CONCEPTS, device="cuda")
     assert ccx.explain(MAPS, CONCEPTS, device="cpu") == ccx.explain(MAPS, CONCEPTS)
+
+
+def test_the_command_line_counts_on_gpus(tmp_path):
+    use(Emulator())
+    np.save(tmp_path / "maps.npy", MAPS)
+    CONCEPTS.save(tmp_path / "concepts.safetensors")
+    command = [
+        "explain",
+        str(tmp_path / "maps.npy"),
+        "--concepts",
+        str(tmp_path / "concepts.safetensors"),
+        "--no-report",
+    ]
+    for number, device in enumerate(["cpu", "cuda:0,cuda:1"]):
+        done = CliRunner().invoke(app, [*command, "--device", device, "--out", str(tmp_path / str(number))])
+        assert done.exit_code == 0, done.output
+    assert ccx.load(tmp_path / "1") == ccx.load(tmp_path / "0") == ccx.explain(MAPS, CONCEPTS)
+    done = CliRunner().invoke(app, [*command, "--device", "cuda:7", "--out", str(tmp_path / "2")])
+    assert (done.exit_code, "CuPy finds GPUs 0 to 2" in done.output) == (2, True)
 
 
 class Tensor:

@@ -29,6 +29,9 @@ Images = Annotated[
 ]
 Key = Annotated[str | None, typer.Option("--key", help="Which array of the activations' file.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Processors to use; all by default.")]
+Device = Annotated[
+    str, typer.Option("--device", help="Where to count: cpu, cuda, cuda:1, or several GPUs, cuda:0,cuda:1.")
+]
 
 Clusters = Annotated[
     int, typer.Option("--clusters", help="Ranges a unit; 1 = the top quantile.", rich_help_panel=_RANGES)

@@ -48,6 +48,7 @@ def explain(
     length_penalty: options.LengthPenalty = 1.0,
     top: options.Top = 1,
     min_iou: options.MinIou = 0.0,
+    device: options.Device = "cpu",
     threads: options.Threads = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
     images: options.Images = None,
@@ -85,7 +86,7 @@ def explain(
             files.check_images(photographs)
         n_stored = _n_stored(out)
         try:
-            found = ccx.explain(values, annotated, threads=threads, out=out, **settings)
+            found = ccx.explain(values, annotated, device=device, threads=threads, out=out, **settings)
         except KeyboardInterrupt as error:
             terminal.errors().print("stopped; the same command goes on where it stopped")
             raise typer.Exit(130) from error
