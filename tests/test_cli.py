@@ -236,6 +236,9 @@ def test_demo(tmp_path):
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "✓ found" in page
     assert "no evidence about cats" in page
+    assert "by chance" in page
+    assert "39 permutations of the samples" in page
+    assert text.split("\nunit ")[1].split()[:8] == ["gain", "IoU", "null", "mean", "null", "max", "z", "p"]
     assert 100_000 < len(page) < 3_000_000
     assert run("demo", "--out", out, "--units", 43).exit_code == 2
 

@@ -25,6 +25,7 @@ _CAUTION = (
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for report and JSON.", file_okay=False)] = Path("ccx-demo"),
     units: Annotated[int | None, typer.Option("--units", help="Only so many units.", min=1)] = None,
+    null: options.Null = 39,
     threads: options.Threads = None,
 ) -> None:
     """Explain units of a real network on embedded photographs, and one unit whose formula is known."""
@@ -43,13 +44,22 @@ def demo(
             embedded.labels, embedded.names, categories=embedded.categories, threads=threads
         )
         found = ccx.explain(
-            embedded.activations, concepts, units=None if units is None else range(units), threads=threads
+            embedded.activations,
+            concepts,
+            units=None if units is None else range(units),
+            null=null,
+            threads=threads,
         )
         planted = KnownUnit(
             title="planted unit: nobody trained it; it fires exactly where its formula is true",
             formula=parse(embedded.planted_formula),
             found=ccx.explain(
-                embedded.planted_activations, concepts, ranges=[embedded.planted_range], threads=threads, progress=False
+                embedded.planted_activations,
+                concepts,
+                ranges=[embedded.planted_range],
+                null=null,
+                threads=threads,
+                progress=False,
             ),
             activations=embedded.planted_activations,
         )
@@ -72,6 +82,9 @@ def demo(
     console.print(
         Text("the range of each unit with the largest gain: IoU beyond the share of cells that it holds", "dim")
     )
+    if null:
+        words = f"null: the best IoUs when the mosaics are exchanged, {null} times; no p is below {1 / (1 + null):.3g}"
+        console.print(Text(words, "dim"))
     is_found = _print_check(planted)
     running.print_written(out, ["report.html", "explanations.json"], found, time.perf_counter() - started)
     if not is_found:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx.cli import options
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.pipeline.running import progress_reporter
@@ -149,6 +150,35 @@ def read_names(path: Path) -> tuple[list[str], list[str] | None]:
             with_categories = "category" in rows[0]
             return [row["name"] for row in rows], [row["category"] or "" for row in rows] if with_categories else None
     raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", "give .txt, .json or .csv")
+
+
+def read_labels(path: Path) -> list[Any]:
+    """Read one label a sample: a line of a .txt file, or an entry of an array.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read.
+
+    """
+    labels = read_names(path)[0] if path.suffix.lower() == ".txt" else read_array(path, "groups").tolist()
+    return list(labels)
+
+
+def read_samples(text: str | None, flag: str) -> Any:
+    """Return samples given as ``0-99,105``, or in an array file, of indices or one bool a sample; None = none given.
+
+    Raises
+    ------
+    InputError
+        If the text is neither.
+    StoreError
+        If the file cannot be read.
+
+    """
+    if text is not None and Path(text).suffix:
+        return read_array(Path(text), flag.removeprefix("--"))
+    return options.parse_units(text, flag)
 
 
 def _texts(value: object) -> list[str] | None:

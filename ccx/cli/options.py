@@ -9,7 +9,7 @@ import typer
 
 from ccx.errors import InputError
 
-_CONCEPTS, _RANGES, _SEARCH = "Concepts", "Ranges", "Search"
+_CONCEPTS, _RANGES, _SEARCH, _EVIDENCE = "Concepts", "Ranges", "Search", "Evidence"
 
 
 def _file(flag: str, help: str, panel: str | None = None, *, dir_okay: bool = False) -> typer.models.OptionInfo:
@@ -76,9 +76,30 @@ LengthPenalty = Annotated[
 Top = Annotated[int, typer.Option("--top", help="So many best formulas a range.", rich_help_panel=_SEARCH)]
 MinIou = Annotated[float, typer.Option("--min-iou", help="Least IoU of an explanation.", rich_help_panel=_SEARCH)]
 
+Null = Annotated[
+    int,
+    typer.Option(
+        "--null", help="Repeat each search with the samples exchanged, so many times.", rich_help_panel=_EVIDENCE
+    ),
+]
+Groups = Annotated[
+    Path | None, _file("--groups", "A label a sample (.txt or an array): exchange within these only.", _EVIDENCE)
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of the exchanges.", rich_help_panel=_EVIDENCE)]
+Fit = Annotated[
+    str | None,
+    typer.Option(
+        "--fit", help="Find formulas on these samples, as in 0-99,105, or an array file.", rich_help_panel=_EVIDENCE
+    ),
+]
+Score = Annotated[
+    str | None,
+    typer.Option("--score", help="Score them on these; by default on all others.", rich_help_panel=_EVIDENCE),
+]
 
-def parse_units(text: str | None) -> list[int] | None:
-    """Return the units of a text like ``0-9,14``; None = all.
+
+def parse_units(text: str | None, flag: str = "--units") -> list[int] | None:
+    """Return the units, or samples, of a text like ``0-9,14``; None = all.
 
     Raises
     ------
@@ -92,7 +113,7 @@ def parse_units(text: str | None) -> list[int] | None:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InputError("--units", wanted="numbers and ranges", got=repr(part), remedy="write them like 0-9,14")
+            raise InputError(flag, wanted="numbers and ranges", got=repr(part), remedy="write them like 0-9,14")
         units += range(int(first), int(last if dash else first) + 1)
     return units
 

@@ -48,6 +48,11 @@ def explain(
     length_penalty: options.LengthPenalty = 1.0,
     top: options.Top = 1,
     min_iou: options.MinIou = 0.0,
+    null: options.Null = 0,
+    groups: options.Groups = None,
+    seed: options.Seed = 0,
+    fit: options.Fit = None,
+    score: options.Score = None,
     device: options.Device = "cpu",
     threads: options.Threads = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
@@ -75,6 +80,11 @@ def explain(
         "length_penalty": length_penalty,
         "top": top,
         "min_iou": min_iou,
+        "null": null,
+        "groups": None if groups is None else files.read_labels(groups),
+        "seed": seed,
+        "fit": files.read_samples(fit, "--fit"),
+        "score": files.read_samples(score, "--score"),
     }
     started = time.perf_counter()
     with terminal.compile_notice():
@@ -182,19 +192,20 @@ def show(
         found = found.of_unit(unit)
     console = terminal.output()
     console.print(terminal.plain_in_files(found.table(rows or None), console))
-    console.print(_summary(found))
+    console.print(summary(found))
 
 
 def print_written(folder: Path, names: list[str], found: ccx.Explanations, seconds: float) -> None:
     """Say what was found, in what time, and where it was written."""
     console = terminal.output()
     console.print()
-    console.print(f"{_summary(found)}, in {seconds:.1f} s")
+    console.print(f"{summary(found)}, in {seconds:.1f} s")
     for name in names:
         console.print(Text(str(folder / name)), soft_wrap=True)
 
 
-def _summary(found: ccx.Explanations) -> str:
+def summary(found: ccx.Explanations) -> str:
+    """Return how many ranges were explained, and the median IoU."""
     numbers = found.summary()
     n_explained = numbers["statuses"].get(ccx.Status.EXPLAINED, 0)
     text = f"{n_explained} of {len(found)} ranges of {numbers['units']} units explained"
