@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
@@ -212,7 +213,11 @@ class CocoInstances(_Coco):
         if not runs:
             return np.zeros(shape or size, np.bool_)
         masks = self._masks()
-        return sampled(masks.decode(masks.merge(runs)), shape).astype(np.bool_)
+        with warnings.catch_warnings():
+            # pycocotools 2.0.11 hands its pixels to NumPy 2 in a way that NumPy warns of, and that works.
+            warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+            pixels = masks.decode(masks.merge(runs))
+        return sampled(pixels, shape).astype(np.bool_)
 
 
 class CocoPanoptic(_Coco):

@@ -171,4 +171,6 @@ def _label_maps(target: Any, where: str) -> npt.NDArray[Any]:
         got = f"{kind} {array.dtype}{list(array.shape)}" if array.dtype.kind != "O" else kind
         remedy = "let the data set yield one label map of whole numbers [h, w]"
         raise store_error(where, f"the target is {got}, no label map", remedy)
+    if array.min() < 0:
+        raise store_error(where, f"holds the id {array.min()}", "ids begin at 0")
     return array

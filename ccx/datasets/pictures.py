@@ -131,8 +131,10 @@ def read_broden_ids(path: PathLike) -> Ids:
 
 
 def ids_of(numbers: npt.NDArray[Any]) -> Ids:
-    """Return ids int[h, w] in the form of `read_ids`; those above 65535 become 65535, which no name has."""
-    words = np.ascontiguousarray(np.minimum(numbers, 65_535), "<u2")
+    """Return ids int[h, w] in the form of `read_ids`; those outside 0..65535 become 65535, which no name has."""
+    if numbers.dtype.itemsize > 1:
+        numbers = np.where((numbers < 0) | (numbers > 65_535), 65_535, numbers)
+    words = np.ascontiguousarray(numbers, "<u2")
     return Ids(words.view(np.uint8), 0, 1, 256, 2, numbers.shape[1])
 
 

@@ -96,19 +96,19 @@ def named(names: Any, first_id: int = 1) -> Named:
         If the file cannot be read.
 
     """
+    ids: list[int] | None = None
     categories: Sequence[str] | None = None
     if isinstance(names, (str, Path)):
-        path = Path(names)
-        names, categories = _read_names(path)
+        names, ids, categories = _read_names(Path(names))
     if isinstance(names, Mapping):
         try:
             ids = [int(number) for number in names]
         except (TypeError, ValueError) as error:
             got = f"{list(names)[:3]!r:.60}"
             raise InputError("names", wanted="ids as keys", got=got, remedy="write {1: 'sky', ...}") from error
-        texts = list(names.values())
-    else:
-        texts = list(names)
+        names = names.values()
+    texts = list(names)
+    if ids is None:
         ids = list(range(first_id, first_id + len(texts)))
     if min(ids, default=0) < 0 or len(set(ids)) < len(ids):
         remedy = "give each name one id of at least 0"
@@ -126,30 +126,31 @@ def unique_names(names: Sequence[str], qualifiers: Sequence[str]) -> list[str]:
     ]
 
 
-def _read_names(path: Path) -> tuple[Any, Sequence[str] | None]:
+def _read_names(path: Path) -> tuple[Any, list[int] | None, Sequence[str] | None]:
+    """Read a file of names -> (names, or a mapping from ids; ids beside them; categories)."""
     match path.suffix.lower():
         case ".txt" | ".csv" | ".tsv" as suffix:
             head = _text(path).partition("\n")[0]
             if suffix == ".txt" and "\t" not in head:
-                return read_lines(path), None
+                return read_lines(path), None, None
             return _names_of_table(read_table(path, "," if suffix == ".csv" else "\t"))
         case ".json":
             found = parse_json(read_bytes(path), path)
             if isinstance(found, dict) and "names" in found:
-                return found["names"], found.get("categories")
+                return found["names"], None, found.get("categories")
             if isinstance(found, (list, dict)):
-                return found, None
+                return found, None, None
             raise store_error(path, "no list or mapping of names", 'write ["sky", ...] or {"1": "sky", ...}')
     raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", "give .txt, .csv, .tsv or .json")
 
 
-def _names_of_table(table: Table) -> tuple[Any, Sequence[str] | None]:
+def _names_of_table(table: Table) -> tuple[list[str], list[int] | None, list[str] | None]:
     lower = Table(table.path, tuple(column.lower() for column in table.columns), table.rows)
     at = lower.column("name")
     texts = [row[at] for _, row in lower.rows]
     kinds = [row[lower.column("category")] for _, row in lower.rows] if "category" in lower.columns else None
-    ids = next((column for column in _ID_COLUMNS if column in lower.columns), None)
-    return (texts if ids is None else dict(zip(lower.numbers(ids), texts, strict=True))), kinds
+    column = next((column for column in _ID_COLUMNS if column in lower.columns), None)
+    return texts, None if column is None else list(lower.numbers(column)), kinds
 
 
 def _text(path: Path) -> str:

@@ -1,0 +1,81 @@
+"""Kernels of label maps in picture files against their twins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccx.errors import ShapeError
+from ccx.kernels.pictures import UNKNOWN, Ids, cell_indices, look_up, unfilter
+from ccx.kernels.reference import pictures as reference
+
+
+@given(height=st.integers(1, 6), width=st.integers(1, 9), pixel_bytes=st.integers(1, 4), seed=st.integers(0, 10**6))
+def test_filters_match_the_reference(height: int, width: int, pixel_bytes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 256, (height, 1 + width * pixel_bytes)).astype(np.uint8)
+    if seed % 3 == 0:
+        rows[:, 1:] //= 64  # ties in the prediction of Paeth
+    rows[:, 0] = rng.integers(0, 5, height)
+    wanted = reference.unfilter(rows, pixel_bytes)
+    assert unfilter(rows, pixel_bytes)
+    np.testing.assert_array_equal(rows[:, 1:], wanted)
+
+
+@pytest.mark.parametrize("y", [0, 1])
+def test_an_unknown_filter_is_told(y: int) -> None:
+    rows = np.zeros((2, 4), np.uint8)
+    rows[y, 0] = 5
+    assert not unfilter(rows, 1)
+
+
+@pytest.mark.parametrize("rows", [np.zeros((2, 4)), np.zeros(4, np.uint8), np.zeros((2, 1), np.uint8)])
+def test_rows_that_are_none_are_refused(rows: np.ndarray) -> None:
+    with pytest.raises(ShapeError, match=r"rows: expected uint8\[h, 1 \+ n\]"):
+        unfilter(rows, 1)
+
+
+@given(
+    pixels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    cells=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    step=st.integers(1, 4),
+    n_entries=st.integers(1, 300),
+    seed=st.integers(0, 10**6),
+)
+def test_look_up_matches_the_reference(
+    pixels: tuple[int, int], cells: tuple[int, int], step: int, n_entries: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 4, (pixels[0], 1 + pixels[1] * step)).astype(np.uint8)
+    weight = int(rng.choice([0, 256]))
+    ids = Ids(rows, 1, step, weight, step, pixels[1])
+    at = 1 + step * np.arange(pixels[1])
+    numbers = rows[:, at].astype(int) + weight * rows[:, at + step - 1].astype(int)
+    np.testing.assert_array_equal(ids.numbers(), numbers)
+    assert ids.shape == pixels
+    table = rng.choice([0, 1, 7, UNKNOWN], n_entries, p=[0.4, 0.3, 0.25, 0.05]).astype(np.uint16)
+    for shape in (None, cells):
+        found, is_known = look_up(ids, shape, table)
+        wanted = reference.look_up(numbers, shape or pixels, table)
+        np.testing.assert_array_equal(found, wanted)
+        assert found.dtype == np.uint16
+        assert is_known == (UNKNOWN not in wanted)
+
+
+def test_cells_take_the_pixel_at_their_centre() -> None:
+    # Centres of 3 cells on 5 pixels: 5/6, 15/6, 25/6. Of 2 on 2: 1/2, 3/2. Of 2 on 4: exactly 1 and 3, borders.
+    assert cell_indices(5, 3).tolist() == [0, 2, 4]
+    assert cell_indices(2, 2).tolist() == [0, 1]
+    assert cell_indices(4, 2).tolist() == [1, 3]
+    assert cell_indices(2, 5).tolist() == [0, 0, 1, 1, 1]
+    assert cell_indices(1, 3).tolist() == [0, 0, 0]
+
+
+@given(n_pixels=st.integers(1, 500), n_cells=st.integers(1, 500))
+def test_cell_indices_are_exact(n_pixels: int, n_cells: int) -> None:
+    from fractions import Fraction
+
+    wanted = [int(Fraction(2 * i + 1, 2 * n_cells) * n_pixels) for i in range(n_cells)]
+    assert cell_indices(n_pixels, n_cells).tolist() == wanted
