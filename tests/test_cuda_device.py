@@ -23,7 +23,9 @@ class FakeGPU:
     """``cupy.cuda.Device``: a context in which its GPU is the current one."""
 
     current = 0
+    n_waits = 0
     attributes = {"MultiProcessorCount": 3}  # noqa: RUF012
+    mem_info = (700, 1000)
 
     def __init__(self, number):
         self._number, self._before = number, []
@@ -34,6 +36,27 @@ class FakeGPU:
 
     def __exit__(self, *_):
         FakeGPU.current = self._before.pop()
+
+
+class FakePool:
+    """``cupy.cuda.MemoryPool`` of the current GPU."""
+
+    limit = 0
+
+    def free_bytes(self):
+        assert FakeGPU.current == 1
+        return 30
+
+    def used_bytes(self):
+        return 50
+
+    def get_limit(self):
+        return FakePool.limit
+
+
+def current_stream():
+    assert FakeGPU.current == 1
+    return SimpleNamespace(synchronize=lambda: setattr(FakeGPU, "n_waits", FakeGPU.n_waits + 1))
 
 
 class OnGPU(DeviceArray):
@@ -85,16 +108,24 @@ def place(monkeypatch):
 
     fake = SimpleNamespace(
         RawModule=FakeModule,
+        asnumpy=memory.download,
         asarray=on_gpu(lambda array, order: memory.upload(array)),
         ascontiguousarray=on_gpu(memory.contiguous),
         broadcast_to=lambda array, shape: memory.broadcast(array, shape).view(OnGPU),
         byte_bounds=memory.extent,
-        cuda=SimpleNamespace(Device=FakeGPU, driver=SimpleNamespace(CUDADriverError=FakeDriverError)),
+        cuda=SimpleNamespace(
+            Device=FakeGPU,
+            driver=SimpleNamespace(CUDADriverError=FakeDriverError),
+            get_current_stream=current_stream,
+        ),
+        get_default_memory_pool=FakePool,
         empty=on_gpu(memory.empty),
         zeros=on_gpu(memory.zeros),
     )
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(FakeModule, "made", [])
+    monkeypatch.setattr(FakeGPU, "n_waits", 0)
+    monkeypatch.setattr(FakePool, "limit", 0)
     device._cupy_device.cache_clear()
     yield lambda array: memory.upload(array).view(OnGPU)
     device._cupy_device.cache_clear()
@@ -112,6 +143,19 @@ def test_launches_allocations_and_copies_happen_on_the_gpu_of_the_arrays(place):
     np.testing.assert_array_equal(grown.view(np.ndarray), reference.pack(bits | bits[0]))
     assert len(FakeModule.made) == 1, "one module a family"
     assert FakeGPU.current == 0
+
+
+def test_downloads_wait_and_the_budget_is_that_of_the_gpu(place):
+    gpu = device.device(1)
+    assert gpu.name == "cuda:1"
+    array = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(gpu.download(gpu.upload(array)), array)
+    assert FakeGPU.n_waits == 0
+    gpu.synchronize()
+    assert FakeGPU.n_waits == 1
+    assert gpu.free_bytes() == 700 + 30
+    FakePool.limit = 100
+    assert gpu.free_bytes() == 100 - 50
 
 
 def test_arrays_on_two_gpus_are_refused(place):

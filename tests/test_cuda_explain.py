@@ -119,6 +119,19 @@ def test_units_are_shared_out_over_gpus(monkeypatch):
     assert sorted(shared) == [("cuda:0", 3)] * 2 + [("cuda:1", 2), ("cuda:1", 3)]
 
 
+def test_workers_find_activations_complete(monkeypatch):
+    """They may still be written on the caller's stream, which is not that of other threads."""
+    gpu = use(Emulator())
+    maps = gpu.place(MAPS)
+    ccx.explain(maps, CONCEPTS)  # atoms are there now
+    events = []
+    check = ccx.kernels.activations.all_finite
+    monkeypatch.setattr(Emulator, "synchronize", lambda _: events.append("waited"))
+    monkeypatch.setattr("ccx.pipeline.inputs.all_finite", lambda values: events.append("read") or check(values))
+    ccx.explain(maps, CONCEPTS)
+    assert events[:2] == ["waited", "read"]
+
+
 # Least budgets ------------------------------------------------------------------------------------------------------
 
 

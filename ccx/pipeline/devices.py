@@ -97,7 +97,11 @@ def places_for(device: Any, array: Any) -> list[Place]:
 
 
 def bring(array: Any, places: list[Place]) -> Any:
-    """Return an array in main memory, where it is to be used there; leave it where it is, where a GPU takes batches."""
+    """Return an array in main memory, where it is to be used there; a GPU takes batches of it, from where it lies.
+
+    Workers are threads of their own, and see another current stream than the caller, so the array must be complete.
+    """
+    place_of(array).synchronize()
     return to_host(array) if places == [MAIN_MEMORY] else array
 
 
