@@ -109,7 +109,7 @@ def place(monkeypatch):
     fake = SimpleNamespace(
         RawModule=FakeModule,
         asnumpy=memory.download,
-        asarray=on_gpu(lambda array, order: memory.upload(array)),
+        asarray=on_gpu(lambda array, **_: memory.upload(array)),
         ascontiguousarray=on_gpu(memory.contiguous),
         broadcast_to=lambda array, shape: memory.broadcast(array, shape).view(OnGPU),
         byte_bounds=memory.extent,
