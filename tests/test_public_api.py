@@ -36,9 +36,10 @@ METRICS = [
     "cosine_concept_masking_score", "detection_accuracy", "explanation_coverage", "get_concept_masking", "iou",
     "measure", "sample_iou", "samples_coverage",
 ]  # fmt: skip
-SEARCH = {"length": 3, "beam": 5, "search": "beam", "published": False}
+SEARCH = {"length": 3, "beam": 5, "search": "beam", "published": False, "scoring": "iou"}
 OPTIONS = {
     "names": None, "categories": None, "candidates": None, "length_penalty": 1.0, "top": 1, "min_iou": 0.0,
+    "null": 0, "groups": None, "seed": 0, "fit": None, "score": None, "device": None,
     "threads": None, "progress": None, "out": None,
 }  # fmt: skip
 HEAVY = frozenset(
@@ -103,6 +104,7 @@ def test_results_have_the_fields_that_tools_read() -> None:
     assert fields == [
         "unit", "cluster", "range", "formula", "iou", "intersection", "union", "bitmap_cells", "formula_cells",
         "status", "visited", "expanded", "estimated", "optimal", "upper_bound", "evaluations", "alternatives", "score",
+        "chance", "held_out",
     ]  # fmt: skip
     assert [str(status) for status in ccx.Status] == [
         "explained", "silent", "constant", "single_value", "empty", "no_overlap", "below_min_iou"
