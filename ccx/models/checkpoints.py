@@ -7,7 +7,9 @@ State dicts are read by ``torch.load(weights_only=True)``. A whole pickled model
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ccx.errors import InputError, StoreError
@@ -55,17 +57,18 @@ def read_checkpoint(path: PathLike) -> dict[str, torch.Tensor]:
 
 
 def _load(path: PathLike) -> Any:
-    import warnings
-
     import torch
 
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        msg = f"{path}: cannot read it ({error.strerror or error}); check the path"
+        raise StoreError(msg) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about protocols and storages of old files
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        msg = f"{path}: cannot read it ({error.strerror or error}); check the path"
-        raise StoreError(msg) from error
     except Exception as error:  # damaged files raise what torch, zipfile and struct see fit
         try:
             return read_whole_model(path)
@@ -126,6 +129,8 @@ def _guess(
         n_classes = state[shapes[0]].shape[0]
         return f"it looks like {name} with another number of classes: give classes={n_classes}"
     likely = _likely_architecture(state)
+    if likely == name:
+        return "it looks like a part of one, or a changed one"
     return f"it looks like {likely}: load that" if likely else "check the model's name"
 
 
