@@ -11,7 +11,7 @@ nox.options.error_on_missing_interpreters = True
 nox.options.reuse_existing_virtualenvs = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-TORCH = "torch==2.13.0"  # the newest that has a small CPU build everywhere
+TORCH = ("torch==2.14.1", "torchvision==0.29.1")
 
 
 @nox.session
@@ -47,10 +47,10 @@ def core(session: nox.Session) -> None:
 @nox.session
 def torch(session: nox.Session) -> None:
     """The tests that need torch."""
-    session.install(TORCH)
+    session.install(*TORCH)
     session.install(".[test]")
     session.run(
-        "pytest", "-m", "needs", *session.posargs, env={"CCX_REQUIRE": "torch,coco,logic,pandas,sklearn,kmeans1d"}
+        "pytest", "-m", "needs", *session.posargs, env={"CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,sklearn,kmeans1d"}
     )
 
 
@@ -65,9 +65,9 @@ def bounds(session: nox.Session) -> None:
 @nox.session
 def nightly(session: nox.Session) -> None:
     """The long Hypothesis profiles: 10,000 examples a property."""
-    session.install(TORCH)
+    session.install(*TORCH)
     session.install(".[test]")
-    env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": "torch,coco,logic,pandas,sklearn,kmeans1d"}
+    env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,sklearn,kmeans1d"}
     session.run("pytest", *session.posargs, env=env)
 
 
