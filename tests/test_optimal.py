@@ -13,7 +13,7 @@ import ccx
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels import bitmap_histogram, pack
-from ccx.kernels import optimal as kernels
+from ccx.kernels.cpu import optimal as cpu_kernels
 from ccx.search import SearchSettings, beam_search
 from ccx.search.found import Objective
 from ccx.search.optimal import optimal_search
@@ -67,7 +67,7 @@ def test_many_ties(seed):
 
 
 def test_lists_longer_than_the_kernels_room(monkeypatch):
-    monkeypatch.setattr(kernels, "_ROOM", 2)
+    monkeypatch.setattr(cpu_kernels, "_ROOM", 2)
     rng = np.random.default_rng(3)
     for _ in range(30):
         masks, bitmap = problems(rng, 6, 30)

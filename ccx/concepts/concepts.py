@@ -212,16 +212,16 @@ class Concepts:
         """int64[C]: number of cells of each concept."""
         return concept_counts(self.atoms, np.asarray(self.atoms.cells))
 
-    @cached_property
+    @property
     def pair_sizes(self) -> Any:
         """int64[C, C], dense or (above 4,096 concepts) scipy CSR: cells that carry both concepts."""
-        return pair_counts(self.atoms, np.asarray(self.atoms.cells))
+        return self.atoms.pair_cells
 
     def prepare(self, *, threads: int | None = None) -> None:
         """Compute now what all searches share and keep: `sizes`, `pair_sizes` and the atoms of each concept."""
         _ = self.sizes, self.atoms.postings
-        if "pair_sizes" not in self.__dict__:  # a property takes no `threads`
-            self.__dict__["pair_sizes"] = pair_counts(self.atoms, np.asarray(self.atoms.cells), threads=threads)
+        if "pair_cells" not in self.atoms.__dict__:  # a property takes no `threads`
+            self.atoms.__dict__["pair_cells"] = pair_counts(self.atoms, self.atoms.cells, threads=threads)
 
     @cached_property
     def content_hash(self) -> str:

@@ -90,6 +90,13 @@ class Atoms:
         )
         return found
 
+    @cached_property
+    def pair_cells(self) -> Any:
+        """int64[C, C], dense or (above 4,096 concepts) scipy CSR: cells that carry both of two concepts."""
+        shared = pair_counts(self, self.cells)
+        place_of(self.cells).synchronize()
+        return shared
+
     def to(self, device: str) -> Atoms:
         """Return these atoms with all arrays on a device: "cpu", "cuda" or "cuda:1".
 

@@ -1,6 +1,7 @@
 """Bounds and exact counts for the proven optimum (docs/optimal.md): thin over the backend.
 
-Concepts are numbered by gain, descending, in square int64 matrices over the concepts that may occur.
+Concepts are numbered by gain, descending, in square int64 matrices over the concepts that may occur. Matrices lie where
+the histogram lies, lists of formulas in main memory.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import numpy.typing as npt
 
 from ccx.kernels._dispatch import backend_for
 from ccx.kernels.atoms import Atoms, pair_counts
+from ccx.kernels.devices import to_host
 
 IntArray = npt.NDArray[np.int64]
-_ROOM = 4_096
 
 
 class Pairs(NamedTuple):
@@ -45,34 +46,27 @@ def pairs_of(
     """Build `Pairs` for a bitmap's histogram int64[G] and what two concepts share int64[C, C]: cells, and hits."""
     gain_of_atoms = backend_for(counts).optimal.atom_gains(atoms.cells, counts, q, p)
     gains = pair_counts(atoms, gain_of_atoms, threads=threads)
-    dense = [matrix if isinstance(matrix, np.ndarray) else matrix.toarray() for matrix in (sizes, hits, gains)]
+    dense = [matrix.toarray() if hasattr(matrix, "toarray") else matrix for matrix in (sizes, hits, gains)]
     chosen = np.flatnonzero(usable)
-    order = chosen[np.argsort(-np.diagonal(dense[2])[chosen], kind="stable")].astype(np.int32)
-    size, hit, gain = (matrix[order[:, None], order] for matrix in dense)
-    return Pairs(order, size, hit, (q + p) * hit - p * size, gain)
+    order = chosen[np.argsort(-to_host(dense[2].diagonal())[chosen], kind="stable")].astype(np.int32)
+    return Pairs(order, *backend_for(*dense).optimal.ordered(*dense, order, q, p))
 
 
 def good_pairs(pairs: Pairs, least: int) -> npt.NDArray[np.int32]:
-    """Return all (a op b) of value >= least: int32[k, 3] of a, op, b."""
-    kernel = backend_for(pairs.values).optimal.good_pairs
-    found, n_found = kernel(pairs.values, least, _ROOM)
-    if n_found > _ROOM:
-        found, _ = kernel(pairs.values, least, n_found)
-    good: npt.NDArray[np.int32] = found
+    """Return all (a op b) of value >= least: int32[k, 3] of a, op, b, by a, b, op."""
+    good: npt.NDArray[np.int32] = backend_for(pairs.values).optimal.good_pairs(pairs.values, least)
     return good
 
 
 def promising_pairs(pairs: Pairs, least: int) -> tuple[npt.NDArray[np.int32], int]:
     """Return all (a op b) that one more concept may bring to `least`, and the number of bounds evaluated."""
-    kernel = backend_for(pairs.values).optimal.promising_pairs
-    found, n_found, n_bounds = kernel(pairs.values, pairs.gains, least, _ROOM)
-    if n_found > _ROOM:
-        found, _, _ = kernel(pairs.values, pairs.gains, least, n_found)
+    found, n_bounds = backend_for(pairs.values).optimal.promising_pairs(pairs.values, pairs.gains, least)
     return found, int(n_bounds)
 
 
 def good_extensions(
     atoms: Atoms,
+    head_atoms: npt.NDArray[np.int32],
     counts: IntArray,
     pairs: Pairs,
     head: int,
@@ -83,12 +77,10 @@ def good_extensions(
 ) -> tuple[IntArray, int]:
     """Count all extensions of some pairs that share one concept, and return those of value >= least.
 
-    head: the shared concept; candidates int32[k, 3] of a, op, b. Returns (int64[m, 7] of a, op, b, op, c,
-    |F and B|, |F|; how many were counted).
+    head: the shared concept, head_atoms int32[...] its atoms (`Atoms.postings`); candidates int32[k, 3] of a, op, b.
+    Returns (int64[m, 7] of a, op, b, op, c, |F and B|, |F|; how many were counted).
     """
     kernels = backend_for(pairs.values).optimal
-    starts, posted = atoms.postings
-    concept = pairs.order[head]
     n = pairs.order.size
     partners = np.where(candidates[:, 0] == head, candidates[:, 2], candidates[:, 0])
     distinct = np.unique(partners)
@@ -97,11 +89,9 @@ def good_extensions(
     ranks = np.full(atoms.n_concepts, -1, np.int32)
     ranks[pairs.order] = np.arange(n)
     triples = kernels.triple_counts(
-        posted[starts[concept] : starts[concept + 1]], atoms.atom_starts, atoms.atom_concepts,
-        ranks, atoms.cells, counts, row_of, distinct.size, n,
-    )  # fmt: skip
-    arguments = (candidates, row_of[partners], triples, pairs.sizes, pairs.hits, q, p, least)
-    found, n_found, n_counted = kernels.good_extensions(*arguments, _ROOM)
-    if n_found > _ROOM:
-        found, _, _ = kernels.good_extensions(*arguments, n_found)
+        head_atoms, atoms.atom_starts, atoms.atom_concepts, ranks, atoms.cells, counts, row_of, distinct.size, n
+    )
+    found, n_counted = kernels.good_extensions(
+        candidates, row_of[partners], triples, pairs.sizes, pairs.hits, q, p, least
+    )
     return found, int(n_counted)

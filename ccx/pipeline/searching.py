@@ -57,13 +57,13 @@ def searcher(
 ) -> Searcher:
     """Prepare what all bitmaps share, with so many threads, and return the search of one, which uses one thread.
 
-    The exact beam counts where the histogram lies; for the other searches it comes to main memory.
+    The exact beam and the proof count where the histogram lies; for the other searches it comes to main memory.
     """
     if search == "beam":
         return lambda counts, _bitmap: beam_search(concepts, counts, settings, allowed, threads=1)
     if search == "optimal":
         check_provable(settings, int(allowed.sum()))
-        return lambda counts, _bitmap: optimal_search(concepts, to_host(counts), settings, allowed, threads=1)
+        return lambda counts, _bitmap: optimal_search(concepts, counts, settings, allowed, threads=1)
     heuristic: Heuristic = search
     masks = None if heuristic == "none" else ConceptMasks(concepts, threads=threads)
 

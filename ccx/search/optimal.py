@@ -12,7 +12,8 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import Operator
 from ccx.kernels import optimal as kernels
-from ccx.kernels.atoms import concept_counts, pair_counts
+from ccx.kernels.atoms import concept_counts, pair_counts, total_counts
+from ccx.kernels.devices import place_of, to_host
 from ccx.kernels.formulas import Extensions
 from ccx.search.beam import beam_search, found_of
 from ccx.search.choosing import best_of, of_operators
@@ -49,22 +50,23 @@ def optimal_search(
 
     """
     check_provable(settings, concepts.n_concepts if allowed is None else int(allowed.sum()))
-    atoms = concepts.atoms
-    objective = Objective.of(settings, int(counts.sum()), concepts.n_cells)
+    atoms = concepts.atoms.sets_at(place_of(counts))
+    starts, posted = concepts.atoms.postings
+    objective = Objective.of(settings, int(to_host(total_counts(atoms, counts))), concepts.n_cells)
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
     start = beam_search(concepts, counts, settings, usable, threads=threads)
     best = Incumbents(start.found, objective, settings.top)
     cover = Cover(objective)
     visited, bounds = start.visited, 0
     hits, pairs, made_for = None, None, None
-    meets = bool((concept_counts(atoms, counts)[usable] > 0).any())
+    meets = bool((to_host(concept_counts(atoms, counts))[usable] > 0).any())
     for length in range(2, settings.length + 1) if meets else ():
         near = best.found[-1].intersection if best.found and length == PROVEN_LENGTH else None
         for plane in cover.planes(best.threshold(length), near):
             if pairs is None or (plane.q, plane.p) != made_for:
                 made_for = plane.q, plane.p
                 hits = pair_counts(atoms, counts, threads=threads) if hits is None else hits
-                pairs = kernels.pairs_of(atoms, counts, concepts.pair_sizes, hits, *made_for, usable, threads)
+                pairs = kernels.pairs_of(atoms, counts, atoms.pair_cells, hits, *made_for, usable, threads)
             least = cover.least(plane, best.threshold(length))
             if length == 2:
                 rows = kernels.good_pairs(pairs, least)
@@ -73,9 +75,13 @@ def optimal_search(
                 continue
             candidates, n_bounds = kernels.promising_pairs(pairs, least)
             bounds += n_bounds
-            for head, group in _by_head(candidates, atoms.postings[0], pairs.order):
+            for head, group in _by_head(candidates, starts, pairs.order):
                 least = cover.least(plane, best.threshold(length))
-                extended, n_counted = kernels.good_extensions(atoms, counts, pairs, head, group, *made_for, least)
+                concept = pairs.order[head]
+                head_atoms = posted[starts[concept] : starts[concept + 1]]
+                extended, n_counted = kernels.good_extensions(
+                    atoms, head_atoms, counts, pairs, head, group, *made_for, least
+                )
                 visited += n_counted
                 best.offer(_best_triples(objective, extended, pairs.order, concepts.n_concepts, settings.top))
     return SearchResult(
@@ -146,7 +152,7 @@ def _best_pairs(
     a, operators, b = rows.T
     hits, cells = (
         np.choose(operators, of_operators(shared[a, a], shared[b, b], shared[a, b]).T)
-        for shared in (pairs.hits, pairs.sizes)
+        for shared in map(to_host, (pairs.hits, pairs.sizes))
     )
     no_operators = np.zeros((len(rows), 0), np.uint8)
     return _best(

@@ -10,11 +10,45 @@ Concepts are numbered by gain, descending: loops stop where no later concept can
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from ccx.kernels.cpu._jit import inline, jit
 
 OR, AND, AND_NOT = 0, 1, 2
+_ROOM = 4_096
+
+
+def ordered(sizes, hits, gains, order, q, p):
+    """Serve `ccx.kernels.optimal.pairs_of`: sizes, hits, values, gains of some concepts, in this order."""
+    size, hit, gain = (matrix[order[:, None], order] for matrix in (sizes, hits, gains))
+    return size, hit, (q + p) * hit - p * size, gain
+
+
+def good_pairs(values, least):
+    """Serve `ccx.kernels.optimal.good_pairs`."""
+    (found,) = _with_room(_good_pairs, values, least)
+    return found
+
+
+def promising_pairs(values, gains, least):
+    """Serve `ccx.kernels.optimal.promising_pairs`."""
+    return _with_room(_promising_pairs, values, gains, least)
+
+
+def good_extensions(pairs, rows, triples, sizes, hits, q, p, least):
+    """Serve `ccx.kernels.optimal.good_extensions`."""
+    return _with_room(_good_extensions, pairs, rows, triples, sizes, hits, q, p, least)
+
+
+def _with_room(kernel: Callable[..., Any], *args: Any) -> Any:
+    """Return what a kernel lists, and the rest that it returns; once more where the list is longer than thought."""
+    found, n_found, *rest = kernel(*args, _ROOM)
+    if n_found > _ROOM:
+        found, *_ = kernel(*args, n_found)
+    return found, *rest
 
 
 @jit
@@ -37,7 +71,7 @@ def _pair(shared, a, b, operator):
 
 
 @jit
-def good_pairs(values, least, room):
+def _good_pairs(values, least, room):
     """List the formulas (a op b) of value >= least: (int32[k, 3] of a, op, b; how many there are)."""
     n = values.shape[0]
     out = np.empty((room, 3), np.int32)
@@ -59,7 +93,7 @@ def good_pairs(values, least, room):
 
 
 @jit
-def promising_pairs(values, gains, least, room):
+def _promising_pairs(values, gains, least, room):
     """List the pairs (a op b) of which an extension by a third concept may reach `least`.
 
     Returns (pairs int32[k, 3] of a, op, b, how many there are, how many bounds were evaluated).
@@ -148,7 +182,7 @@ def triple_counts(head_atoms, atom_starts, atom_concepts, ranks, cells, counts, 
 
 
 @jit
-def good_extensions(pairs, rows, triples, sizes, hits, q, p, least, room):
+def _good_extensions(pairs, rows, triples, sizes, hits, q, p, least, room):
     """List the extensions of some pairs of value >= least, by exact counts.
 
     pairs int32[k, 3]; rows int32[k]: the row of each pair in `triples` int64[2, n_rows, n]; sizes, hits
