@@ -50,7 +50,11 @@ def torch(session: nox.Session) -> None:
     session.install(*TORCH)
     session.install(".[test]")
     session.run(
-        "pytest", "-m", "needs", *session.posargs, env={"CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,sklearn,kmeans1d"}
+        "pytest",
+        "-m",
+        "needs",
+        *session.posargs,
+        env={"CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,sklearn,kmeans1d"},
     )
 
 
