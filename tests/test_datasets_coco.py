@@ -26,12 +26,13 @@ IMAGES = [
     {"id": 5, "file_name": "none.png", "height": 4, "width": 6},
 ]
 SQUARE = [[1, 1, 4, 1, 4, 3, 1, 3]]  # x, y in turn: columns 1 to 3, rows 1 and 2
+TWO_PIECES = [[0, 0, 2, 0, 2, 2, 0, 2], [4, 2, 6, 2, 6, 4, 4, 4]]
 # Run lengths of 4×6 pixels go down the columns: 4 zeros, 8 ones, 12 zeros = columns 1 and 2
 COLUMNS = {"size": [4, 6], "counts": [4, 8, 12]}
 INSTANCES = [
     {"id": 1, "image_id": 2, "category_id": 17, "iscrowd": 0, "segmentation": SQUARE},
     {"id": 2, "image_id": 2, "category_id": 3, "iscrowd": 1, "segmentation": COLUMNS},
-    {"id": 3, "image_id": 9, "category_id": 90, "iscrowd": 0, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2], [4, 2, 6, 2, 6, 4, 4, 4]]},
+    {"id": 3, "image_id": 9, "category_id": 90, "iscrowd": 0, "segmentation": TWO_PIECES},
     {"id": 4, "image_id": 9, "category_id": 90, "iscrowd": 0, "segmentation": [[1, 0, 3, 0, 3, 2, 1, 2]]},
 ]  # fmt: skip
 CAT = [[0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]]

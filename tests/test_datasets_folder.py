@@ -203,8 +203,8 @@ def test_colors_are_one_more_layer(tmp_path: Path) -> None:
     ds = plain.with_colors()
     assert len(plain.names) == 3
     assert ds.names == (
-        "sky", "orange", "sea", "black", "blue", "brown", "gray", "green", "orange color", "pink", "purple", "red", "white",
-        "yellow",
+        "sky", "orange", "sea", "black", "blue", "brown", "gray", "green", "orange color", "pink", "purple", "red",
+        "white", "yellow",
     )  # fmt: skip
     assert ds.categories == ("x", "y", "z", *["color"] * 11)
     labels = ds.labels(0)

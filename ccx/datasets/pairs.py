@@ -161,16 +161,19 @@ def _image(image: Any, where: str) -> npt.NDArray[np.uint8]:
 
 def _label_maps(target: Any, where: str) -> npt.NDArray[Any]:
     """Return label maps as int[L, h, w]."""
+    kind = type(target).__name__
+    if isinstance(target, (dict, list, tuple)):
+        remedy = "let the data set yield one label map (of torchvision's, ask for one target type)"
+        raise store_error(where, f"the target is a {kind}, no label map", remedy)
     array = np.asarray(target.detach().cpu().numpy() if hasattr(target, "detach") else target)
+    described = f"{array.dtype}{list(array.shape)}"
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     if array.ndim == 2:
         array = array[None]
     if array.dtype.kind not in "iu" or array.ndim != 3 or 0 in array.shape:
-        kind = type(target).__name__
-        got = f"{kind} {array.dtype}{list(array.shape)}" if array.dtype.kind != "O" else kind
         remedy = "let the data set yield one label map of whole numbers [h, w]"
-        raise store_error(where, f"the target is {got}, no label map", remedy)
+        raise store_error(where, f"the target is {kind} {described}, no label map", remedy)
     if array.min() < 0:
         raise store_error(where, f"holds the id {array.min()}", "ids begin at 0")
     return array
