@@ -142,6 +142,16 @@ def test_all_finite(gpu, maps):
     assert activations.all_finite(gpu.place(maps)) == np.isfinite(maps.astype(np.float32)).all()
 
 
+@pytest.mark.parametrize("at", [0, 31, 32, 94])
+@pytest.mark.parametrize("other", [np.nan, np.inf, -np.inf, 1e39, -1e39])
+def test_one_that_is_not_finite(at, other):
+    gpu = use(Emulator(32, 2))
+    values = np.full(95, np.finfo(np.float32).max, np.float64)
+    assert activations.all_finite(gpu.place(-values))
+    values[at] = other
+    assert not activations.all_finite(gpu.place(values))
+
+
 def test_grids_beyond_31_bits_are_refused():
     gpu = use(Emulator())
     grid = SimpleNamespace(rows=SimpleNamespace(near=np.empty(1 << 16)), cols=SimpleNamespace(near=np.empty(1 << 15)))

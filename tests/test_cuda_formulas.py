@@ -100,11 +100,11 @@ def test_counts_of_concepts_and_pairs(gpu, case, seed, lead, slots):
 @pytest.mark.parametrize("order", [0, 9])
 @pytest.mark.parametrize("slots", [1, 70, 6144])
 def test_counts_carry_beyond_32_bits(slots, order, monkeypatch):
-    """Many blocks and threads add near 2^32 to the same counts."""
+    """Many blocks and threads add near 2^32 to the same counts; their slices end behind the last atom."""
     monkeypatch.setattr(ccx.kernels.cuda.formulas, "_TABLE_SLOTS", slots)
     gpu = use(Emulator(96, 3), order)
-    builder = AtomBuilder((1, 300), 20)
-    masks = np.random.default_rng(0).random((20, 300)) < 0.5
+    builder = AtomBuilder((1, 301), 20)
+    masks = np.random.default_rng(0).random((20, 301)) < 0.5
     masks[3] = True
     builder.add_packed_masks(reference.pack(masks)[None])
     atoms = builder.finish()
