@@ -152,6 +152,12 @@ def test_one_that_is_not_finite(at, other):
     assert not activations.all_finite(gpu.place(values))
 
 
+def test_maps_beyond_31_bits_are_refused():
+    maps = SimpleNamespace(shape=(1, 1, 65536, 32768))
+    with pytest.raises(ShapeError, match=r"activations: expected fewer than 2\^31 cells on the GPU, got 65536 x 32768"):
+        ccx.kernels.cuda.activations._sizes(maps, activations._grid((2, 2), (2, 2)))
+
+
 def test_grids_beyond_31_bits_are_refused():
     gpu = use(Emulator())
     grid = SimpleNamespace(rows=SimpleNamespace(near=np.empty(1 << 16)), cols=SimpleNamespace(near=np.empty(1 << 15)))

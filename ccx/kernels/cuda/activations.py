@@ -109,12 +109,18 @@ def _atom_arrays(device: Device, atoms: Any) -> tuple[Array, Array, Array]:
 
 
 def _shape(grid: Any) -> tuple[int, int]:
-    """Return (H, W); the kernels number the cells of a map in 31 bits."""
-    height, width = grid.rows.near.size, grid.cols.near.size
+    """Return (H, W)."""
+    shape = grid.rows.near.size, grid.cols.near.size
+    _check_size("shape", shape, "upsample to a coarser grid")
+    return shape
+
+
+def _check_size(argument: str, shape: tuple[int, int], remedy: str) -> None:
+    """Refuse maps and grids that the kernels cannot number in 31 bits."""
+    height, width = shape
     if height * width >= 1 << 31:
-        remedy = "upsample to a coarser grid"
-        raise ShapeError("shape", wanted="fewer than 2^31 cells on the GPU", got=f"{height} x {width}", remedy=remedy)
-    return height, width
+        got = f"{height} x {width}"
+        raise ShapeError(argument, wanted="fewer than 2^31 cells on the GPU", got=got, remedy=remedy)
 
 
 def _axes(device: Device, grid: Any) -> tuple[Array, Array]:
@@ -127,4 +133,5 @@ def _axes(device: Device, grid: Any) -> tuple[Array, Array]:
 
 def _sizes(maps: Array, grid: Any) -> tuple[np.generic, ...]:
     """Return number of maps (of samples), their height and width, and those of the cells."""
+    _check_size("activations", maps.shape[-2:], "take coarser activations")
     return np.int64(maps.shape[0]), *map(np.int32, (*maps.shape[-2:], *_shape(grid)))

@@ -2,7 +2,7 @@
 // ccx/kernels/activations.py says what each result means, and why the order of operations is fixed.
 
 // The h × w source and the height × width cells. Position i is cell row i, or cell column i - height: the cell lies
-// between samples near[i] and far[i] of its axis, with these weights. Fewer than 2^31 cells.
+// between samples near[i] and far[i] of its axis, with these weights. Fewer than 2^31 of both.
 struct Grid {
   const int *near, *far;
   const float *w_near, *w_far;
@@ -18,14 +18,14 @@ __device__ __forceinline__ Grid grid_of(const int* positions, const float* weigh
 
 // A cell between its four samples, as offsets into a map.
 struct Cell {
-  i64 upper_left, upper_right, lower_left, lower_right;
+  u32 upper_left, upper_right, lower_left, lower_right;
   float w_upper, w_lower, w_left, w_right;
   bool is_sample;  // the two grids are equal: the value is copied, as 0 · infinity would be NaN
 };
 
 __device__ __forceinline__ Cell cell_at(const Grid& grid, int row, int column) {
-  const i64 upper = i64{grid.near[row]} * grid.source_width, lower = i64{grid.far[row]} * grid.source_width;
-  const int x = grid.height + column, left = grid.near[x], right = grid.far[x];
+  const u32 upper = grid.near[row] * grid.source_width, lower = grid.far[row] * grid.source_width;
+  const u32 x = grid.height + column, left = grid.near[x], right = grid.far[x];
   const bool is_sample = grid.height == grid.source_height && grid.width == grid.source_width;
   return {upper + left,     upper + right,   lower + left,     lower + right, grid.w_near[row],
           grid.w_far[row], grid.w_near[x], grid.w_far[x], is_sample};
@@ -84,9 +84,9 @@ KERNEL void upsample_pack(const float* __restrict__ maps, u64* __restrict__ out,
 // Counts in shared memory, or, where a sample's atoms do not fit there, straight in global memory. A block takes a
 // sample and up to `units_a_task` units at a time, so that the atom of a cell is read once for all of them.
 template <class LocalAtom>
-__device__ __forceinline__ void count_ranges(const float* maps, const float* limits, const LocalAtom* cell_atoms,
+__device__ __forceinline__ void count_ranges(const float* maps, const float2* limits, const LocalAtom* cell_atoms,
                                              const i64* sample_starts, const int* sample_atoms, u64* counts,
-                                             const Grid& grid, i64 n_samples, i64 n_units, i64 n_ranges, i64 n_atoms,
+                                             const Grid& grid, i64 n_samples, i64 n_units, int n_ranges, i64 n_atoms,
                                              i64 units_a_task, i64 n_slots) {
   DYNAMIC_SHARED(u32, table);
   const i64 n_cells = i64{grid.height} * grid.width, map_size = i64{grid.source_height} * grid.source_width;
@@ -101,20 +101,25 @@ __device__ __forceinline__ void count_ranges(const float* maps, const float* lim
       const i64 last = min(end, first + units_a_pass), n_used = fits ? (last - first) * slots_a_unit : 0;
       for (i64 slot = threadIdx.x; slot < n_used; slot += blockDim.x) table[slot] = 0;
       __syncthreads();
-      for (i64 i = threadIdx.x; i < n_cells; i += blockDim.x) {
-        const i64 local = cell_atoms[sample * n_cells + i];
+      for (u32 i = threadIdx.x; i < n_cells; i += blockDim.x) {
+        const u32 local = cell_atoms[sample * n_cells + i];
         if (local >= n_local) continue;  // a cell that is not valid
-        const u32 row = static_cast<u32>(i) / grid.width;
-        const Cell cell = cell_at(grid, row, static_cast<u32>(i) - row * grid.width);
-        for (i64 unit = first; unit < last; ++unit) {
-          const float value = value_of(maps + (sample * n_units + unit) * map_size, cell);
-          for (i64 k = 0; k < n_ranges; ++k) {
-            const i64 range = unit * n_ranges + k;
-            if (!(limits[range * 2] <= value && value < limits[range * 2 + 1])) continue;
+        const u32 row = i / grid.width;
+        const Cell cell = cell_at(grid, row, i - row * grid.width);
+        // What a unit moves on by is added, not multiplied: this is where the time goes.
+        const float* map = maps + (sample * n_units + first) * map_size;
+        const float2* limit = limits + first * n_ranges;
+        u32* slots = table + local * n_ranges;
+        for (i64 unit = first; unit < last; ++unit, map += map_size, slots += slots_a_unit) {
+          const float value = value_of(map, cell);
+#pragma unroll 1  // unrolled, few ranges cost more instructions than they save
+          for (int k = 0; k < n_ranges; ++k, ++limit) {
+            const float2 open = *limit;
+            if (!(open.x <= value && value < open.y)) continue;
             if (fits)
-              atomicAdd(table + (unit - first) * slots_a_unit + local * n_ranges + k, 1u);
+              atomicAdd(slots + k, 1u);
             else
-              atomicAdd(counts + range * n_atoms + sample_atoms[entries + local], u64{1});
+              atomicAdd(counts + (unit * n_ranges + k) * n_atoms + sample_atoms[entries + local], u64{1});
           }
         }
       }
@@ -135,7 +140,7 @@ __device__ __forceinline__ void count_ranges(const float* maps, const float* lim
 // Dynamic shared memory: 4 · n_slots bytes.
 // Bytes: 4 a sample of a map; the atoms of all cells once for units_a_task units. Operations for a cell and unit: 9
 // floating-point ones, 4 cached loads, 2 · n_ranges comparisons, an atomic addition in shared memory for a range.
-KERNEL void range_histogram_u16(const float* __restrict__ maps, const float* __restrict__ limits,
+KERNEL void range_histogram_u16(const float* __restrict__ maps, const float2* __restrict__ limits,
                    const u16* __restrict__ cell_atoms, const i64* __restrict__ sample_starts,
                    const int* __restrict__ sample_atoms, u64* __restrict__ counts,
                    const int* __restrict__ positions, const float* __restrict__ weights, i64 n_samples,
@@ -146,7 +151,7 @@ KERNEL void range_histogram_u16(const float* __restrict__ maps, const float* __r
                n_atoms, units_a_task, n_slots);
 }
 
-KERNEL void range_histogram_u32(const float* __restrict__ maps, const float* __restrict__ limits,
+KERNEL void range_histogram_u32(const float* __restrict__ maps, const float2* __restrict__ limits,
                    const u32* __restrict__ cell_atoms, const i64* __restrict__ sample_starts,
                    const int* __restrict__ sample_atoms, u64* __restrict__ counts,
                    const int* __restrict__ positions, const float* __restrict__ weights, i64 n_samples,
