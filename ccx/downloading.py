@@ -1,0 +1,303 @@
+"""Downloads that go on where they stopped, are checked, and appear only when they are whole."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import stat
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+
+from ccx._version import VERSION
+from ccx.errors import InputError
+from ccx.store import PathLike, write_text
+from ccx.store.files import read_bytes, reason, store_error
+
+Progress = Callable[[int, int], object]
+"""Called with (bytes done, bytes in all; 0 where unknown)."""
+
+_BROADLY = "http://netdissect.csail.mit.edu/data/"
+_PLACES = "http://places2.csail.mit.edu/models_places365/"
+PUBLISHED = {
+    "broden1_224": f"{_BROADLY}broden1_224.zip",
+    "broden1_227": f"{_BROADLY}broden1_227.zip",
+    "broden1_384": f"{_BROADLY}broden1_384.zip",
+    "resnet18_places365": f"{_PLACES}resnet18_places365.pth.tar",
+    "alexnet_places365": f"{_PLACES}alexnet_places365.pth.tar",
+    "densenet161_places365": f"{_PLACES}whole_densenet161_places365_python36.pth.tar",
+}
+"""Where the data and weights of the papers were published. We have not verified these addresses, or what they serve."""
+
+_CHUNK = 1 << 20
+_ATTEMPTS = 5  # without a single byte between them
+_TIMEOUT = 60  # seconds without a byte
+
+
+class _Answer(NamedTuple):
+    """What a server sends: from which byte on, of how many (0 = unknown), and how it calls this version of the file."""
+
+    start: int
+    total: int
+    version: str
+    body: Any
+
+
+def download(
+    url: str, path: PathLike, *, sha256: str | None = None, progress: Progress | None = None, wait: float = 1.0
+) -> Path:
+    """Download a file; what is there already is checked, and not loaded again.
+
+    Bytes go to ``.NAME.part`` beside the file; after a kill, a lost connection or a full disk, the next call goes on
+    there, if the server can and still has the same file. The SHA-256 of the first download is recorded in
+    ``NAME.sha256``, as ``sha256sum`` writes it; later ones, and the file itself whenever this is called, must agree.
+
+    Parameters
+    ----------
+    url
+        An address of http or https.
+    path
+        The file to make.
+    sha256
+        What the file must hash to, if known; otherwise the first download is trusted.
+    progress
+        Called as bytes come.
+    wait
+        Seconds before the second attempt after a lost connection; doubled each time. Five attempts without a byte are
+        the last.
+
+    Raises
+    ------
+    InputError
+        If `url` or `sha256` is none.
+    StoreError
+        If the server refuses or the connection is lost for good, the disk is full, another process downloads the same
+        file, or a checksum is wrong. The message says what to do.
+
+    """
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise InputError("url", wanted="an address of http or https", got=repr(url), remedy="check the address")
+    if sha256 is not None and (len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef")):
+        raise InputError("sha256", wanted="64 hexadecimal digits", got=repr(sha256), remedy="copy all of them")
+    target = Path(path)
+    record = target.with_name(f"{target.name}.sha256")
+    wanted = sha256.lower() if sha256 is not None else _recorded(record)
+    part = target.with_name(f".{target.name}.part")
+    notes = part.with_name(f"{part.name}.json")
+    if target.exists():
+        _check(target, wanted, "delete it, and download it again")
+    else:
+        with _locked(part) as file:
+            _load(url, file, notes, progress, wait)
+            changed = f"another file than at first; delete {record} if that is right"
+            _check(part, wanted, changed if sha256 is None else "check address and checksum", delete=True)
+            os.fsync(file.fileno())
+            part.replace(target)
+            notes.unlink(missing_ok=True)
+    if wanted is None:
+        write_text(record, f"{_sha256(target)}  {target.name}\n")
+    return target
+
+
+def _recorded(record: Path) -> str | None:
+    if not record.exists():
+        return None
+    text = read_bytes(record).decode("ascii", "replace").split()
+    if not text or len(text[0]) != 64:
+        raise store_error(record, "holds no SHA-256", "delete it, and download the file again")
+    return text[0]
+
+
+def _check(path: Path, wanted: str | None, remedy: str, *, delete: bool = False) -> None:
+    found = wanted and _sha256(path)
+    if found != wanted:
+        if delete:
+            path.unlink()
+        raise store_error(path, f"its SHA-256 is {found}, wanted {wanted}", remedy)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    """Open the file of bytes so far, and keep other processes out."""
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0) as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield file
+    except BlockingIOError as error:
+        raise store_error(part, "another process downloads this file", "wait for it") from error
+    except OSError as error:
+        remedy = "make room or choose another place, and run it again: it goes on where it stopped"
+        raise store_error(part, f"cannot write it ({reason(error)})", remedy) from error
+
+
+def _load(url: str, file: Any, notes: Path, progress: Progress | None, wait: float) -> None:
+    """Load the bytes that are missing, in as many attempts as it takes."""
+    done = file.seek(0, os.SEEK_END)
+    version = _version_of(notes, url) if done else ""
+    failures, most = 0, done
+    while True:
+        problem = "the connection was lost"
+        try:
+            with _asked(url, done if version else 0, version) as answer:
+                if answer is None:  # there is nothing behind the last byte
+                    return
+                if answer.start != done or (done and answer.version != version):
+                    done = file.seek(0)
+                    file.truncate()
+                if answer.start != done:
+                    version = ""  # the rest of another file, though asked not to
+                    continue
+                version = answer.version
+                write_text(notes, json.dumps({"url": url, "version": version}))
+                while block := answer.body.read(_CHUNK):
+                    _write(file, block)
+                    done += len(block)
+                    if progress is not None:
+                        progress(done, answer.total)
+            if not answer.total or done == answer.total:
+                return
+            problem = f"the connection was closed after {done} of {answer.total} bytes"
+            if done > answer.total:
+                file.truncate(0)
+                raise store_error(url, f"the server sent more than its {answer.total} bytes", "try it again")
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise store_error(url, f"the server says {error.code} {error.reason}", "check the address") from error
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            problem = f"{problem} ({getattr(error, 'reason', None) or error})"
+        failures, most = (0, done) if done > most else (failures + 1, most)
+        if failures >= _ATTEMPTS or not (done or version):
+            remedy = "run it again: it goes on where it stopped" if done else "check the address and the connection"
+            raise store_error(url, problem, remedy)
+        time.sleep(wait * 2**failures)
+
+
+def _write(file: Any, block: bytes) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _version_of(notes: Path, url: str) -> str:
+    """Return how the server called the file whose bytes are there; "" = unknown."""
+    try:
+        found = json.loads(notes.read_bytes())
+        return str(found["version"]) if found["url"] == url else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+@contextmanager
+def _asked(url: str, start: int, version: str) -> Iterator[_Answer | None]:
+    """Ask a server for a file from byte `start` on, if it is still of this version."""
+    headers = {"User-Agent": f"ccx/{VERSION}", "Accept-Encoding": "identity"}
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": version}
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as body:
+            version = body.headers.get("ETag") or body.headers.get("Last-Modified") or ""
+            if version.startswith("W/"):  # weak: says nothing of single bytes
+                version = body.headers.get("Last-Modified") or ""
+            length = int(body.headers.get("Content-Length") or 0)
+            if body.status != http.client.PARTIAL_CONTENT:
+                yield _Answer(0, length, version, body)
+                return
+            first, _, total = body.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+            if first.partition("-")[0] != str(start):
+                raise store_error(url, f"the server sends bytes {first}, asked was {start}-", "try it again")
+            yield _Answer(start, int(total) if total.isdecimal() else start + length, version, body)
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        total = error.headers.get("Content-Range", "").partition("/")[2]
+        error.close()
+        if total != str(start):
+            raise store_error(
+                url, f"{start} bytes are there, the server has {total or 'fewer'}", "delete them"
+            ) from error
+        yield None
+
+
+def unpack(archive: PathLike, *, progress: Progress | None = None) -> Path:
+    """Unpack a .zip file beside itself -> the folder, which appears only when it is whole.
+
+    It is the archive's one top folder, or is called like the archive where that has several. A folder of that name that
+    is there already is returned as it is.
+
+    Raises
+    ------
+    StoreError
+        If the archive is damaged, does not fit on the disk, or has entries that lie outside its folder or are no files
+        and folders.
+
+    """
+    path = Path(archive)
+    try:
+        with zipfile.ZipFile(path) as opened:
+            entries = opened.infolist()
+            for entry in entries:
+                _check_entry(path, entry)
+            tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
+            one = len(tops) == 1 and all(entry.is_dir() or "/" in entry.filename for entry in entries)
+            target = path.with_name(next(iter(tops)) if one else path.stem)
+            if target.is_dir():
+                return target
+            temporary = path.with_name(f".{path.name}.unpacked")
+            if temporary.exists():
+                shutil.rmtree(temporary)
+            temporary.mkdir()
+            _extract(opened, path, temporary, progress)
+            (temporary / target.name if one else temporary).rename(target)
+            shutil.rmtree(temporary, ignore_errors=True)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise store_error(path, f"cannot be unpacked ({error})", "delete it, and download it again") from error
+    except OSError as error:
+        raise store_error(path, f"cannot be unpacked ({reason(error)})", "make room, and run it again") from error
+    return target
+
+
+def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
+    parts = PurePosixPath(entry.filename).parts
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+    if not parts or parts[0] == "/" or ".." in parts or "\\" in entry.filename or ":" in parts[0] or not is_plain:
+        problem = f"it holds {entry.filename!r}, which lies outside or is no file"
+        raise store_error(archive, problem, "do not trust it")
+
+
+def _extract(opened: zipfile.ZipFile, archive: Path, folder: Path, progress: Progress | None) -> None:
+    entries = opened.infolist()
+    total = sum(entry.file_size for entry in entries)
+    free = shutil.disk_usage(folder).free
+    if total > free:
+        problem = f"needs {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        raise store_error(archive, problem, "make room, and run it again")
+    done = 0
+    for entry in entries:
+        opened.extract(entry, folder)
+        done += entry.file_size
+        if progress is not None:
+            progress(done, total)
+
+
+__all__ = ["PUBLISHED", "download", "unpack"]

@@ -1,0 +1,361 @@
+"""Downloads from a local server with every vice: no ranges, lost connections, other files, wrong checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ccx.downloading import PUBLISHED, download, unpack
+from ccx.errors import InputError, StoreError
+from tests.full_disk import FullDisk, file_size_limit
+from tests.picture_files import write
+
+ROOT = Path(__file__).parents[1]
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """A server of one file; tests set what it does."""
+
+    def __init__(self) -> None:
+        self.content = CONTENT
+        self.etag: str | None = '"v1"'
+        self.ranges = True
+        self.checks_version = True
+        self.announces = True
+        self.break_after: list[int] = []  # bytes after which each of the next answers breaks off
+        self.pause = 0.0
+        self.status = 200
+        self.seen: list[tuple[str | None, int]] = []  # ranges asked for, statuses
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # clients that go away are part of the tests
+
+        self._http = Quiet(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/file.bin"
+        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        asked = request.headers.get("Range")
+        start, status = 0, self.status
+        if status == 200 and asked and self.ranges:
+            same = request.headers.get("If-Range") == self.etag or not self.checks_version
+            if same:
+                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+                status = 206 if start < len(self.content) else 416
+        self.seen.append((asked, status))
+        body = self.content[start:] if status in (200, 206) else b"no"
+        request.send_response(status)
+        if self.etag:
+            request.send_header("ETag", self.etag)
+        if status == 206:
+            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        if status == 416:
+            request.send_header("Content-Range", f"bytes */{len(self.content)}")
+        if self.announces:
+            request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        stop = self.break_after.pop(0) if self.break_after else len(body)
+        for at in range(0, min(stop, len(body)), 100_000):
+            request.wfile.write(body[at : min(at + 100_000, stop)])
+            time.sleep(self.pause)
+        request.close_connection = True
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    started = Server()
+    yield started
+    started.close()
+
+
+def test_a_whole_download(server: Server, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    path = download(server.url, tmp_path / "deep/f.bin", progress=lambda done, total: seen.append((done, total)))
+    assert path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert (tmp_path / "deep/f.bin.sha256").read_text() == f"{SHA256}  f.bin\n"
+    assert sorted(one.name for one in path.parent.iterdir()) == ["f.bin", "f.bin.sha256"]
+    assert download(server.url, path) == path  # checked, not loaded again
+    assert server.seen == [(None, 200)]
+
+
+def test_lost_connections_are_taken_up_again(server: Server, tmp_path: Path) -> None:
+    server.break_after = [1_000_000, 0, 500_000, 0, 0]
+    path = download(server.url, tmp_path / "f.bin", wait=0)
+    assert path.read_bytes() == CONTENT
+    assert server.seen == [
+        (None, 200), ("bytes=1000000-", 206), ("bytes=1000000-", 206), ("bytes=1500000-", 206), ("bytes=1500000-", 206),
+        ("bytes=1500000-", 206),
+    ]  # fmt: skip
+
+
+def test_the_next_call_goes_on(server: Server, tmp_path: Path) -> None:
+    server.break_after = [1_000_000, *[0] * 5]
+    with pytest.raises(StoreError, match=r"closed after 1000000 of 3000000 bytes; run it again: it goes on"):
+        download(server.url, tmp_path / "f.bin", wait=0)
+    assert not (tmp_path / "f.bin").exists()
+    assert (tmp_path / ".f.bin.part").stat().st_size == 1_000_000
+    server.seen.clear()
+    assert download(server.url, tmp_path / "f.bin").read_bytes() == CONTENT
+    assert server.seen == [("bytes=1000000-", 206)]
+
+
+def test_a_file_that_changed_in_between_is_loaded_anew(server: Server, tmp_path: Path) -> None:
+    for checks in (True, False):  # a server that ignores If-Range, too
+        server.break_after = [1_000_000, *[0] * 5]
+        path = tmp_path / f"{checks}.bin"
+        with pytest.raises(StoreError):
+            download(server.url, path, wait=0)
+        server.content, server.etag, server.checks_version = CONTENT[::-1], f'"v{checks}"', checks
+        assert download(server.url, path, wait=0).read_bytes() == CONTENT[::-1]
+        server.content, server.etag = CONTENT, '"v1"'
+
+
+@pytest.mark.parametrize("etag", ['"v1"', None, 'W/"weak"'])
+def test_servers_without_ranges(server: Server, tmp_path: Path, etag: str | None) -> None:
+    server.ranges, server.etag = False, etag
+    server.break_after = [2_000_000, 1_000_000]
+    assert download(server.url, tmp_path / "f.bin", wait=0).read_bytes() == CONTENT
+    server.break_after = [1_000_000] * 20
+    with pytest.raises(StoreError, match="closed after 1000000 of 3000000 bytes"):
+        download(server.url, tmp_path / "g.bin", wait=0)
+    assert len(server.break_after) > 10  # it gave up when nothing more came
+
+
+def test_a_length_that_is_not_announced(server: Server, tmp_path: Path) -> None:
+    server.announces = False
+    seen: list[tuple[int, int]] = []
+    path = download(server.url, tmp_path / "f.bin", progress=lambda done, total: seen.append((done, total)))
+    assert path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), 0)
+
+
+def test_a_part_that_is_whole_already(server: Server, tmp_path: Path) -> None:
+    write(tmp_path / ".f.bin.part", CONTENT)
+    write(tmp_path / ".f.bin.part.json", f'{{"url": "{server.url}", "version": "\\"v1\\""}}')
+    assert download(server.url, tmp_path / "f.bin").read_bytes() == CONTENT
+    assert server.seen == [("bytes=3000000-", 416)]
+    write(tmp_path / ".g.bin.part", CONTENT + b"more")
+    write(tmp_path / ".g.bin.part.json", f'{{"url": "{server.url}", "version": "\\"v1\\""}}')
+    with pytest.raises(StoreError, match="3000004 bytes are there, the server has 3000000"):
+        download(server.url, tmp_path / "g.bin")
+    for notes in ("", "{}", '{"url": "http://other/", "version": "v1"}'):  # whose bytes they are is unknown
+        write(tmp_path / ".h.bin.part", b"x" * 100)
+        write(tmp_path / ".h.bin.part.json", notes)
+        assert download(server.url, tmp_path / "h.bin").read_bytes() == CONTENT
+        (tmp_path / "h.bin").unlink()
+
+
+def test_checksums(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "f.bin"
+    assert download(server.url, path, sha256=SHA256.upper()) == path
+    assert not (tmp_path / "f.bin.sha256").exists()
+    with pytest.raises(StoreError, match=rf"f\.bin: its SHA-256 is {SHA256}, wanted 0{{64}}; delete it, and"):
+        download(server.url, path, sha256="0" * 64)
+    path.unlink()
+    with pytest.raises(StoreError, match=r"its SHA-256 is .*, wanted 0+; check address and checksum"):
+        download(server.url, path, sha256="0" * 64)
+    assert not path.exists()
+    assert not (tmp_path / ".f.bin.part").exists()
+    for sha256 in ("ab", "x" * 64):
+        with pytest.raises(InputError, match="sha256: expected 64 hexadecimal digits"):
+            download(server.url, path, sha256=sha256)
+
+
+def test_the_first_checksum_holds_ever_after(server: Server, tmp_path: Path) -> None:
+    path = download(server.url, tmp_path / "f.bin")
+    path.write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(StoreError, match=rf"wanted {SHA256}; delete it, and download it again"):
+        download(server.url, path)
+    path.unlink()
+    server.content, server.etag = CONTENT[::-1], '"v2"'
+    with pytest.raises(StoreError, match=r"another file than at first; delete .*f\.bin\.sha256 if that is right"):
+        download(server.url, path)
+    assert not path.exists()
+    (tmp_path / "f.bin.sha256").unlink()
+    assert download(server.url, path).read_bytes() == CONTENT[::-1]
+    write(tmp_path / "f.bin.sha256", "nothing")
+    with pytest.raises(StoreError, match="holds no SHA-256"):
+        download(server.url, path)
+
+
+@pytest.mark.parametrize(("status", "text"), [(404, "404 Not Found"), (403, "403"), (500, "500"), (503, "503")])
+def test_servers_that_refuse(server: Server, tmp_path: Path, status: int, text: str) -> None:
+    server.status = status
+    with pytest.raises(StoreError, match=rf"file\.bin: the server says {text}.*; check the address"):
+        download(server.url, tmp_path / "f.bin", wait=0)
+    assert not (tmp_path / "f.bin").exists()
+    assert server.seen == [(None, status)]
+
+
+def test_no_server_and_no_address(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(StoreError, match=r"the connection was lost \(.*refused.*check the address and the connection"):
+        download(f"http://127.0.0.1:{port}/f", tmp_path / "f.bin", wait=0)
+    for url in ("file:///etc/passwd", "ftp://a/b", "f.bin", ""):
+        with pytest.raises(InputError, match="url: expected an address of http or https"):
+            download(url, tmp_path / "f.bin")
+    assert not (tmp_path / "f.bin").exists()
+
+
+def test_a_full_disk(server: Server, tmp_path: Path) -> None:
+    with file_size_limit(1_500_000), pytest.raises(StoreError, match=r"cannot write it \(File too large\); make room"):
+        download(server.url, tmp_path / "f.bin")
+    assert not (tmp_path / "f.bin").exists()
+    server.seen.clear()
+    assert download(server.url, tmp_path / "f.bin").read_bytes() == CONTENT
+    assert server.seen == [("bytes=1500000-", 206)]
+    write(tmp_path / "file", "")
+    with pytest.raises(StoreError, match=r"Not a directory|File exists"):
+        download(server.url, tmp_path / "file/f.bin")
+
+
+@pytest.mark.parametrize("n_good", range(5))  # notes and their folder, the file, its checksum and its folder
+def test_no_space_at_every_flush(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
+    with monkeypatch.context() as patched:
+        FullDisk(patched, n_good, ("fsync",))
+        with pytest.raises(StoreError, match="No space left on device"):
+            download(server.url, tmp_path / "f.bin")
+    assert (tmp_path / "f.bin").exists() == (n_good > 2)
+    assert download(server.url, tmp_path / "f.bin").read_bytes() == CONTENT
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.bin", "f.bin.sha256"]
+
+
+PROGRAM = "import sys; from ccx.downloading import download; download(sys.argv[1], sys.argv[2])"
+
+
+def started(server: Server, path: Path) -> subprocess.Popen[str]:
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + PROGRAM
+    arguments = [sys.executable, "-c", code, server.url, str(path)]
+    return subprocess.Popen(arguments, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, stderr=subprocess.PIPE)
+
+
+def test_kills_and_ctrl_c(server: Server, tmp_path: Path) -> None:
+    path, part = tmp_path / "f.bin", tmp_path / ".f.bin.part"
+    server.pause = 0.05
+    for number in (signal.SIGKILL, signal.SIGINT):
+        before = part.stat().st_size if part.exists() else 0
+        process = started(server, path)
+        deadline = time.monotonic() + 60
+        while not (part.exists() and part.stat().st_size > before) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if number is signal.SIGINT:
+            with pytest.raises(StoreError, match=r"\.f\.bin\.part: another process downloads this file; wait for it"):
+                download(server.url, path)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert process.returncode
+        assert not path.exists()
+        assert part.stat().st_size > before
+    server.pause = 0
+    assert download(server.url, path).read_bytes() == CONTENT
+    assert re.fullmatch(r"bytes=\d+-", server.seen[-1][0] or "")
+    assert server.seen[-1][1] == 206
+
+
+def zipped(path: Path, entries: dict[str, bytes], change: Callable[[zipfile.ZipInfo], None] | None = None) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            entry = zipfile.ZipInfo(name)
+            if change is not None:
+                change(entry)
+            archive.writestr(entry, content)
+    return path
+
+
+def test_unpacking(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    archive = zipped(tmp_path / "b.zip", {"top/": b"", "top/index.csv": b"abc", "top/images/a/b.png": b"de"})
+    folder = unpack(archive, progress=lambda done, total: seen.append((done, total)))
+    assert folder == tmp_path / "top"
+    assert (folder / "index.csv").read_bytes() == b"abc"
+    assert (folder / "images/a/b.png").read_bytes() == b"de"
+    assert seen[-1] == (5, 5)
+    (folder / "index.csv").unlink()
+    assert unpack(archive) == folder  # as it is
+    assert not (folder / "index.csv").exists()
+    several = unpack(zipped(tmp_path / "c.zip", {"x": b"1", "y/z": b"2"}))
+    assert several == tmp_path / "c"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.zip", "c", "c.zip", "top"]
+    single = unpack(zipped(tmp_path / "d.zip", {"x": b"1"}))
+    assert (single / "x").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a\\..\\x", "c:/x", "..", "a/.."])
+def test_entries_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+    archive = zipped(tmp_path / "b.zip", {"good": b"1", name: b"2"})
+    with pytest.raises(StoreError, match=r"b\.zip: it holds .* which lies outside or is no file; do not trust it"):
+        unpack(archive)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    def link(entry: zipfile.ZipInfo) -> None:
+        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+    with pytest.raises(StoreError, match="is no file; do not trust it"):
+        unpack(zipped(tmp_path / "b.zip", {"a": b"/etc/passwd"}, link))
+
+
+def test_archives_that_are_damaged_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = zipped(tmp_path / "b.zip", {"top/a": bytes(10_000), "top/b": CONTENT[:1000]})
+    content = archive.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", content.replace(CONTENT[:20], CONTENT[1:21])):
+        write(archive, damaged)
+        with pytest.raises(StoreError, match=r"b\.zip: cannot be unpacked .*; delete it, and download it again"):
+            unpack(archive)
+        assert not (tmp_path / "top").exists()
+    write(archive, content)
+    with monkeypatch.context() as patched:
+        usage = type("Usage", (), {"free": 100})
+        patched.setattr("shutil.disk_usage", lambda _: usage)
+        with pytest.raises(StoreError, match=r"needs 0\.0 GB, and 0\.0 GB are free; make room"):
+            unpack(archive)
+    with file_size_limit(5_000), pytest.raises(StoreError, match=r"cannot be unpacked \(File too large\); make room"):
+        unpack(archive)
+    assert not (tmp_path / "top").exists()
+    assert (unpack(archive) / "a").read_bytes() == bytes(10_000)
+    with pytest.raises(StoreError, match="cannot be unpacked"):
+        unpack(tmp_path / "no.zip")
+
+
+def test_published_addresses() -> None:
+    assert set(PUBLISHED) == {
+        "broden1_224", "broden1_227", "broden1_384", "resnet18_places365", "alexnet_places365", "densenet161_places365",
+    }  # fmt: skip
+    assert all(url.startswith("http://") for url in PUBLISHED.values())
