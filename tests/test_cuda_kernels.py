@@ -12,6 +12,7 @@ from ccx.errors import BackendError
 from ccx.kernels import reference, rows
 from tests.cuda_emulator.emulator import Emulator
 from tests.cuda_emulator.gpu import arrays_belong_to_the_emulator, assert_same, gpus, use
+from tests.test_kernels_rows import formula_operands
 
 pytestmark = pytest.mark.needs("gxx")
 
@@ -157,6 +158,13 @@ def test_intersection_counts_of_full_rows_in_every_tile_and_slice(gpu):
     use(gpu)
     packed = np.full((70, 40), 2**64 - 1, dtype=np.uint64)
     assert_same(gpu, rows.intersection_counts(gpu.place(packed), gpu.place(packed)), np.full((70, 70), 2560))
+
+
+@given(data=st.data(), gpu=gpus(), n_bits=N_BITS.filter(bool), seed=SEEDS, density=DENSITIES)
+def test_rows_of_formulas(data, gpu, n_bits, seed, density):
+    packed, operands, operators = formula_operands(data, n_bits, seed, density)
+    got = rows.formula_rows(gpu.place(packed), operands, operators, n_bits, threads=1)
+    assert_same(gpu, got, reference.formula_rows(packed, operands, operators, n_bits))
 
 
 def test_a_family_that_has_no_kernels_is_refused():

@@ -214,6 +214,22 @@ def test_errors_name_argument_got_and_wanted():
         rows.logical_or(two, two, np.broadcast_to(np.uint64(0), (5, 2)))
 
 
+def formula_operands(data, n_bits, seed, density):
+    """Return packed rows, operands int64[length, k] and operators uint8[length - 1] of a formula."""
+    rng = np.random.default_rng(seed)
+    n_rows, n_out = data.draw(st.sampled_from([0, 1, 5])), data.draw(st.sampled_from([0, 1, 3, 40]))
+    length = data.draw(st.integers(1, 4))
+    packed = reference.pack(rng.random((n_rows, n_bits)) < density)
+    return packed, rng.integers(-2, n_rows, (length, n_out)), rng.integers(0, 3, length - 1).astype(np.uint8)
+
+
+@given(data=st.data(), n_bits=N_BITS.filter(bool), seed=SEEDS, density=DENSITIES, threads=THREADS)
+def test_rows_of_formulas(data, n_bits, seed, density, threads):
+    packed, operands, operators = formula_operands(data, n_bits, seed, density)
+    got = rows.formula_rows(packed, operands, operators, n_bits, threads=threads)
+    np.testing.assert_array_equal(got, reference.formula_rows(packed, operands, operators, n_bits), strict=True)
+
+
 def test_backend_for():
     array = np.zeros(3)
     assert _dispatch.backend_for(array, array).__name__ == "ccx.kernels.cpu"

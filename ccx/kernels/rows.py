@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu
@@ -206,6 +207,22 @@ def intersection_counts(a: Any, b: Any, *, threads: int | None = None) -> Any:
             raise ShapeError(argument, wanted="uint64[n, n_words]", got=describe(array), remedy=remedy)
     _check_same_words(a, b)
     return backend_for(a, b).rows.intersection_counts(a, b, check_threads(threads))
+
+
+FULL, ABSENT = -1, -2
+"""Operands of `formula_rows` that are no row of the table: all ones, and all zeros."""
+
+
+def formula_rows(
+    rows: Any, operands: npt.NDArray[np.int64], operators: npt.NDArray[np.uint8], n_bits: int, *, threads: int | None
+) -> Any:
+    """Combine rows by a left-deep formula: uint64[R, n_words] -> uint64[k, n_words], where `rows` lie.
+
+    Row i is ((operand 0 op operand 1) op operand 2) ..., its operands int64[length, k] being numbers of rows, `FULL` or
+    `ABSENT`, its operators uint8[length - 1] 0 OR, 1 AND, 2 AND NOT; both in main memory, and trusted.
+    """
+    last_word = np.uint64(2**64 - 1) >> np.uint64(-n_bits % 64)
+    return backend_for(rows).rows.formula_rows(rows, operands, operators, last_word, check_threads(threads))
 
 
 def as_rows(value: Any, argument: str, n_bits: int | None = None) -> Any:

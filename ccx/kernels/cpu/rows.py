@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ccx.kernels.cpu._jit import available_threads, inline, jit, parallel, popcount64
 
+OR, AND, AND_NOT = 0, 1, 2
+FULL = -1  # an operand of `formula_rows` that is no row
 # To start a thread costs about as much as to read this many words from memory.
 _WORDS_PER_THREAD = 1 << 17
 # A tile of `intersection_counts`: so many rows of a meet so many rows of b that their words (32 KB) stay in the
@@ -107,6 +109,60 @@ def intersection_counts(a: NDArray[np.uint64], b: NDArray[np.uint64], threads: i
         _threads(threads, counts.size * a.shape[1]),
     )
     return counts
+
+
+def formula_rows(
+    rows: NDArray[np.uint64],
+    operands: NDArray[np.int64],
+    operators: NDArray[np.uint8],
+    last_word: np.uint64,
+    threads: int | None,
+) -> NDArray[np.uint64]:
+    """Serve `ccx.kernels.rows.formula_rows`."""
+    out = np.empty((operands.shape[1], rows.shape[1]), np.uint64)
+    table = _table(rows)
+    parallel(
+        lambda i, j: _formula_rows(table, operands[:, i:j], operators, last_word, out[i:j]),
+        out.shape[0],
+        _threads(threads, out.size * operands.shape[0]),
+    )
+    return out
+
+
+@inline
+def _fill(out, ones, last_word):
+    for w in range(out.size):
+        out[w] = ~np.uint64(0) if ones else np.uint64(0)
+    if ones and out.size:
+        out[out.size - 1] = last_word
+
+
+@jit
+def _formula_rows(rows, operands, operators, last_word, out):
+    for k in range(out.shape[0]):
+        row = out[k]
+        if operands[0, k] >= 0:
+            for w in range(row.size):
+                row[w] = rows[operands[0, k], w]
+        else:
+            _fill(row, operands[0, k] == FULL, last_word)
+        for j in range(1, operands.shape[0]):
+            operand, operator = operands[j, k], operators[j - 1]
+            if operand < 0:
+                ones = operand == FULL
+                if operator == (OR if ones else AND):
+                    _fill(row, ones, last_word)
+                elif ones and operator == AND_NOT:
+                    _fill(row, False, last_word)
+            elif operator == OR:
+                for w in range(row.size):
+                    row[w] |= rows[operand, w]
+            elif operator == AND:
+                for w in range(row.size):
+                    row[w] &= rows[operand, w]
+            else:
+                for w in range(row.size):
+                    row[w] &= ~rows[operand, w]
 
 
 def _threads(threads: int | None, n_words: int) -> int:

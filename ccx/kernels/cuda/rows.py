@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ccx.kernels.cuda.device import Array, Device, device_of, launch
 
@@ -101,6 +102,24 @@ def intersection_counts(a: Array, b: Array, threads: int | None) -> Array:  # no
     shared_mem = (tile_rows + _TILE_COLUMNS) * _TILE_PITCH * 8
     launch(device, "rows", "intersection_counts", n_blocks * device.threads_per_block, args, shared_mem)
     return counts
+
+
+def formula_rows(
+    rows: Array,
+    operands: NDArray[np.int64],
+    operators: NDArray[np.uint8],
+    last_word: np.uint64,
+    threads: int | None,  # noqa: ARG001
+) -> Array:
+    """Serve `ccx.kernels.rows.formula_rows`; operands and operators lie on the host: 8 bytes an operand of a row."""
+    device = device_of(rows)
+    length, n_out = operands.shape
+    n_words = rows.shape[1]
+    out = device.empty((n_out, n_words), np.uint64)
+    arrays = device.contiguous(rows, np.uint64), device.upload(operands), device.upload(operators), out
+    args = (*arrays, _i64(n_out), _i64(n_words), _i64(length), last_word)
+    launch(device, "rows", "formula_rows", _row_threads(n_out, n_words), args)
+    return out
 
 
 def _i64(value: int) -> np.int64:

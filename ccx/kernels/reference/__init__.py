@@ -27,6 +27,7 @@ from ccx.kernels.reference.kmeans import clustering_cost, kmeans_1d
 from ccx.kernels.reference.permutations import permuted_histogram
 from ccx.kernels.reference.rows import (
     and_popcount,
+    formula_rows,
     intersection_counts,
     logical_and,
     logical_and_not,
@@ -51,6 +52,7 @@ __all__ = [
     "conjunction_counts",
     "estimate_extensions",
     "formula_counts",
+    "formula_rows",
     "inscribed_rectangles",
     "inside",
     "intersection_counts",

@@ -24,6 +24,17 @@ def unpack(rows: NDArray[np.uint64], n_bits: int) -> NDArray[np.bool_]:
     return bits[..., :n_bits]
 
 
+def formula_rows(
+    rows: NDArray[np.uint64], operands: NDArray[np.int64], operators: NDArray[np.uint8], n_bits: int
+) -> NDArray[np.uint64]:
+    """``uint64[R, n_words], int64[length, k], uint8[length - 1] -> uint64[k, n_words]``; -1 is all ones, -2 zeros."""
+    table = np.concatenate([unpack(rows, n_bits), np.zeros((1, n_bits), np.bool_), np.ones((1, n_bits), np.bool_)])
+    bits = table[operands[0]]
+    for operand, operator in zip(operands[1:], operators, strict=True):
+        bits = (bits | table[operand], bits & table[operand], bits & ~table[operand])[operator]
+    return pack(bits)
+
+
 def logical_and(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Intersect ``uint64[..., n_words]``."""
     return a & b

@@ -141,6 +141,45 @@ KERNEL void and_popcount(const u64* __restrict__ a, const u64* __restrict__ b, u
   }
 }
 
+// Words `at` and `at + 1` of an operand: a row of the table, or FULL, ones up to the last bit, or ABSENT, zeros.
+constexpr i64 kFull = -1, kAbsent = -2;
+
+__device__ __forceinline__ ulonglong2 operand_pair(const u64* rows, i64 operand, i64 at, i64 n_words, u64 last_word) {
+  if (operand >= 0) {
+    const u64* row = rows + operand * n_words;
+    return load_pair(row, at, n_words, holds_pairs(row));
+  }
+  ulonglong2 pair;
+  pair.x = operand == kFull ? (at + 1 < n_words ? ~u64{0} : last_word) : 0;
+  pair.y = operand == kFull ? (at + 2 < n_words ? ~u64{0} : last_word) : 0;
+  return pair;
+}
+
+// rows u64[n_rows, n_words], operands i64[length, n_out], operators u8[length - 1] (0 OR, 1 AND, 2 AND NOT), last_word:
+// the bits that the last word of a row may have -> out u64[n_out, n_words]: ((row of operand 0) op row of operand 1) ...
+// Bytes: 8 a word of out, and of each operand that is a row. Operations: one or two a word and operand.
+KERNEL void formula_rows(const u64* __restrict__ rows, const i64* __restrict__ operands,
+                         const u8* __restrict__ operators, u64* __restrict__ out, i64 n_out, i64 n_words, i64 length,
+                         u64 last_word) {
+  const i64 tasks_a_row = ceil_div(n_words, kChunkWords);
+  for (i64 task = first_task(); task < n_out * tasks_a_row; task += task_step()) {
+    const i64 r = task / tasks_a_row, start = task % tasks_a_row * kChunkWords;
+    const i64 end = min(n_words, start + kChunkWords);
+    u64* row_out = out + r * n_words;
+    for (i64 at = start + 2 * lane_id(); at < end; at += 64) {
+      ulonglong2 result = operand_pair(rows, operands[r], at, n_words, last_word);
+      for (i64 j = 1; j < length; ++j) {
+        const ulonglong2 other = operand_pair(rows, operands[j * n_out + r], at, n_words, last_word);
+        const u8 connective = operators[j - 1];
+        result.x = connective == 0 ? result.x | other.x : result.x & (connective == 1 ? other.x : ~other.x);
+        result.y = connective == 0 ? result.y | other.y : result.y & (connective == 1 ? other.y : ~other.y);
+      }
+      row_out[at] = result.x;
+      if (at + 1 < end) row_out[at + 1] = result.y;
+    }
+  }
+}
+
 // A block counts a tile: blockDim.x / 4 rows of a meet 64 rows of b, a thread 4 of each. It takes them into shared
 // memory 16 words at a time; two words between rows keep the 128-bit loads of eight lanes from each other's banks.
 constexpr int kTileWords = 16;
