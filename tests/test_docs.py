@@ -15,7 +15,7 @@ def blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/tutorial.md", "docs/demo.md", "docs/metrics.md", "docs/heuristics.md"]
+    "page", ["README.md", "docs/tutorial.md", "docs/demo.md", "docs/metrics.md", "docs/heuristics.md", "docs/chance.md"]
 )
 def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
     path = ROOT / page
