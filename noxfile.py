@@ -105,6 +105,7 @@ def bench(session: nox.Session) -> None:
     session.install(".[bench,test]")
     session.run("python", "-m", "pytest", "benchmarks", "--benchmark-enable", "--benchmark-only", *session.posargs)
     session.run("python", "benchmarks/layer.py")
+    session.run("python", "benchmarks/chance.py")
 
 
 @nox.session

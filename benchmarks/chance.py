@@ -31,7 +31,7 @@ def check(data: Synthetic, concepts: ccx.Concepts) -> None:
     Raises
     ------
     RuntimeError
-        If a mean, a maximum or a p-value differs.
+        If a histogram, a maximum or a p-value differs.
 
     """
     found = ccx.explain(data.activations, concepts, units=[0], null=N_CHECKED, threads=1, progress=False)
