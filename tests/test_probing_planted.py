@@ -78,7 +78,7 @@ def test_a_convolutional_network_on_a_folder_of_label_maps(tmp_path):
 
 @pytest.mark.needs("torchvision")
 def test_a_vision_transformer():
-    """Patches carry v = red + green - 2 blue; layer norm keeps its sign; a unit of the MLP lets what is positive pass."""
+    """Patches carry v = red + green - 2 blue; layer norm keeps its sign; an MLP unit lets what is positive pass."""
     import torch
     import torchvision
 

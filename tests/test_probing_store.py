@@ -285,11 +285,11 @@ def test_a_shuffling_or_augmenting_loader_is_caught(models, tmp_path):
         probe(tmp_path, models, loader=Augmenting())
 
 
-def test_errors_before_anything_is_stored_leave_no_half_of_a_folder(models, tmp_path):
+def test_errors_before_anything_is_stored_leave_the_folder_free(models, tmp_path):
     for options, kind in [({"layers": "nope"}, InputError), ({"loader": 3}, DTypeError), ({"units": [9]}, InputError)]:
         with pytest.raises(kind):
             probe(tmp_path / "out", models, **options)
-    found = probe(tmp_path / "out", models, overwrite=True)
+    found = probe(tmp_path / "out", models)
     assert len(found["layer1"]) == 10
 
 

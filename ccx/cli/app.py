@@ -12,7 +12,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ccx import __version__
-from ccx.cli import concepts, demo, running, terminal
+from ccx.cli import concepts, demo, probing, running, terminal
 from ccx.errors import CCXError
 
 _UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
@@ -45,6 +45,7 @@ app.command()(demo.demo)
 app.command()(running.explain)
 app.command()(running.report)
 app.command()(running.show)
+app.command()(probing.probe)
 app.add_typer(concepts.app, name="concepts")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,10 +17,9 @@ from ccx.cli import options
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.pipeline.running import progress_reporter
+from ccx.probing import picture_files
 from ccx.report import check_photo
 from ccx.store.files import parse_json, read_bytes, reason, store_error
-
-_PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 def make_folder(path: Path) -> None:
@@ -241,7 +239,7 @@ def read_images(path: Path, n_samples: int) -> Any:
 
     """
     if path.is_dir():
-        images: Any = sorted((file for file in path.iterdir() if file.suffix.lower() in _PICTURES), key=_natural)
+        images: Any = picture_files(path)
     else:
         images = read_array(path, "images")
     if len(images) != n_samples:
@@ -268,9 +266,3 @@ def check_images(images: Any) -> None:
         for number, path in enumerate(images, start=1):
             check_photo(path, str(path))
             progress(number, len(images))
-
-
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Return by what to sort file names so that 2 comes before 10."""
-    pieces = re.split(r"(\d+)", path.stem)  # texts and numbers in turn, so that like meets like
-    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], path.name

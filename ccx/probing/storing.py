@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ccx.errors import StoreError
 from ccx.probing.layouts import check_sample_shape
 from ccx.store import PathLike, RowLog, read_run
-from ccx.store.files import reason, store_error, sync_folder
+from ccx.store.files import read_bytes, reason, store_error, sync_folder
 
 KIND = "activations"
 _KEY = ("first",)
@@ -80,7 +80,7 @@ class ActivationFolder:
         overwrite: bool = False,
     ) -> None:
         self.folder = Path(folder)
-        if overwrite:
+        if overwrite or _is_empty(self.folder):
             _discard(self.folder)
         with ExitStack() as files:
             self._log = files.enter_context(_opened_log(self.folder, settings, hashes))
@@ -305,6 +305,12 @@ def _layers_of(folder: Path) -> list[str]:
     if settings.get("kind") != KIND:
         raise store_error(folder, "holds something else than activations", "choose another folder")
     return list(settings.get("layers", ()))
+
+
+def _is_empty(folder: Path) -> bool:
+    """Tell whether a folder was begun and holds no sample, so that nothing is lost by another probe in its place."""
+    rows = folder / "rows.jsonl"
+    return rows.exists() and b"\n" not in read_bytes(rows)
 
 
 def _discard(folder: Path) -> None:

@@ -1,0 +1,164 @@
+"""``ccx probe``: run a network over a folder of pictures and store what its layers put out."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+import ccx
+from ccx.cli import options, terminal
+from ccx.datasets.pictures import read_header
+from ccx.errors import FilesError, InputError, StoreError
+from ccx.models import NamedModel, Preprocessing
+from ccx.probing import picture_files
+from ccx.probing.storing import layer_file
+
+_NETWORK, _IMAGES, _OUTPUT = "Network", "Images", "What is stored"
+
+
+def _option(flag: str, help: str, panel: str | None = None) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(flag, help=help, rich_help_panel=panel)
+    return option
+
+
+def probe(
+    model: Annotated[
+        str,
+        typer.Argument(help="A classifier of torchvision by name, or module:function, which returns a torch module."),
+    ],
+    images: Annotated[Path, typer.Argument(help="A folder of pictures.", exists=True, file_okay=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder for one .npy file a layer.", file_okay=False)],
+    layer: Annotated[list[str] | None, _option("--layer", "Path of a layer; repeatable.", _NETWORK)] = None,
+    weights: Annotated[str, _option("--weights", "imagenet, places365 or none (untrained).", _NETWORK)] = "imagenet",
+    checkpoint: Annotated[
+        Path | None, _option("--checkpoint", "File of the weights, or the folder that it lies in.", _NETWORK)
+    ] = None,
+    classes: Annotated[int | None, _option("--classes", "Outputs of the network's last layer.", _NETWORK)] = None,
+    seed: Annotated[int, _option("--seed", "Of untrained weights.", _NETWORK)] = 0,
+    device: Annotated[str | None, _option("--device", "Where the network runs: cpu, cuda, ...", _NETWORK)] = None,
+    precision: Annotated[
+        str, _option("--precision", "float32, or mixed precision: bfloat16, float16.", _NETWORK)
+    ] = "float32",
+    size: Annotated[
+        str | None, _option("--size", "Images are resized to this: 224, or 224x320 (height, width).", _IMAGES)
+    ] = None,
+    mean: Annotated[str | None, _option("--mean", "Of red, green, blue, as in 0.5,0.5,0.5.", _IMAGES)] = None,
+    std: Annotated[str | None, _option("--std", "Deviation, likewise.", _IMAGES)] = None,
+    batch_size: Annotated[int, _option("--batch-size", "Images at a time.", _IMAGES)] = 32,
+    workers: Annotated[int, _option("--workers", "Processes that read images.", _IMAGES)] = 0,
+    data_id: Annotated[
+        str | None, _option("--data-id", "A name for the images, believed in place of their content.", _IMAGES)
+    ] = None,
+    units: Annotated[str | None, _option("--units", "Only these units, as in 0-9,14.", _OUTPUT)] = None,
+    tokens: Annotated[str | None, _option("--tokens", "Grid of a transformer's patches: 14x14.", _OUTPUT)] = None,
+    skip: Annotated[int, _option("--skip", "Tokens before them (1 = a class token).", _OUTPUT)] = 0,
+    unit_axis: Annotated[
+        int | None, _option("--unit-axis", "Axis of the units; 1, or the last of three, by default.", _OUTPUT)
+    ] = None,
+    call: Annotated[
+        int | None, _option("--call", "Which run counts, of a layer that runs several times.", _OUTPUT)
+    ] = None,
+    dtype: Annotated[str, _option("--dtype", "float32 or float16.", _OUTPUT)] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard what --out holds of another probe.")] = False,
+) -> None:
+    """Run a network over a folder of pictures, and store the activations of its layers.
+
+    Pictures are taken in natural order of their names (2.jpg before 10.jpg). A run that was stopped goes on when the
+    same command is given again.
+    """
+    started = time.perf_counter()
+    grid = None if tokens is None else _pair(tokens, "--tokens")
+    given: dict[str, Any] = {
+        "size": None if size is None else _pair(size, "--size"),
+        "mean": None if mean is None else _numbers(mean, "--mean"),
+        "std": None if std is None else _numbers(std, "--std"),
+    }
+    chosen_units = options.parse_units(units)
+    pictures = picture_files(images)
+    if data_id is None or not out.exists():
+        _check_pictures(pictures)
+    net = _network(model, weights, checkpoint, classes, seed)
+    net = replace(net, preprocessing=replace(net.preprocessing, **{k: v for k, v in given.items() if v is not None}))
+    try:
+        found: Any = ccx.probe(
+            net,
+            pictures,
+            layer or list(net.layers),
+            units=chosen_units,
+            tokens=grid,
+            skip=skip,
+            unit_axis=unit_axis,
+            call=call,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            precision=precision,  # type: ignore[arg-type]  # probe checks it
+            dtype=dtype,  # type: ignore[arg-type]
+            data_id=data_id,
+            out=out,
+            overwrite=overwrite,
+        )
+    except KeyboardInterrupt as error:
+        terminal.errors().print("stopped; the same command goes on where it stopped")
+        raise typer.Exit(130) from error
+    console = terminal.output()
+    for name, array in found.items():
+        shape = ", ".join(map(str, array.shape))
+        console.print(Text(f"{name}  {array.dtype}[{shape}]  {out / layer_file(name)}"), soft_wrap=True)
+    console.print(f"{len(pictures)} pictures, in {time.perf_counter() - started:.1f} s")
+
+
+def _network(model: str, weights: str, checkpoint: Path | None, classes: int | None, seed: int) -> NamedModel:
+    if ":" not in model:
+        return ccx.models.load(model, weights=weights, file=checkpoint, classes=classes, seed=seed)  # type: ignore[arg-type]
+    if checkpoint is not None or classes is not None:
+        remedy = "let the function load its weights"
+        raise InputError(
+            "MODEL", wanted="no --checkpoint or --classes beside module:function", got="one", remedy=remedy
+        )
+    place, _, function = model.partition(":")
+    sys.path.insert(0, "")  # as `python -m` does: modules of the folder in which the command is given
+    try:
+        make = getattr(importlib.import_module(place), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        remedy = "give a module on the path and a function in it, such as nets:make"
+        raise InputError("MODEL", wanted="module:function", got=f"{model!r} ({error})", remedy=remedy) from error
+    finally:
+        sys.path.pop(0)
+    made = make()
+    return made if isinstance(made, NamedModel) else NamedModel(model, "none", made, (), Preprocessing())
+
+
+def _check_pictures(pictures: list[Path]) -> None:
+    """Look at the head and the end of every file, so that a bad one is not met after hours."""
+    problems = []
+    for path in pictures:
+        try:
+            read_header(path)
+        except StoreError as error:
+            problems.append(str(error))
+    if problems:
+        raise FilesError(problems, "repair or remove them")
+
+
+def _pair(text: str, flag: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise InputError(
+            flag, wanted="a number, or two with an x between", got=repr(text), remedy="write it like 14x14"
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def _numbers(text: str, flag: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(flag, wanted="three numbers", got=repr(text), remedy="write it like 0.5,0.5,0.5") from error
