@@ -12,7 +12,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ccx import __version__
-from ccx.cli import concepts, demo, probing, running, terminal
+from ccx.cli import concepts, demo, download, probing, running, terminal
 from ccx.errors import CCXError
 
 _UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
@@ -47,6 +47,7 @@ app.command()(running.report)
 app.command()(running.show)
 app.command()(probing.probe)
 app.add_typer(concepts.app, name="concepts")
+app.command()(download.download)
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,7 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ccx.cli import files, options, terminal
+from ccx.cli.data_specs import FORMS, open_data
 from ccx.concepts import Concepts
+from ccx.datasets import token_concepts
+from ccx.errors import InputError
+from ccx.store import write_text
+
+_DATA = "Data sets of files"
 
 app = typer.Typer(no_args_is_help=True, help="Build, describe and check files of concepts.")
 ConceptsPath = Annotated[Path, typer.Argument(help="A file of 'ccx concepts build'.", exists=True, dir_okay=False)]
@@ -24,15 +30,75 @@ def build(
     masks: options.Masks = None,
     names: options.Names = None,
     valid: options.Valid = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help=f"A data set of files: {FORMS}.", rich_help_panel=_DATA)
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option("--tokens", help="Texts: a .csv of sample,position,concept.", exists=True, rich_help_panel=_DATA),
+    ] = None,
+    lengths: Annotated[
+        Path | None, typer.Option("--lengths", help="Tokens of each text, int[N].", exists=True, rich_help_panel=_DATA)
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option("--grid", help="Cells of --data: 112 or 112x112 (height, width).", rich_help_panel=_DATA),
+    ] = None,
+    colors: Annotated[
+        bool, typer.Option("--colors", help="Name the colors of --data, too.", rich_help_panel=_DATA)
+    ] = False,
+    image_list: Annotated[
+        Path | None,
+        typer.Option(
+            "--image-list", help="Write the images of --data, in order.", dir_okay=False, rich_help_panel=_DATA
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes that read --data.", rich_help_panel=_DATA)
+    ] = None,
     threads: options.Threads = None,
 ) -> None:
-    """Build a concepts file from label maps or masks."""
+    """Build a concepts file from label maps, masks, a data set of files, or a table of tokens.
+
+    With --data, a run that was stopped goes on when the same command is given again.
+    """
+    if [labels, masks, data, tokens].count(None) != 3:
+        remedy = "say where the concepts come from"
+        got = "several" if any((labels, masks, data, tokens)) else "none"
+        wanted = "one of --labels, --masks, --data and --tokens"
+        raise InputError("concepts", wanted=wanted, got=got, remedy=remedy)
     with terminal.compile_notice():
-        concepts = files.read_concepts(labels, masks, None, names, valid, threads)
-    concepts.save(out)
+        if data is not None:
+            concepts = _of_data(data, out, grid, colors, image_list, workers)
+        elif tokens is not None:
+            known, categories = (None, None) if names is None else files.read_names(names)
+            counts = None if lengths is None else files.read_array(lengths, "lengths")
+            concepts = token_concepts(tokens, known, categories=categories, lengths=counts, threads=threads)
+            concepts.save(out)
+        else:
+            concepts = files.read_concepts(labels, masks, None, names, valid, threads)
+            concepts.save(out)
     console = terminal.output()
     console.print(_description(concepts))
     console.print(Text(str(out)), soft_wrap=True)
+
+
+def _of_data(
+    data: str, out: Path, grid: str | None, colors: bool, image_list: Path | None, workers: int | None
+) -> Concepts:
+    """Build the concepts of a data set of files, and write both files."""
+    shape = None if grid is None else options.parse_size(grid, "--grid")
+    dataset = open_data(data)
+    if colors:
+        dataset = dataset.with_colors()
+    try:
+        concepts = dataset.concepts(shape, workers=workers, out=out)
+    except KeyboardInterrupt as error:
+        terminal.errors().print("stopped; the same command goes on where it stopped")
+        raise typer.Exit(130) from error
+    if image_list is not None:
+        write_text(image_list, "".join(f"{name}\n" for name in dataset.image_names))
+    return concepts
 
 
 @app.command()

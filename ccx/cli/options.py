@@ -118,6 +118,22 @@ def parse_units(text: str | None, flag: str = "--units") -> list[int] | None:
     return units
 
 
+def parse_size(text: str, flag: str) -> tuple[int, int]:
+    """Return (height, width) of a text like ``112`` or ``112x64``.
+
+    Raises
+    ------
+    InputError
+        If the text is none; `flag` is the option that it came with.
+
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+        wanted = "a number, or two with an x between"
+        raise InputError(flag, wanted=wanted, got=repr(text), remedy="write it like 112 or 112x64")
+    return int(parts[0]), int(parts[-1])
+
+
 def parse_ranges(texts: list[str] | None) -> list[tuple[float, float]] | None:
     """Return the ranges of texts like ``3,inf``; None where there are none.
 
