@@ -26,7 +26,8 @@ class Pairs(Dataset):
 
     Images may be pictures of Pillow, arrays [h, w, 3] or tensors [3, h, w], of uint8 or of float in [0, 1]. Label maps
     may be pictures, arrays or tensors of whole numbers [h, w], or [L, h, w] of several layers. Transforms that change
-    the size or crop must treat both alike; normalisation belongs to the model.
+    the size or crop must treat both alike; normalisation belongs to the model. Pairs that a network makes are best
+    built with ``workers=1``: it uses all processors by itself.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -130,6 +131,9 @@ class _Workers:
 
 def _serve(work: Callable[[int], Any], connection: Connection, others: Sequence[Connection]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)  # its threads do not live on in a fork, and it would wait for them
     for other in others:
         other.close()
     while True:
