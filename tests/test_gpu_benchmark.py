@@ -22,7 +22,7 @@ if not (ROOT / "benchmarks" / "gpu.py").exists():
 
 sys.path.append(str(ROOT))  # behind everything else: ccx itself may be installed
 try:
-    from benchmarks import _gpu_cases, gpu
+    from benchmarks import _gpu_cases, gpu, gpu_roofline
     from benchmarks.synthetic import generate
     from tests import test_gpu
 finally:
@@ -116,3 +116,7 @@ def test_without_a_gpu_the_benchmark_fails_and_says_why():
     assert done.returncode == 1
     assert "benchmarks/gpu.py needs CuPy" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_page_shows_what_the_roofline_reckons():
+    assert gpu_roofline.table() in (ROOT / "docs" / "gpu.md").read_text()
