@@ -32,6 +32,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from ccx.datasets import demo
+from ccx.datasets.colors import BASIC_COLORS, nearest
 
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
@@ -82,21 +83,6 @@ PHOTOS = {
     "rocket": Photo("rocket.jpg", "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c"),
 }
 
-# One sRGB colour for each of the eleven basic colour terms of Berlin and Kay (1969).
-COLORS = {
-    "black": (20, 20, 20),
-    "blue": (50, 75, 130),
-    "brown": (110, 70, 40),
-    "gray": (128, 128, 128),
-    "green": (90, 115, 60),
-    "orange": (230, 130, 40),
-    "pink": (235, 150, 175),
-    "purple": (120, 60, 140),
-    "red": (190, 40, 40),
-    "white": (240, 240, 240),
-    "yellow": (230, 215, 70),
-}
-
 TEXTURES = ("smooth", "lined", "busy")
 SMOOTH_BELOW_CONTRAST = 3.0
 LINED_FROM_COHERENCE = 0.5
@@ -137,7 +123,7 @@ def build(weights: Mapping[str, Floats]) -> dict[str, npt.NDArray[Any]]:
     # Labels and activations come from what is packaged, so from the decoded JPEG.
     images = [decode(jpeg) for jpeg in jpegs]
     first_color = 1 + len(PHOTOS)
-    first_texture = first_color + len(COLORS)
+    first_texture = first_color + len(BASIC_COLORS)
     labels = np.stack(
         [
             photo_layer + 1,
@@ -151,11 +137,11 @@ def build(weights: Mapping[str, Floats]) -> dict[str, npt.NDArray[Any]]:
     activations = np.stack([expansion(weights, image)[unit_ids] for image in images])
     return {
         "activations": activations.astype(np.float16),
-        "categories": np.array(["photo"] * len(PHOTOS) + ["color"] * len(COLORS) + ["texture"] * len(TEXTURES)),
+        "categories": np.array(["photo"] * len(PHOTOS) + ["color"] * len(BASIC_COLORS) + ["texture"] * len(TEXTURES)),
         "jpeg_bytes": np.frombuffer(b"".join(jpegs), np.uint8),
         "jpeg_ends": np.cumsum([len(jpeg) for jpeg in jpegs]).astype(np.int64),
         "labels": labels.astype(np.uint8),
-        "names": np.array([*PHOTOS, *COLORS, *TEXTURES]),
+        "names": np.array([*PHOTOS, *BASIC_COLORS, *TEXTURES]),
         "unit_ids": unit_ids.astype(np.int32),
     }
 
@@ -229,11 +215,8 @@ def jpegs_of(arrays: Mapping[str, npt.NDArray[Any]]) -> list[bytes]:
 
 
 def color_indices(image: Bytes) -> npt.NDArray[np.intp]:
-    """Return, for each cell, the index in `COLORS` of the colour nearest to its mean in CIELAB, intp[64, 64]."""
-    anchors = rgb2lab(np.array(list(COLORS.values()), np.uint8))
-    distances = np.linalg.norm(cell_means(rgb2lab(image))[:, :, None] - anchors, axis=-1)
-    nearest: npt.NDArray[np.intp] = distances.argmin(axis=-1)
-    return nearest
+    """Return, for each cell, the index in `BASIC_COLORS` of the colour nearest to its mean in CIELAB, intp[64, 64]."""
+    return nearest(cell_means(rgb2lab(image)))
 
 
 def texture_indices(image: Bytes) -> npt.NDArray[np.intp]:
