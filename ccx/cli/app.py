@@ -12,7 +12,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ccx import __version__
-from ccx.cli import concepts, demo, download, probing, running, terminal
+from ccx.cli import concepts, demo, download, probing, running, studies, terminal
 from ccx.errors import CCXError
 
 _UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
@@ -39,6 +39,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # The published scripts write --num_clusters.
+    context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
     help="Exact logical explanations of neurons over human concepts.",
 )
 app.command()(demo.demo)
@@ -46,6 +48,19 @@ app.command()(running.explain)
 app.command()(running.report)
 app.command()(running.show)
 app.command()(probing.probe)
+# The studies, also under the names of the published scripts.
+for _study, _script in (
+    (studies.run, "run-clustering"),
+    (studies.compare_heuristics, None),
+    (studies.compare_thresholds, None),
+    (studies.metrics, "compute-metrics"),
+    (studies.ranges_importance, "compute-ranges-importance"),
+    (studies.analyze_activations, None),
+    (studies.images, "generate-images"),
+):
+    app.command(rich_help_panel="Studies of a network on a data set")(_study)
+    if _script is not None:
+        app.command(_script, hidden=True)(_study)
 app.add_typer(concepts.app, name="concepts")
 app.command()(download.download)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ccx import networks
+from ccx import clustering, networks
 from ccx.errors import InputError
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.results import Explanations
@@ -122,6 +122,28 @@ def ranges_importance(
             ),
         ),
     )
+
+
+def unit_ranges(
+    activations: Any, units: Iterable[int], *, clusters: int = 5, quantile: float = 0.005
+) -> dict[int, Ranges]:
+    """Return the ranges of some units, as `ccx.explain` clusters them; those that hold a value, ascending.
+
+    Parameters
+    ----------
+    activations
+        float[N, U, ...].
+    units
+        Their indices.
+    clusters, quantile
+        As for `ccx.explain`.
+
+    """
+    found: dict[int, Ranges] = {}
+    for unit in units:
+        limits = clustering.unit_ranges(np.asarray(activations[:, unit]), clusters=clusters, quantile=quantile)
+        found[unit] = [(float(lower), float(upper)) for lower, upper in limits if lower < upper]
+    return found
 
 
 def _limits(ranges: Explanations | Mapping[int, Ranges]) -> dict[int, list[tuple[float, float]]]:

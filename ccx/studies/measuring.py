@@ -33,6 +33,17 @@ class Metrics:
     summary: Table
     units: Table
 
+    @property
+    def overview(self) -> Table:
+        """The means by metric and range: one row a metric, with the deviation over all ranges."""
+        rows: dict[str, list[float | None]] = {}
+        for record in self.summary:
+            numbers = [record["mean"], record["sd"]] if record["range"] == "all" else [record["mean"]]
+            rows.setdefault(record["metric"], []).extend(numbers)
+        ranges = [name for name in dict.fromkeys(self.summary.column("range")) if name != "all"]
+        columns = ("metric", "mean", "sd", *(f"range {name}" for name in ranges))
+        return Table("mean of each metric", columns, tuple((name, *numbers) for name, numbers in rows.items()))
+
 
 def metrics(
     found: Explanations,

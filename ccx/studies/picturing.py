@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from ccx.pipeline.running import Progress, progress_reporter
 from ccx.report.drawing import pixels_of
 from ccx.report.formulas import shown_name
 from ccx.results import Explanation, Explanations
-from ccx.store import PathLike, write_bytes
+from ccx.store import PathLike
 from ccx.studies.choosing import random_units
+from ccx.studies.figures import write_figure
 
 _CHUNK = 512  # samples looked at in one go
 
@@ -103,11 +103,9 @@ def images(
                 for axis, (sample, fires) in zip(axes, shown, strict=False):
                     axis.imshow(_blackened(pixels_of(photographs[sample], f"photographs[{sample}]"), fires))
                     axis.set_title(str(sample), fontsize=7)
-            file = io.BytesIO()
-            figure.savefig(file, format="png", dpi=100)
-            pyplot.close(figure)
             paths.append(Path(folder) / f"unit_{unit}_c_{found.settings.get('clusters', len(items))}.png")
-            write_bytes(paths[-1], file.getvalue())
+            write_figure(figure, paths[-1])
+            pyplot.close(figure)
             report(done + 1, len(chosen))
     return paths
 

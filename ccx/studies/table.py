@@ -124,11 +124,11 @@ class Table:
             raise MissingExtraError("pyarrow", "parquet", "writing Parquet") from error
 
     def to_rich(self) -> RichTable:
-        """Return the table for a terminal: numbers to four digits, right-aligned."""
+        """Return the table for a terminal, without its title: numbers to four digits, right-aligned."""
         from rich.table import Table as RichTable  # noqa: PLC0415 - only where it is shown
         from rich.text import Text  # noqa: PLC0415
 
-        table = RichTable(title=Text(self.title), box=None, header_style="dim", pad_edge=False, title_justify="left")
+        table = RichTable(box=None, header_style="dim", pad_edge=False)
         for place, name in enumerate(self.columns):
             is_text = any(isinstance(row[place], str) for row in self.rows)
             table.add_column(Text(name), justify="left" if is_text else "right", overflow="fold")

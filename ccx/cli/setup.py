@@ -1,0 +1,232 @@
+"""What all studies are given on the command line: network, data set, settings, folders."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from rich.text import Text
+
+from ccx import models
+from ccx.cli import options, terminal
+from ccx.cli.data_specs import FORMS, open_data
+from ccx.datasets import Broden, Dataset
+from ccx.errors import InputError
+from ccx.store.files import reason, store_error
+from ccx.studies import Experiment, Table
+from ccx.studies.table import check_format
+
+_NETWORK, _DATA, _FOLDERS = "Network", "Data", "Folders"
+_N_CLASSES = {"places365": 365, "imagenet": 1000}
+_FORMATS = ("csv", "jsonl", "parquet")
+
+
+def _option(*flags: str, help: str, panel: str | None = None, **more: Any) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(*flags, help=help, rich_help_panel=panel, **more)
+    return option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """The options that all studies share, under the names of the published scripts."""
+
+    model: Annotated[str, _option("--model", help="A classifier of torchvision.", panel=_NETWORK)] = "resnet18"
+    pretrained: Annotated[
+        str, _option("--pretrained", help="places365, imagenet or none (untrained).", panel=_NETWORK)
+    ] = "places365"
+    dataset: Annotated[
+        str,
+        _option("--dataset", help="Classes of an untrained network: those of places365 or imagenet.", panel=_NETWORK),
+    ] = "places365"
+    checkpoint: Annotated[
+        Path | None,
+        _option("--checkpoint", help="File of the weights, instead of one in --root-models.", panel=_NETWORK),
+    ] = None
+    layer: Annotated[list[str] | None, _option("--layer", help="Path of a layer; repeatable.", panel=_NETWORK)] = None
+    device: Annotated[str, _option("--device", help="Where the network runs: cpu, cuda, ...", panel=_NETWORK)] = "cpu"
+    batch_size: Annotated[int, _option("--batch-size", help="Images at a time.", panel=_NETWORK)] = 32
+    workers: Annotated[int, _option("--workers", help="Processes that read images.", panel=_NETWORK)] = 0
+    subset: Annotated[
+        str, _option("--subset", help="Of Broden: ade20k, pascal or any text in the paths.", panel=_DATA)
+    ] = "ade20k"
+    data: Annotated[str | None, _option("--data", help=f"Another data set: {FORMS}.", panel=_DATA)] = None
+    max_images: Annotated[int, _option("--max-images", help="Only so many images; 0 = all.", panel=_DATA)] = 0
+    random_units: Annotated[int, _option("--random-units", help="So many random units; 0 = all.")] = 0
+    seed: Annotated[int, _option("--seed", help="Of random choices.")] = 0
+    clusters: Annotated[
+        int, _option("--num-clusters", "--clusters", help="Ranges a unit; 1 = the top quantile.", panel="Ranges")
+    ] = 5
+    quantile: options.Quantile = 0.005
+    length: options.Length = 3
+    beam: Annotated[int, _option("--beam-limit", "--beam", help="Width of the beam.", panel="Search")] = 5
+    search: options.Search = "beam"
+    root_models: Annotated[Path, _option("--root-models", help="Checkpoints.", panel=_FOLDERS)] = Path("data/model")
+    root_datasets: Annotated[Path, _option("--root-datasets", help="Where broden1_224 lies.", panel=_FOLDERS)] = Path(
+        "data/dataset"
+    )
+    root_segmentations: Annotated[
+        Path, _option("--root-segmentations", help="Concepts are kept here.", panel=_FOLDERS)
+    ] = Path("data/cache/segmentations")
+    root_activations: Annotated[
+        Path, _option("--root-activations", help="Activations are kept here.", panel=_FOLDERS)
+    ] = Path("data/cache/activations")
+    root_results: Annotated[Path, _option("--root-results", help="Results are written here.", panel=_FOLDERS)] = Path(
+        "data/results"
+    )
+    pre_load_masks: Annotated[
+        str,
+        _option("--pre-load-masks", help="Accepted, and without effect: masks are always in memory.", hidden=True),
+    ] = "false"
+    format: Annotated[str, _option("--format", help="Of the tables in the folder: csv, jsonl or parquet.")] = "csv"
+    threads: options.Threads = None
+    config: Annotated[
+        Path | None,
+        _option("--config", help="TOML file of options; those on the command line win.", is_eager=True),
+    ] = None
+
+    def experiment(self) -> Experiment:
+        """Open data set and network."""
+        if self.format not in _FORMATS:
+            wanted = " or ".join(_FORMATS)
+            raise InputError("--format", wanted=wanted, got=repr(self.format), remedy="see --help")
+        network = self._network()
+        data = self._data(network)
+        return Experiment(
+            data,
+            network,
+            name=self._data_name(),
+            network_name=f"{self.model}_none_{self.seed}" if self.pretrained == "none" else None,
+            layers=self.layer or None,
+            clusters=self.clusters,
+            quantile=self.quantile,
+            length=self.length,
+            beam=self.beam,
+            search=self.search,  # type: ignore[arg-type]  # explain checks it
+            n_units=self.random_units,
+            seed=self.seed,
+            segmentations=self.root_segmentations,
+            activations=self.root_activations,
+            results=self.root_results,
+            device=self.device,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            threads=self.threads,
+            waiting=_say_waiting,
+        )
+
+    def untrained(self) -> Experiment:
+        """Open the same network without training, on the same data set."""
+        return replace(self, pretrained="none", checkpoint=None).experiment()
+
+    def write(self, folder: Path, name: str, table: Table) -> Path:
+        """Write a table into a folder, and return its path."""
+        path = folder / f"{name}.{self.format}"
+        check_format(path)
+        table.write(path)
+        return path
+
+    def _network(self) -> models.NamedModel:
+        weights: Any = self.pretrained
+        if self.pretrained == "none":
+            if self.dataset not in _N_CLASSES:
+                wanted = " or ".join(_N_CLASSES)
+                raise InputError("--dataset", wanted=wanted, got=repr(self.dataset), remedy="see --help")
+            return models.load(self.model, weights=weights, classes=_N_CLASSES[self.dataset], seed=self.seed)
+        file = self.checkpoint
+        if file is None and self.pretrained != "imagenet":
+            file = self.root_models
+        return models.load(self.model, weights=weights, file=file)
+
+    def _data(self, network: models.NamedModel) -> Dataset:
+        data: Dataset
+        if self.data is not None:
+            data = open_data(self.data)
+        else:
+            root = self.root_datasets / f"broden1_{network.preprocessing.size[0]}"
+            data = Broden(root, self.subset)
+        return data.take(slice(self.max_images)) if self.max_images else data
+
+    def _data_name(self) -> str:
+        name = self.subset or "broden"
+        if self.data is not None:
+            kind, _, rest = self.data.partition(":")
+            name = f"{kind}_{Path(rest.split(',')[0]).name}"
+        return f"{name}_{self.max_images}" if self.max_images else name
+
+
+def study(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function of a `Setup` and its own options into a command that has all of them.
+
+    `defaults` are those of shared options that this study has of its own.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(Setup, include_extras=True)
+        shared = [
+            inspect.Parameter(
+                one.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults.get(one.name, one.default),
+                annotation=_with_config(hints[one.name]) if one.name == "config" else hints[one.name],
+            )
+            for one in fields(Setup)
+        ]
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+
+        def command(**values: Any) -> None:
+            setup = Setup(**{one.name: values.pop(one.name) for one in fields(Setup)})
+            with terminal.compile_notice():
+                function(setup, **values)
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in [*own, *shared]}
+        return command
+
+    return decorate
+
+
+def _with_config(hint: Any) -> Any:
+    """Return the type of ``--config`` with what reads it."""
+    kind, option = hint.__origin__, hint.__metadata__[0]
+    option.callback = _read_config
+    return Annotated[kind, option]
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the options in a TOML file as defaults: of the whole file, then of the table named like the command."""
+    if path is None:
+        return None
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise store_error(path, f"cannot be read ({reason(error)})", "check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise store_error(path, f"is no TOML ({error})", "write lines like length = 3") from error
+    tables = {name: value for name, value in content.items() if isinstance(value, dict)}
+    values = {name: value for name, value in content.items() if name not in tables}
+    values |= tables.get(context.info_name or "", {})
+    flags = {
+        flag.lstrip("-").replace("-", "_"): parameter.name
+        for parameter in context.command.params
+        for flag in parameter.opts
+    }
+    chosen = {}
+    for name, value in values.items():
+        flag = name.replace("-", "_")
+        if flag not in flags or flag == "config":
+            remedy = f"see ccx {context.info_name} --help"
+            raise InputError("--config", wanted="names of options", got=f"{name!r} in {path}", remedy=remedy)
+        chosen[flags[flag]] = value
+    context.default_map = {**(context.default_map or {}), **chosen}
+    return path
+
+
+def _say_waiting(folder: Path) -> None:
+    terminal.errors().print(Text(f"another run works in {folder}; waiting for it ..."), soft_wrap=True)
