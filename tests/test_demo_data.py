@@ -81,9 +81,9 @@ def test_tiles_are_four_different_photographs_in_rectangles(demo):
 
 
 def test_colors_and_textures_follow_from_the_packaged_pixels(demo, build):
-    assert list(demo.names) == [*build.PHOTOS, *build.COLORS, *build.TEXTURES]
+    assert list(demo.names) == [*build.PHOTOS, *build.BASIC_COLORS, *build.TEXTURES]
     for n in range(0, len(demo.images), 16):
-        colors = [list(build.COLORS)[i] for i in build.color_indices(demo.images[n]).ravel()]
+        colors = [list(build.BASIC_COLORS)[i] for i in build.color_indices(demo.images[n]).ravel()]
         textures = [build.TEXTURES[i] for i in build.texture_indices(demo.images[n]).ravel()]
         assert [demo.names[i - 1] for i in demo.labels[n, 1].ravel()] == colors
         assert [demo.names[i - 1] for i in demo.labels[n, 2].ravel()] == textures
@@ -92,7 +92,7 @@ def test_colors_and_textures_follow_from_the_packaged_pixels(demo, build):
 def test_the_label_rules_on_drawn_images(build):
     def labels(image):
         image = np.repeat(image[:, :, None], 3, axis=2).astype(np.uint8)
-        color = [list(build.COLORS)[i] for i in np.unique(build.color_indices(image))]
+        color = [list(build.BASIC_COLORS)[i] for i in np.unique(build.color_indices(image))]
         return color, [build.TEXTURES[i] for i in np.unique(build.texture_indices(image)[8:-8, 8:-8])]
 
     rows, columns = np.indices((256, 256))
