@@ -71,6 +71,13 @@ def to_host(array: Any) -> npt.NDArray[Any]:
     return place_of(array).download(array)
 
 
+def converted(array: Any, dtype: npt.DTypeLike) -> Any:
+    """Return an array of NumPy or CuPy in a dtype, where it lies; itself, if it has it."""
+    if not on_gpu(array):
+        return array.astype(dtype, copy=False)
+    return importlib.import_module("ccx.kernels.cuda.device").device_of(array).contiguous(array, dtype)
+
+
 def copy_of_units(activations: Any, units: Sequence[int]) -> Any:
     """Return some units of activations float[N, U, h, w] as contiguous float32[N, len(units), h, w], where they lie."""
     if not on_gpu(activations):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ccx.errors import InputError, ShapeError
 from ccx.kernels._dispatch import backend_for, check_threads, describe
 from ccx.kernels.atoms import ConceptRows
+from ccx.kernels.devices import converted
 from ccx.kernels.rows import and_popcount, as_rows, popcount
 from ccx.kernels.shapes import bounding_boxes, check_grid, inscribed_rectangles
 
@@ -109,11 +110,11 @@ def formula_shapes(masks: Any, bitmap: Any, shape: tuple[int, int], *, threads: 
         If masks and bitmap are not uint64, or do not fit the grid (H, W) or each other.
 
     """
-    areas = popcount(masks, threads=threads).astype(np.int32)
+    areas = converted(popcount(masks, threads=threads), np.int32)
     if areas.ndim != 2:
         remedy = "give one mask a formula and sample"
         raise ShapeError("masks", wanted="uint64[F, N, n_words]", got=f"{areas.ndim + 1} axes", remedy=remedy)
-    hits = and_popcount(masks, bitmap, threads=threads).astype(np.int32)
+    hits = converted(and_popcount(masks, bitmap, threads=threads), np.int32)
     boxes = bounding_boxes(masks, shape, threads=threads)
     rectangles = inscribed_rectangles(masks, shape, threads=threads)
     return FormulaShapes(areas[None], hits[None], boxes[None], rectangles[None])

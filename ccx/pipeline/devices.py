@@ -42,7 +42,7 @@ class Site:
         """Count the cells of each range of several units: float32[N, U, h, w], float64[K, 2] a unit.
 
         Returns for each range of each unit int64[G], where this site counts, and their sum. Ranges may be closed
-        (lower = upper), and then hold nothing; `values` may be in main memory.
+        (lower = upper), and then hold nothing.
         """
         n_units, n_ranges = len(limits), max(map(len, limits), default=0)
         padded = np.full((n_units, n_ranges, 2), _NO_CELL)
@@ -51,17 +51,15 @@ class Site:
             pairs[: len(own)][open_] = own[open_]
         if (padded == _NO_CELL).all():
             return [[(np.zeros(self._atoms.n_atoms, np.int64), 0)] * len(own) for own in limits]
-        there = self._brought(values)
         counts, totals = self._added(
-            lambda part, atoms, out: range_histogram(there[part], padded, atoms, out=out, threads=threads)
+            lambda part, atoms, out: range_histogram(values[part], padded, atoms, out=out, threads=threads)
         )
         return [[(counts[u, k], int(totals[u, k])) for k in range(len(own))] for u, own in enumerate(limits)]
 
     def of_bitmaps(self, rows: Any, threads: int) -> list[tuple[Any, int]]:
         """Count the cells of bitmaps: packed rows uint64[M, N, n_words] -> for each int64[G], and its sum."""
-        there = self._brought(rows)
         counts, totals = self._added(
-            lambda part, atoms, out: bitmap_histogram(there[:, part], atoms, out=out, threads=threads)
+            lambda part, atoms, out: bitmap_histogram(rows[:, part], atoms, out=out, threads=threads)
         )
         return [(counts[m], int(totals[m])) for m in range(len(totals))]
 
@@ -79,7 +77,7 @@ class Site:
         for part in self._parts:
             yield part, self._atoms.samples_at(part.start, part.stop, self.place)
 
-    def _brought(self, array: Any) -> Any:
+    def brought(self, array: Any) -> Any:
         """Return an array at this site; from another GPU, by way of main memory."""
         return array if place_of(array).name == self.place.name else self.place.upload(to_host(array))
 
@@ -124,12 +122,20 @@ class Plan:
 
 
 def share_out(
-    places: list[Place], parts: Sequence[Atoms], n_items: int, value_bytes: int, n_ranges: int, threads: int
+    places: list[Place],
+    parts: Sequence[Atoms],
+    n_items: int,
+    value_bytes: int,
+    n_ranges: int,
+    threads: int,
+    *,
+    masks: bool,
 ) -> Plan:
     """Plan the counting of atoms, in `parts` of the samples, for so many units or bitmaps.
 
     On GPUs each takes `value_bytes`, and a histogram a range and part. Atoms take half of the free memory at most;
-    where that is too little, the cells of a few samples at a time take half of what their sets leave.
+    where that is too little, the cells of a few samples at a time share with the items what their sets leave. So do
+    the masks of the concepts, if the search is to make some.
 
     Raises
     ------
@@ -146,13 +152,13 @@ def share_out(
     whole = sum(_bytes_of(atoms, ATOM_ARRAYS) for atoms in new)
     fits = whole <= free // 2
     left = max(0, free - (whole if fits else sum(_bytes_of(atoms, _SET_ARRAYS) for atoms in new)))
-    for_items = left if fits else left // 2
+    share = left // (1 + (not fits) + masks)
     # Ranges are found by the processors, so that each should have a unit.
     batch = max(1, min(_MOST_UNITS, -(-n_items // threads)))
     a_place = -(-min(threads, -(-n_items // batch)) // len(places))
-    if a_place * batch * item_bytes > for_items:
-        batch = max(1, for_items // (max(a_place, 1) * item_bytes))
-        a_place = min(a_place, for_items // (batch * item_bytes))
+    if a_place * batch * item_bytes > share:
+        batch = max(1, share // (max(a_place, 1) * item_bytes))
+        a_place = min(a_place, share // (batch * item_bytes))
     if n_items and not a_place:
         wanted, got = (
             f"work that fits into the {free / 1e9:.1f} GB free there",
@@ -164,7 +170,7 @@ def share_out(
     if fits:
         return Plan(places, n_workers, batch, everything)
     a_sample = max(_bytes_of(atoms, _SAMPLE_ARRAYS) // max(atoms.n_samples, 1) for atoms in parts)
-    return Plan(places, n_workers, batch, max(1, (left - for_items) // (a_place * max(a_sample, 1))))
+    return Plan(places, n_workers, batch, max(1, share // (a_place * max(a_sample, 1))))
 
 
 def _bytes_of(atoms: Atoms, names: Sequence[str]) -> int:

@@ -25,7 +25,7 @@ from ccx.pipeline import inputs
 from ccx.pipeline.devices import Device, Plan, Site, bring, places_for, share_out
 from ccx.pipeline.judging import Bitmap, Evidence, Judge, Part
 from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
-from ccx.pipeline.searching import Search, check_search, searcher
+from ccx.pipeline.searching import Search, check_search, needs_masks, searcher
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
 from ccx.scores import Score, resolve
 from ccx.search import Objective, SearchResult, SearchSettings
@@ -172,7 +172,7 @@ def explain(
     n_ranges = clusters if given is None else max(len(one) for one in given)
     n_values = maps[:, 0].size
     atoms = [part.concepts.atoms for part in parts]
-    plan = share_out(places, atoms, len(chosen), 8 * n_values, n_ranges, threads)
+    plan = share_out(places, atoms, len(chosen), 8 * n_values, n_ranges, threads, masks=needs_masks(search))
     inputs.require_memory(fitted.atoms, n_values, n_ranges, plan.n_workers, proof=search == "optimal")
     evidence.require_memory(plan.n_workers)
     inputs.check_finite(maps, chosen)
@@ -182,16 +182,15 @@ def explain(
     judge = Judge(evidence, find, options, inner)
     sites = plan.sites(atoms)
 
-    def counted(
-        everything: Any, values: npt.NDArray[np.float32], limits: list[Limits], site: Site
-    ) -> list[list[Bitmap]]:
-        """Return the bitmaps of all ranges of some units: float32[n, U, h, w] twice, at hand and in main memory."""
+    def counted(values: Any, limits: list[Limits], site: Site) -> list[list[Bitmap]]:
+        """Return the bitmaps of all ranges of some units: float32[n, U, h, w]."""
+        there = site.brought(values)
         return [
             [
-                Bitmap(*count, partial(upsample_pack, values[:, i], annotated.shape, tuple(pair), threads=inner))
+                Bitmap(*count, partial(upsample_pack, there[:, i], annotated.shape, tuple(pair), threads=inner))
                 for count, pair in zip(counts, pairs.tolist(), strict=True)
             ]
-            for i, (counts, pairs) in enumerate(zip(site.of_ranges(everything, limits, inner), limits, strict=True))
+            for i, (counts, pairs) in enumerate(zip(site.of_ranges(there, limits, inner), limits, strict=True))
         ]
 
     def rows_of(positions: range) -> list[Rows]:
@@ -206,7 +205,7 @@ def explain(
             limits = [given[position] for position in positions]
         clustered = time.perf_counter()
         bitmaps = [
-            counted(at_hand if own is everything else own, own, limits, site)
+            counted(site.brought(at_hand if own is everything else own), limits, site)
             for own, site in zip(values, plan.of_job(sites, positions), strict=True)
         ]
         counted_at = time.perf_counter()
@@ -310,7 +309,8 @@ def explain_bitmaps(
     fitted, parts = evidence.fit.concepts, evidence.parts
     allowed = annotated.selected(names, categories)
     atoms = [part.concepts.atoms for part in parts]
-    plan = share_out(places, atoms, len(packed), 8 * annotated.n_samples * packed.shape[-1], 1, threads)
+    n_bytes = 8 * annotated.n_samples * packed.shape[-1]
+    plan = share_out(places, atoms, len(packed), n_bytes, 1, threads, masks=needs_masks(search))
     inputs.require_memory(fitted.atoms, 0, 1, plan.n_workers, proof=search == "optimal")
     evidence.require_memory(plan.n_workers)
     fitted.prepare(threads=threads)
@@ -322,9 +322,8 @@ def explain_bitmaps(
     def counted(rows: Any, part: Part, site: Site) -> list[Bitmap]:
         """Return bitmaps uint64[M, N, n_words] on some of the samples."""
         own = rows if part.samples is None else np.stack([part.of(row) for row in to_host(rows)])
-        return [
-            Bitmap(*count, partial(to_host, one)) for count, one in zip(site.of_bitmaps(own, inner), own, strict=True)
-        ]
+        there = site.brought(own)
+        return [Bitmap(*count, partial(there.__getitem__, i)) for i, count in enumerate(site.of_bitmaps(there, inner))]
 
     def rows_of(positions: range) -> list[Rows]:
         started = time.perf_counter()

@@ -36,12 +36,12 @@ IntArray = npt.NDArray[np.int64]
 class Bitmap(NamedTuple):
     """A bitmap on some samples: int64[G], its cells by atom, their sum, and what makes its rows uint64[n, n_words].
 
-    `counts` lie where they were counted, rows come to main memory.
+    Both lie where they were counted.
     """
 
     counts: Any
     n_cells: int
-    rows: Callable[[], npt.NDArray[np.uint64]]
+    rows: Callable[[], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +132,10 @@ class Judge:
         if formula is None:
             return item
         if fit.orders is not None:
+            rows, objectives = to_host(bitmap.rows()), self._objectives(fit.concepts)
             chance = search_chance(
-                result, bitmap.rows(), fit.concepts.atoms, fit.orders, self.find, self._objectives(fit.concepts),
-                item.bitmap_cells, self.threads,
-            )  # fmt: skip
+                result, rows, fit.concepts.atoms, fit.orders, self.find, objectives, item.bitmap_cells, self.threads
+            )
             item = replace(item, chance=chance)
         if self.evidence.held_out is None or held_out is None:
             return item
@@ -151,7 +151,7 @@ class Judge:
         chance = None
         if part.orders is not None:
             chance = formula_chance(
-                there, inside, bitmap.rows(), atoms, part.orders, objectives, bitmap_cells, self.threads
+                there, inside, to_host(bitmap.rows()), atoms, part.orders, objectives, bitmap_cells, self.threads
             )
         return HeldOut(objectives(bitmap_cells).score(there), there.iou, hits, there.union, bitmap_cells, size, chance)
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
-from ccx.kernels.devices import to_host
 from ccx.scores import SCORES
 from ccx.search import (
     ConceptMasks,
@@ -47,6 +46,11 @@ def check_search(search: Any, published: Any, settings: SearchSettings) -> None:
         raise InputError("length_penalty", wanted="1", got=repr(settings.length_penalty), remedy=remedy)
 
 
+def needs_masks(search: Search) -> bool:
+    """Return whether a search measures masks."""
+    return search in ("mmesh", "cfh", "areas")
+
+
 def searcher(
     search: Search,
     published: bool,
@@ -57,7 +61,7 @@ def searcher(
 ) -> Searcher:
     """Prepare what all bitmaps share, with so many threads, and return the search of one, which uses one thread.
 
-    The exact beam and the proof count where the histogram lies; for the other searches it comes to main memory.
+    Each counts where the histogram lies, and estimates where the bitmap does.
     """
     if search == "beam":
         return lambda counts, _bitmap: beam_search(concepts, counts, settings, allowed, threads=1)
@@ -65,13 +69,12 @@ def searcher(
         check_provable(settings, int(allowed.sum()))
         return lambda counts, _bitmap: optimal_search(concepts, counts, settings, allowed, threads=1)
     heuristic: Heuristic = search
-    masks = None if heuristic == "none" else ConceptMasks(concepts, threads=threads)
+    masks = ConceptMasks(concepts, threads=threads) if needs_masks(search) else None
 
     def guided(counts: npt.NDArray[np.int64], bitmap: Callable[[], npt.NDArray[np.uint64]]) -> SearchResult:
         rows = None if masks is None else bitmap()
         return guided_search(
-            concepts, to_host(counts), settings, allowed, heuristic=heuristic, masks=masks, bitmap=rows,
-            published=published,
-        )  # fmt: skip
+            concepts, counts, settings, allowed, heuristic=heuristic, masks=masks, bitmap=rows, published=published
+        )
 
     return guided

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import Operator, canonical_ids
-from ccx.kernels.atoms import concept_counts
+from ccx.kernels.atoms import concept_counts, total_counts
+from ccx.kernels.devices import converted, place_of, to_host
 from ccx.kernels.estimates import estimate_extensions
 from ccx.kernels.formulas import best_singles
 from ccx.kernels.rows import popcount
@@ -58,16 +59,18 @@ def guided_search(
     heuristic
         "mmesh", "cfh", "areas"; "none" estimates nothing and evaluates everything.
     masks, bitmap
-        The concepts' masks, and the bitmap uint64[N, n_words] that `counts` counts; "none" needs neither.
+        The concepts' masks, and the bitmap uint64[N, n_words] that `counts` counts; "none" needs neither. Masks are
+        copied to where the bitmap lies, once, and estimates are made there.
     published
         Do as the published code does, for comparison (docs/parity.md): estimates rounded to 4 decimals, IoUs in
         float32 of which only a greater one displaces another, candidates that repeat a concept, formulas merged by
         its looser equality, no length penalty. Formulas are found in the form in which they were built.
 
     """
-    bitmap_cells = int(counts.sum())
+    atoms = concepts.atoms.sets_at(place_of(counts))
+    bitmap_cells = int(to_host(total_counts(atoms, counts)))
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
-    intersections = concept_counts(concepts.atoms, counts)
+    intersections = to_host(concept_counts(atoms, counts))
     n_starts = max(2 * settings.beam, settings.top)
     singles = best_singles(intersections, concepts.sizes, bitmap_cells, n_starts, usable)
     starts = found_of(as_extensions(singles, intersections, concepts.sizes), bitmap_cells)
@@ -148,9 +151,10 @@ class _Extender:
             if masks is None or bitmap is None:
                 remedy = "pass ConceptMasks(concepts) and the packed bitmap"
                 raise InputError("masks", wanted=f"what {heuristic} measures", got="None", remedy=remedy)
-            self._masks, self._bitmap = masks, masks.without_void(bitmap)
-            self._hits = masks.hits(self._bitmap, threads=threads)
-            self._areas = popcount(self._bitmap, threads=threads).astype(np.int32)
+            self._masks = masks.at(place_of(bitmap))
+            self._bitmap = self._masks.without_void(bitmap)
+            self._hits = self._masks.hits(self._bitmap, threads=threads)
+            self._areas = converted(popcount(self._bitmap, threads=threads), np.int32)
 
     def __call__(self, formula: Found) -> _Extended:
         parts = formula.concepts, formula.operators
@@ -176,7 +180,7 @@ class _Extender:
             shapes, self._masks.shapes, self._hits[None], self._areas[None], self._masks.n_cells, self._heuristic,
             threads=self._threads,
         )  # fmt: skip
-        return numerators[0, 0], denominators[0, 0]
+        return to_host(numerators)[0, 0], to_host(denominators)[0, 0]
 
 
 def _candidates(parents: list[Found], usable: npt.NDArray[np.bool_], rules: _Rules) -> npt.NDArray[np.bool_]:
