@@ -67,6 +67,13 @@ def bounds(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, into ``docs/_build``; a broken link, name or page that no table of contents lists is an error."""
+    session.install(".[docs]")
+    session.run("sphinx-build", "-q", "-E", "-W", "--keep-going", "-b", "html", "docs", "docs/_build", *session.posargs)
+
+
+@nox.session
 def nightly(session: nox.Session) -> None:
     """The long Hypothesis profiles: 10,000 examples a property."""
     session.install(*TORCH)

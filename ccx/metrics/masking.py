@@ -100,7 +100,7 @@ def get_concept_masking(
     model
         A torch module that takes images. It is run in evaluation mode, without gradients, and left as it was.
     loader
-        Batches of the N images in the order of `activations`: float[n, channels, *input_size], or
+        Batches of the N images in the order of `activations`: ``float[n, channels, *input_size]``, or
         tuples that begin with them.
     input_size
         Side of the images, or (height, width).
