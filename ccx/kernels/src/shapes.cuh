@@ -50,7 +50,7 @@ KERNEL void bounding_boxes(const u64* __restrict__ masks, int* __restrict__ boxe
   }
 }
 
-__device__ __forceinline__ bool is_one(const u64* mask, i64 cell) { return mask[cell / 64] >> cell % 64 & 1; }
+__device__ __forceinline__ bool is_one(const u64* mask, i64 cell) { return mask[cell >> 6] >> (cell & 63) & 1; }
 
 // In place of the row where a column of ones begins: the cell is zero.
 constexpr int kNoTop = 0x7fffffff;
