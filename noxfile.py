@@ -34,7 +34,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no torch, with all other optional libraries."""
     session.install(".[test]")
-    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": "coco,logic,pandas,sklearn,kmeans1d,gxx"})
+    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": "coco,logic,pandas,matplotlib,sklearn,kmeans1d,gxx"})
 
 
 @nox.session
@@ -54,7 +54,7 @@ def torch(session: nox.Session) -> None:
         "-m",
         "needs",
         *session.posargs,
-        env={"CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,sklearn,kmeans1d"},
+        env={"CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,matplotlib,sklearn,kmeans1d"},
     )
 
 
@@ -68,7 +68,7 @@ def bounds(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, into ``docs/_build``; a broken link, name or page that no table of contents lists is an error."""
+    """The documentation, into ``docs/_build``; a broken link, or a page that no table of contents lists, is an error."""
     session.install(".[docs]")
     session.run("sphinx-build", "-q", "-E", "-W", "--keep-going", "-b", "html", "docs", "docs/_build", *session.posargs)
 
@@ -78,7 +78,7 @@ def nightly(session: nox.Session) -> None:
     """The long Hypothesis profiles: 10,000 examples a property."""
     session.install(*TORCH)
     session.install(".[test]")
-    env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,sklearn,kmeans1d"}
+    env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,matplotlib,sklearn,kmeans1d"}
     session.run("pytest", *session.posargs, env=env)
 
 
