@@ -12,6 +12,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")
+ALL = "torch,torchvision,coco,logic,pandas,matplotlib,sklearn,kmeans1d"  # optional libraries
 
 
 @nox.session
@@ -54,7 +55,7 @@ def torch(session: nox.Session) -> None:
         "-m",
         "needs",
         *session.posargs,
-        env={"CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,matplotlib,sklearn,kmeans1d"},
+        env={"CCX_REQUIRE": ALL},
     )
 
 
@@ -68,7 +69,7 @@ def bounds(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, into ``docs/_build``; a broken link, or a page that no table of contents lists, is an error."""
+    """The documentation, into ``docs/_build``; broken links, and pages that no table of contents lists, are errors."""
     session.install(".[docs]")
     session.run("sphinx-build", "-q", "-E", "-W", "--keep-going", "-b", "html", "docs", "docs/_build", *session.posargs)
 
@@ -78,7 +79,7 @@ def nightly(session: nox.Session) -> None:
     """The long Hypothesis profiles: 10,000 examples a property."""
     session.install(*TORCH)
     session.install(".[test]")
-    env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": "torch,torchvision,coco,logic,pandas,matplotlib,sklearn,kmeans1d"}
+    env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": ALL}
     session.run("pytest", *session.posargs, env=env)
 
 
