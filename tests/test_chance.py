@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import ccx
-from ccx.chance import Scored, chance, group_codes, permutations
+from ccx.chance import Scored, chance, group_codes, permutations, search_chance
 from ccx.errors import InputError, MemoryBudgetError, StoreError
-from ccx.kernels import memory, pack, unpack, upsample_pack
+from ccx.evidence import Chance
+from ccx.kernels import bitmap_histogram, memory, pack, unpack, upsample_pack
+from ccx.search import Objective, SearchResult, SearchSettings
 
 N, GRID = 7, (5, 13)
 
@@ -169,12 +173,30 @@ def test_units_are_permuted_alike(clusters: int) -> None:
             assert item.chance.maximum == max(one[at].score for one in permuted)
 
 
-def test_batches_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=10, threads=1)
+@pytest.mark.parametrize("asked", [{}, {"search": "mmesh"}, {"fit": [0, 1, 2, 4, 6]}])
+def test_batches_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]) -> None:
+    whole = ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=10, threads=1, **asked)
     monkeypatch.setattr("ccx.chance._BATCH_BYTES", 12 * CONCEPTS.atoms.n_atoms * 3)
     for threads in (1, 2, 5):
-        assert ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=10, threads=threads) == whole
-    assert ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=10, seed=1) != whole
+        assert ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=10, threads=threads, **asked) == whole
+    assert ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=10, seed=1, **asked) != whole
+
+
+def test_each_search_gets_a_bitmap_and_its_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms, seen = CONCEPTS.atoms, []
+    monkeypatch.setattr("ccx.chance._BATCH_BYTES", 12 * atoms.n_atoms * 3)
+    rows = pack(BITMAPS[0].reshape(N, -1))
+    orders = permutations(np.zeros(N, np.int64), 10, 0)
+
+    def search(counts: NDArray[np.int64], bitmap: Callable[[], NDArray[np.uint64]]) -> SearchResult:
+        np.testing.assert_array_equal(bitmap_histogram(bitmap()[None], atoms)[0], counts)
+        seen.append(counts)
+        return SearchResult([])
+
+    objective = partial(Objective.of, SearchSettings(), total=CONCEPTS.n_cells)
+    found = search_chance(SearchResult([]), rows, atoms, orders, search, objective, 1, threads=3)
+    assert len(seen) == 10
+    assert found == Chance(10, 0.0, 0.0, None, 1.0)
 
 
 def test_a_minimum_of_iou_leaves_the_null_alone() -> None:
