@@ -39,7 +39,7 @@ def label_maps(draw, shape=None, n_samples=None):
     """Ids int[N, L, P] of few distinct values, bool[N, P] or None, and the number of concepts."""
     height, width = draw(GRIDS) if shape is None else shape
     n = draw(st.integers(0, 4)) if n_samples is None else n_samples
-    n_layers, n_concepts = draw(st.integers(0, 3)), draw(st.sampled_from([0, 1, 2, 5, 70, 65_535]))
+    n_layers, n_concepts = draw(st.sampled_from([0, 1, 2, 3, 4, 5, 7])), draw(st.sampled_from([0, 1, 2, 5, 70, 65_535]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     palette = np.array([0, *rng.integers(1, n_concepts + 1, 4), n_concepts]) if n_concepts else np.zeros(1, np.int64)
     runs = draw(st.sampled_from([1, 4, height * width]))  # neighbours often carry the same

@@ -296,16 +296,31 @@ def test_pair_counts_at_the_limit_of_dense(n_concepts):
 # ---------------------------------------------------------------------------------------------- errors
 
 
-def test_an_id_out_of_range_is_named_with_its_place():
+def test_layers_are_taken_in_groups():
+    """Four and more layers, ids of all 16 bits, concepts that differ only in the first layer of a group."""
+    rng = np.random.default_rng(0)
+    for n_layers, n_concepts in [(3, 65_535), (4, 65_535), (4, 65_534), (5, 65_535), (6, 300), (8, 3)]:
+        ids = np.array([0, 1, n_concepts - 1, n_concepts])
+        labels = rng.choice(ids, (3, n_layers, 600)).astype(np.uint16)
+        labels[0] = n_concepts
+        labels[1, 1:] = n_concepts
+        builder = AtomBuilder((20, 30), n_concepts, threads=1)
+        builder.add_label_maps(labels)
+        assert_atoms(builder.finish(), reference.sets_of_labels(labels), n_concepts, (20, 30))
+
+
+@pytest.mark.parametrize(("n_layers", "layer"), [(2, 1), (7, 0), (7, 3), (7, 4), (7, 6)])
+def test_an_id_out_of_range_is_named_with_its_place(n_layers, layer):
     for dtype, bad in [(np.int32, -1), (np.uint64, 2**64 - 1), (np.int64, -(2**63)), (np.uint16, 6)]:
-        labels = np.zeros((3, 2, 65), dtype)
-        labels[2, 1, 14] = bad
+        labels = np.zeros((3, n_layers, 65), dtype)
+        labels[2, layer, 14] = bad
+        labels[2, layer, 20] = bad
         builder = AtomBuilder((5, 13), 5, threads=2)
         builder.add_label_maps(labels[:2])
-        with pytest.raises(InputError, match=rf"got {bad} in sample 2, layer 1, row 1, column 1; give a name"):
+        with pytest.raises(InputError, match=rf"got {bad} in sample 2, layer {layer}, row 1, column 1; give a name"):
             builder.add_label_maps(labels[2:])
         valid = np.ones((3, 65), np.bool_)
-        valid[2, 14] = False  # void cells may carry anything, for instance 255
+        valid[2, [14, 20]] = False  # void cells may carry anything, for instance 255
         AtomBuilder((5, 13), 5).add_label_maps(labels, valid)
 
 

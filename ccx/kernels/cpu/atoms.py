@@ -13,7 +13,7 @@ import numpy as np
 from ccx.kernels.cpu._jit import inline, jit, parallel, trailing_zeros64
 
 VOID = np.uint32(0xFFFFFFFF)  # code of a cell that is not valid
-_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)  # a free slot; no key reaches it: labels have 16 bits
+_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)  # a free slot; no key reaches it
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -28,29 +28,41 @@ def _grown(values, length):
     return larger
 
 
+@inline
+def _slot(key, mask):
+    """Where a key begins to probe: both halves of the product, as its low bits know nothing of the key's high ones."""
+    product = key * _GOLDEN
+    return ((product >> np.uint64(32)) ^ (product >> np.uint64(47))) & mask
+
+
 @jit
-def _refine(code, labels, n_concepts, keys, numbers, code_keys, first_cells):
-    """Renumber the codes of one sample by the pairs (code, label) -> number of pairs.
+def _refine(code, labels, with_code, n_concepts, keys, numbers, code_keys, first_cells):
+    """Renumber the codes of one sample by what cells carry: (code, labels), or labels alone -> number of codes.
 
-    Returns -1 - cell where a label is out of range.
+    Returns -1 where a label is out of range.
 
-    code uint32[P], labels int[P]; keys uint64[table], numbers uint32[table]: an open-addressing
-    table with all slots empty, and left so; fills code_keys uint64[P], first_cells int32[P].
-    The table starts small, to stay in the L1 cache, and doubles within its arrays.
+    code uint32[P], labels int[l, P]: two layers beside the code, or three without, have at most 64 bits, and so have
+    four unless all labels are 65535; keys uint64[table], numbers uint32[table]: an open-addressing table with all
+    slots empty, and left so; fills code_keys uint64[P], first_cells int32[P]. The table starts small, to stay in the
+    L1 cache, and doubles within its arrays.
     """
     mask = np.uint64(1023)
+    most = np.uint64(n_concepts)
     n_codes = 0
     last_key = _EMPTY
     last_number = np.uint32(0)
     for p in range(code.size):
         if code[p] == VOID:
             continue
-        label = np.int64(labels[p])
-        if label < 0 or label > n_concepts:
-            return -1 - p
-        key = (np.uint64(code[p]) << np.uint64(16)) | np.uint64(label)
+        key = np.uint64(code[p]) if with_code else np.uint64(0)
+        for layer in range(labels.shape[0]):
+            label = np.uint64(np.int64(labels[layer, p]))  # negative ones become huge
+            if label > most:
+                _clear(keys, code_keys, n_codes, mask)
+                return -1
+            key = (key << np.uint64(16)) | label
         if key != last_key:
-            slot = ((key * _GOLDEN) >> np.uint64(32)) & mask
+            slot = _slot(key, mask)
             while keys[slot] != key and keys[slot] != _EMPTY:
                 slot = (slot + np.uint64(1)) & mask
             if keys[slot] == _EMPTY:
@@ -64,7 +76,7 @@ def _refine(code, labels, n_concepts, keys, numbers, code_keys, first_cells):
                     _clear(keys, code_keys, n_codes, mask)
                     mask = np.uint64(2) * mask + np.uint64(1)
                     for k in range(n_codes):
-                        slot = ((code_keys[k] * _GOLDEN) >> np.uint64(32)) & mask
+                        slot = _slot(code_keys[k], mask)
                         while keys[slot] != _EMPTY:
                             slot = (slot + np.uint64(1)) & mask
                         keys[slot] = code_keys[k]
@@ -81,10 +93,21 @@ def _refine(code, labels, n_concepts, keys, numbers, code_keys, first_cells):
 def _clear(keys, code_keys, n_codes, mask):
     """Empty the slots that hold the first `n_codes` keys; probing passes over slots that are empty already."""
     for k in range(n_codes):
-        slot = ((code_keys[k] * _GOLDEN) >> np.uint64(32)) & mask
+        slot = _slot(code_keys[k], mask)
         while keys[slot] != code_keys[k]:
             slot = (slot + np.uint64(1)) & mask
         keys[slot] = _EMPTY
+
+
+@jit
+def _first_out_of_range(code, labels, n_concepts):
+    """Return the first layer, and its first cell, that has a label out of range."""
+    for layer in range(labels.shape[0]):
+        for p in range(code.size):
+            label = np.int64(labels[layer, p])
+            if code[p] != VOID and (label < 0 or label > n_concepts):
+                return layer, p
+    return 0, 0
 
 
 @jit
@@ -104,8 +127,9 @@ def label_sets(labels, valid, has_valid, codes, code_counts, n_concepts):
     set_ids uint16[S], bad): the E sets of all samples, one sample after the other, ids ascending
     from 0; bad = (sample, layer, cell) of an id out of range, else (-1, 0, 0).
 
-    Each layer refines the partition that the layers before it made: a cell's new code is the number
-    of its pair (code so far, label). So any number of layers of 16-bit ids needs only 64-bit keys.
+    Layers are taken in groups, each of which refines the partition that the ones before it made: a cell's
+    new code is the number of its tuple (code so far, labels). So any number of layers of 16-bit ids needs
+    only 64-bit keys.
     """
     n_samples, n_layers, n_cells = labels.shape
     keys = np.empty(_table_size(n_cells), np.uint64)
@@ -118,13 +142,19 @@ def label_sets(labels, valid, has_valid, codes, code_counts, n_concepts):
     set_ids = np.empty(1024, np.uint16)
     n_sets = 0
     n_ids = 0
+    n_first = 4 if n_concepts < 65535 else 3  # so that no key is that of an empty slot
     for n in range(n_samples):
         code = codes[n]
         n_codes = _start_codes(code, valid[n] if has_valid else valid[0], has_valid)
-        for layer in range(n_layers):
-            n_codes = _refine(code, labels[n, layer], n_concepts, keys, numbers, code_keys, first_cells)
+        first = 0
+        while first < n_layers:
+            last = min(first + (2 if first > 0 else n_first), n_layers)
+            group = labels[n, first:last]
+            n_codes = _refine(code, group, first > 0, n_concepts, keys, numbers, code_keys, first_cells)
             if n_codes < 0:
-                return cells[:0], set_starts[:1], set_ids[:0], (n, layer, -1 - n_codes)
+                layer, cell = _first_out_of_range(code, labels[n], n_concepts)
+                return cells[:0], set_starts[:1], set_ids[:0], (n, layer, cell)
+            first = last
         code_counts[n] = n_codes
         cells = _grown(cells, n_sets + n_codes)
         set_starts = _grown(set_starts, n_sets + n_codes + 1)
