@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ccx
+from ccx.errors import MemoryBudgetError
 from ccx.kernels import bitmap_histogram, optimal, pack, pair_counts
 from ccx.kernels.devices import to_host
 from ccx.kernels.reference import optimal as reference
+from ccx.pipeline.devices import share_out
 from ccx.search import SearchSettings, optimal_search
 from tests.cuda_emulator.emulator import DeviceArray, Emulator
 from tests.cuda_emulator.gpu import emulated_cupy, gpus, use
@@ -112,3 +114,17 @@ def test_explain_proves_where_the_bitmaps_lie():
     found = ccx.explain_bitmaps(gpu.place(bitmaps), concepts, search="optimal")
     assert found == ccx.explain_bitmaps(bitmaps, concepts, search="optimal")
     assert all(one.optimal for one in found)
+
+
+@pytest.mark.parametrize(("budget", "n_workers"), [(1 << 30, 4), (300_000, 3), (150_000, 1)])
+def test_workers_find_room_for_what_two_concepts_share(budget, n_workers, monkeypatch):
+    """40 concepts share 12,800 bytes: seven times that a worker."""
+    gpu = use(Emulator())
+    monkeypatch.setattr(gpu, "budget", budget)
+    atoms = case_of(0, 40, 65).atoms
+    plan = share_out([gpu], [atoms], 8, 1_000, 1, 4, masks=False, proof=True)
+    assert plan.n_workers == n_workers
+    monkeypatch.setattr(gpu, "budget", 90_000)
+    with pytest.raises(MemoryBudgetError, match="work that fits into"):
+        share_out([gpu], [atoms], 8, 1_000, 1, 4, masks=False, proof=True)
+    assert share_out([gpu], [atoms], 8, 1_000, 1, 4, masks=False, proof=False).n_workers == 4

@@ -172,7 +172,8 @@ def explain(
     n_ranges = clusters if given is None else max(len(one) for one in given)
     n_values = maps[:, 0].size
     atoms = [part.concepts.atoms for part in parts]
-    plan = share_out(places, atoms, len(chosen), 8 * n_values, n_ranges, threads, masks=needs_masks(search))
+    demands = {"masks": needs_masks(search), "proof": search == "optimal"}
+    plan = share_out(places, atoms, len(chosen), 8 * n_values, n_ranges, threads, **demands)
     inputs.require_memory(fitted.atoms, n_values, n_ranges, plan.n_workers, proof=search == "optimal")
     evidence.require_memory(plan.n_workers)
     inputs.check_finite(maps, chosen)
@@ -310,7 +311,8 @@ def explain_bitmaps(
     allowed = annotated.selected(names, categories)
     atoms = [part.concepts.atoms for part in parts]
     n_bytes = 8 * annotated.n_samples * packed.shape[-1]
-    plan = share_out(places, atoms, len(packed), n_bytes, 1, threads, masks=needs_masks(search))
+    demands = {"masks": needs_masks(search), "proof": search == "optimal"}
+    plan = share_out(places, atoms, len(packed), n_bytes, 1, threads, **demands)
     inputs.require_memory(fitted.atoms, 0, 1, plan.n_workers, proof=search == "optimal")
     evidence.require_memory(plan.n_workers)
     fitted.prepare(threads=threads)
