@@ -20,10 +20,12 @@ from ccx.errors import InputError
 from ccx.evidence import Chance
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.cpu._jit import parallel
+from ccx.kernels.memory import require_bytes
 from ccx.kernels.permutations import histogram_bytes, permuted_histogram
 from ccx.search import Found, Objective, SearchResult
 
 IntArray = npt.NDArray[np.int64]
+Orders = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.uint64]
 Search = Callable[[IntArray, Callable[[], Rows]], SearchResult]
 """Searches a bitmap, given int64[G] and what makes its packed rows."""
@@ -86,8 +88,8 @@ def group_codes(groups: Any, n_samples: int) -> IntArray:
     return np.array([code_of[label] for label in labels], np.int64)
 
 
-def permutations(codes: IntArray, n: int, seed: int) -> IntArray:
-    """Draw permutations that exchange samples of equal codes only: int64[N] -> int64[n, N], uniform and independent.
+def permutations(codes: IntArray, n: int, seed: int) -> Orders:
+    """Draw permutations that exchange samples of equal codes only: int64[N] -> int32[n, N], uniform and independent.
 
     Permutation j depends on `seed` and j alone, so that the first 100 of 1,000 are those of 100. NumPy guarantees the
     stream of numbers for all versions.
@@ -96,12 +98,15 @@ def permutations(codes: IntArray, n: int, seed: int) -> IntArray:
     ------
     InputError
         If no two samples have the same code, so that there is nothing to exchange.
+    MemoryBudgetError
+        If they would not fit into memory.
 
     """
     if np.unique(codes).size == codes.size:
         wanted, got = "two samples of one group at least, to exchange", f"{codes.size} samples, each a group of its own"
         raise InputError("null", wanted=wanted, got=got, remedy="leave null out, or give larger groups")
-    orders = np.empty((n, codes.size), np.int64)
+    require_bytes("null", 4 * n * codes.size, "use fewer permutations")
+    orders = np.empty((n, codes.size), np.int32)
     slots = np.argsort(codes, kind="stable")
     for j, order in enumerate(orders):
         keys = np.random.PCG64([seed, j]).random_raw(codes.size)
@@ -113,7 +118,7 @@ def search_chance(
     result: SearchResult,
     rows: Rows,
     atoms: Atoms,
-    orders: IntArray,
+    orders: Orders,
     search: Search,
     objective_of: ObjectiveOf,
     bitmap_cells: int,
@@ -130,7 +135,7 @@ def search_chance(
     atoms
         Of the concepts.
     orders
-        int64[r, N]: permutation j is the bitmap ``rows[orders[j]]``; its cells that are not valid count nowhere.
+        int32[r, N]: permutation j is the bitmap ``rows[orders[j]]``; its cells that are not valid count nowhere.
     search
         The search that gave `result`.
     objective_of
@@ -163,7 +168,7 @@ def formula_chance(
     inside: npt.NDArray[np.bool_],
     rows: Rows,
     atoms: Atoms,
-    orders: IntArray,
+    orders: Orders,
     objective_of: ObjectiveOf,
     bitmap_cells: int,
     threads: int,
@@ -175,7 +180,8 @@ def formula_chance(
     """
     null: list[Scored] = []
     for _, batch in _histograms(rows, atoms, orders, threads):
-        for hits, n_cells in zip(batch[:, inside].sum(axis=1).tolist(), batch.sum(axis=1).tolist(), strict=True):
+        for counts in batch:
+            hits, n_cells = int(counts[inside].sum()), int(counts.sum())
             permuted = formula._replace(intersection=hits, union=n_cells + formula.size - hits)
             null.append(_scored(SearchResult([permuted]), objective_of(n_cells)))
     return chance(_scored(SearchResult([formula]), objective_of(bitmap_cells)), null)
@@ -202,7 +208,7 @@ def _batch_size(atoms: Atoms) -> int:
     return max(1, _BATCH_BYTES // max(1, histogram_bytes(atoms, 1)))
 
 
-def _histograms(rows: Rows, atoms: Atoms, orders: IntArray, threads: int) -> Iterator[tuple[int, IntArray]]:
+def _histograms(rows: Rows, atoms: Atoms, orders: Orders, threads: int) -> Iterator[tuple[int, IntArray]]:
     """Yield (first permutation, int64[n, G]) in batches of about one size."""
     n_batches = -(-len(orders) // _batch_size(atoms))
     start = 0

@@ -22,6 +22,7 @@ from ccx.chance import Scored, chance, group_codes, permutations, search_chance
 from ccx.errors import InputError, MemoryBudgetError, StoreError
 from ccx.evidence import Chance
 from ccx.kernels import bitmap_histogram, memory, pack, unpack, upsample_pack
+from ccx.scores import Custom, resolve
 from ccx.search import Objective, SearchResult, SearchSettings
 
 N, GRID = 7, (5, 13)
@@ -102,15 +103,25 @@ def test_scores_are_compared_exactly() -> None:
 # Null scores by hand -------------------------------------------------------------------------------------------------
 
 
+def _jaccard_like(i: Any, f: Any, b: float, n: float) -> Any:
+    return i / (b + 0.5 * f)
+
+
 def by_hand(
-    bitmap: NDArray[np.bool_], concepts: ccx.Concepts, orders: NDArray[np.int64], **options: Any
+    bitmap: NDArray[np.bool_], concepts: ccx.Concepts, orders: NDArray[np.int32], **options: Any
 ) -> list[tuple[float, Fraction]]:
-    """Explain each permuted bitmap -> (score, exact IoU) of each."""
+    """Explain each permuted bitmap -> (score, exact rank) of each."""
     found = [ccx.explain_bitmaps(bitmap[order][None], concepts, threads=1, **options)[0] for order in orders]
-    return [(one.score, Fraction(one.intersection, max(one.union, 1))) for one in found]
+    return [(one.score, rank_of(one, concepts, options.get("scoring", "iou"))) for one in found]
 
 
-def check_chance(item: ccx.Explanation, exact: list[tuple[float, Fraction]]) -> None:
+def rank_of(item: ccx.Explanation, concepts: ccx.Concepts, scoring: Any) -> Fraction:
+    if item.formula is None:
+        return Fraction(0)
+    return resolve(scoring).rank(item.intersection, item.formula_cells, item.bitmap_cells, concepts.n_cells)
+
+
+def check_chance(item: ccx.Explanation, exact: list[tuple[float, Fraction]], rank: Fraction) -> None:
     if item.formula is None:
         assert item.chance is None
         return
@@ -119,7 +130,7 @@ def check_chance(item: ccx.Explanation, exact: list[tuple[float, Fraction]]) -> 
     assert item.chance.null == len(exact)
     assert item.chance.mean == math.fsum(scores) / len(scores)
     assert item.chance.maximum == max(scores)
-    reached = sum(iou >= Fraction(item.intersection, item.union) for _, iou in exact)
+    reached = sum(other >= rank for _, other in exact)
     assert item.chance.p == (1 + reached) / (1 + len(exact))
     if item.chance.z is None:
         assert len(set(scores)) == 1
@@ -133,19 +144,21 @@ def check_chance(item: ccx.Explanation, exact: list[tuple[float, Fraction]]) -> 
     grouped=st.booleans(),
     void=st.booleans(),
     search=st.sampled_from(["beam", "optimal", "mmesh"]),
+    scoring=st.sampled_from(["iou", "f1", "precision", "mcc", "cosine", Custom(_jaccard_like, monotone=True)]),
     threads=st.integers(1, 3),
 )
-@settings(max_examples=40)
+@settings(max_examples=60)
 def test_null_scores_are_those_of_bitmaps_permuted_by_hand(
-    seed: int, null: int, grouped: bool, void: bool, search: Any, threads: int
+    seed: int, null: int, grouped: bool, void: bool, search: Any, scoring: Any, threads: int
 ) -> None:
     concepts, bitmaps = made_concepts(seed, void=void), made_bitmaps(seed)
     groups = [n % 3 for n in range(N)] if grouped else None
-    options = {"search": search, "length": 3 if search == "optimal" else 2, "beam": 2}
+    scoring = "iou" if search == "mmesh" else scoring  # it knows no other
+    options = {"search": search, "length": 3 if search == "optimal" else 2, "beam": 2, "scoring": scoring}
     found = ccx.explain_bitmaps(bitmaps, concepts, null=null, groups=groups, seed=seed, threads=threads, **options)
     orders = permutations(group_codes(groups, N), null, seed)
     for item, bitmap in zip(found, bitmaps, strict=True):
-        check_chance(item, by_hand(bitmap, concepts, orders, **options))
+        check_chance(item, by_hand(bitmap, concepts, orders, **options), rank_of(item, concepts, scoring))
     plain = ccx.explain_bitmaps(bitmaps, concepts, **options)
     assert [one.formula for one in found] == [one.formula for one in plain]
     assert all(one.chance is None for one in plain)
@@ -163,7 +176,7 @@ def test_units_are_permuted_alike(clusters: int) -> None:
     for item in found.explained:
         rows = upsample_pack(maps[:, item.unit], GRID, item.range)
         bitmap = unpack(rows, math.prod(GRID)).reshape(N, *GRID)
-        check_chance(item, by_hand(bitmap, CONCEPTS, orders, length=2))
+        check_chance(item, by_hand(bitmap, CONCEPTS, orders, length=2), rank_of(item, CONCEPTS, "iou"))
     assert [one.chance for one in found.of_unit(0)] == [one.chance for one in found.of_unit(1)]
     assert found == ccx.explain(maps, CONCEPTS, null=9, seed=4, threads=1, **options)
     # What the permuted activations would have given, ranges included.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.chance import (
+    Orders,
     check_count,
     check_seed,
     formula_chance,
@@ -50,7 +51,7 @@ class Part:
 
     concepts: Concepts
     samples: IntArray | None
-    orders: IntArray | None
+    orders: Orders | None
 
     def of(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return what an array [N, ...] has for these samples."""
@@ -87,11 +88,12 @@ class Evidence:
 
         def part(samples: IntArray | None) -> Part:
             own = codes if samples is None else codes[samples]
-            memory.require_bytes("null", 8 * null * own.size, "use fewer permutations")
             orders = permutations(own, null, seed) if null else None
             within = concepts if samples is None else concepts.subset(samples=samples, threads=threads)
             return Part(within, samples, orders)
 
+        if chosen is not None:  # annotations are copied, each with the batches that it is made of
+            memory.require_bytes("fit", 2 * concepts.atoms.cell_atoms.nbytes, "use fewer samples or a coarser grid")
         parts = [part(samples) for samples in chosen or (None,)]
         settings = {
             "null": null,
