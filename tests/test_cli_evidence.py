@@ -36,6 +36,7 @@ def test_null_and_groups(data):
     row = next(line for line in text.splitlines() if line.split()[:1] == ["1"])
     assert f"{best.chance.mean:.3f}" in row.split()
     assert head_of(text).split()[:9] == ["unit", "gain", "IoU", "null", "mean", "null", "max", "z", "p"]
+    assert "no p is below 0.1" in text
     assert f"{best.chance.maximum:.3f}" in ok("show", data / "run", "--unit", 1)
 
 
@@ -55,6 +56,7 @@ def test_fit_and_score(data, monkeypatch, given, fit):
     found = expected(data, clusters=2, fit=fit, score=[5] if "5" in given else None)
     assert ccx.load(data / "run") == found
     assert "held out" in head_of(text)
+    assert "held out: IoU of the same formula" in text
     best = next(one for one in found if one.unit == 1 and one.cluster == 1)
     cells = next(line for line in text.splitlines() if line.split()[:1] == ["1"]).split()
     assert f"{best.held_out.iou:.3f}" in cells

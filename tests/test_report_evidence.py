@@ -29,7 +29,7 @@ def test_numbers_of_chance_are_shown():
         chance = item.chance
         assert f"by chance {chance.mean:.3f}, at most {chance.maximum:.3f}" in text
         assert f"p {chance.p:.3g}" in text
-    assert "9 permutations of the samples within 2 groups, seed 1" in text
+    assert "9 permutations of the samples within 2 groups, seed 1: no p is below 0.1" in text
     assert "Held out" not in text
     n_bars = page.count('<span class="null"')
     assert n_bars == len(found.explained)

@@ -82,9 +82,7 @@ def demo(
     console.print(
         Text("the range of each unit with the largest gain: IoU beyond the share of cells that it holds", "dim")
     )
-    if null:
-        words = f"null: the best IoUs when the mosaics are exchanged, {null} times; no p is below {1 / (1 + null):.3g}"
-        console.print(Text(words, "dim"))
+    terminal.print_evidence_notes(found)
     is_found = _print_check(planted)
     running.print_written(out, ["report.html", "explanations.json"], found, time.perf_counter() - started)
     if not is_found:

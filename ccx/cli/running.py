@@ -117,6 +117,7 @@ def explain(
             written.append("report.html")
     console = terminal.output()
     console.print(terminal.best_ranges(found, annotated, _N_ROWS))
+    terminal.print_evidence_notes(found)
     print_written(out, written, found, time.perf_counter() - started)
     if 0 < n_stored == len(found):
         console.print(Text(f"nothing left to do: read from {out}"), soft_wrap=True)

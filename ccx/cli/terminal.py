@@ -74,6 +74,17 @@ def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = 
     return table
 
 
+def print_evidence_notes(found: Explanations) -> None:
+    """Say below a table what its columns of evidence mean."""
+    null = found.settings["null"]
+    if null:
+        words = f"null: the best scores with the samples exchanged, {null} times; no p is below {1 / (1 + null):.3g}"
+        output().print(Text(words, "dim"))
+    if found.settings["fit"] is not None:
+        words = "held out: IoU of the same formula and range on samples that they were not found on"
+        output().print(Text(words, "dim"))
+
+
 def formula_text(formula: Formula) -> Text:
     """Return a formula whose connectives stand back."""
     text = Text(str(formula))

@@ -55,7 +55,9 @@ def evidence_facts(found: Explanations) -> list[tuple[str, str]]:
     facts = []
     if settings.get("null"):
         within = f" within {settings['groups']} groups" if settings.get("groups") else ""
-        facts.append(("chance", f"{settings['null']} permutations of the samples{within}, seed {settings['seed']}"))
+        null, seed = settings["null"], settings["seed"]
+        words = f"{null} permutations of the samples{within}, seed {seed}: no p is below {1 / (1 + null):.3g}"
+        facts.append(("chance", words))
     if settings.get("fit") is not None:
         facts.append(
             ("held out", f"found on {len(settings['fit']):,} samples, scored on {len(settings['score']):,} more")
