@@ -21,7 +21,7 @@ from ccx.probing.sources import Preprocess, Source, as_source
 from ccx.probing.storing import ActivationFolder
 from ccx.store import PathLike
 
-COMMIT_SECONDS = 1.0  # a run that is killed loses the batches of about so long
+COMMIT_SECONDS = 5.0  # a run that is killed loses the batches of about so long
 
 
 def probe(
