@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -25,6 +25,8 @@ IntArray = npt.NDArray[np.int64]
 
 PROVEN_LENGTH = 3
 MAX_CONCEPTS = 4_096
+MAX_CONCEPTS_COUNTED = 200  # where no bound spares a formula: 34 million pairs and one more, about a minute
+_MANY = 20_000  # pairs, to count whose extensions takes longer than to bound them again
 _GROUP = 256  # pairs whose extensions are counted at a time
 
 
@@ -62,12 +64,15 @@ def optimal_search(
     meets = bool((to_host(concept_counts(atoms, counts))[usable] > 0).any())
     for length in range(2, settings.length + 1) if meets else ():
         near = best.found[-1].intersection if best.found and length == PROVEN_LENGTH else None
-        for plane in cover.planes(best.threshold(length), near):
+        planes = cover.planes(best.threshold(length), near)
+        while planes:
+            plane = planes.pop()
             if pairs is None or (plane.q, plane.p) != made_for:
                 made_for = plane.q, plane.p
                 hits = pair_counts(atoms, counts, threads=threads) if hits is None else hits
                 pairs = kernels.pairs_of(atoms, counts, atoms.pair_cells, hits, *made_for, usable, threads)
-            least = cover.least(plane, best.threshold(length))
+            threshold = best.threshold(length)
+            least = cover.least(plane, threshold)
             if length == 2:
                 rows = kernels.good_pairs(pairs, least)
                 visited += len(rows)
@@ -75,8 +80,13 @@ def optimal_search(
                 continue
             candidates, n_bounds = kernels.promising_pairs(pairs, least)
             bounds += n_bounds
+            if len(candidates) > _MANY and (tighter := cover.split(plane, threshold)):
+                planes += tighter
+                continue
             for head, group in _by_head(candidates, starts, pairs.order):
-                least = cover.least(plane, best.threshold(length))
+                if best.threshold(length) != threshold:
+                    threshold = best.threshold(length)
+                    least = cover.least(plane, threshold)
                 concept = pairs.order[head]
                 head_atoms = posted[starts[concept] : starts[concept + 1]]
                 extended, n_counted = kernels.good_extensions(
@@ -104,6 +114,10 @@ def check_provable(settings: SearchSettings, n_concepts: int) -> None:
     if settings.candidates is not None:
         remedy = "leave it out, or restrict names"
         raise InputError("candidates", wanted="None for a proof", got=str(settings.candidates), remedy=remedy)
+    if not settings.scoring.monotone and n_concepts > MAX_CONCEPTS_COUNTED and settings.length == PROVEN_LENGTH:
+        wanted = f"at most {MAX_CONCEPTS_COUNTED} for a score that is not declared monotone"
+        remedy = "declare it, restrict names or categories, or use length=2"
+        raise InputError("concepts", wanted=wanted, got=str(n_concepts), remedy=remedy)
     if n_concepts > MAX_CONCEPTS:
         remedy = "restrict them with names or categories"
         raise InputError("concepts", wanted=f"at most {MAX_CONCEPTS} for a proof", got=str(n_concepts), remedy=remedy)
@@ -117,8 +131,10 @@ class Incumbents:
         self._objective = objective
         self._top = top
 
-    def offer(self, candidates: Iterable[Found]) -> None:
+    def offer(self, candidates: Sequence[Found]) -> None:
         """Let formulas in that precede those that are there."""
+        if not candidates:
+            return
         merged = {(one.concepts, one.operators): one for one in [*self.found, *candidates]}
         self.found = sorted(merged.values(), key=self._objective.precedence)[: self._top]
 

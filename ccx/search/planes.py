@@ -20,7 +20,7 @@ IntArray = npt.NDArray[np.int64]
 
 _MAX_SUM = 1 << 60  # of values; their sums and differences stay far below the end of int64
 _UNREACHED = 2 * _MAX_SUM  # more than any value
-_RATIO = 1.5  # of the ends of a segment
+_SHORT = 1.05  # ratio of the ends of segments that are not split
 _STEP = 1.03  # by which steps grow from the ends of a segment
 
 
@@ -99,27 +99,50 @@ class Cover:
 
     def _chords(self, threshold: Threshold, near: int | None) -> list[Plane]:
         """Return one plane for each segment of |F and B|, along the chord of the most cells outside."""
-        every = np.array([1, self._b], np.int64)
-        if self._most_outside(every[1:], threshold)[0] < 0:
+        lowest = self._first_with(0, threshold)
+        if lowest is None:
             return []
-        first, last = 0, self._b  # no formula with `first` cells in the bitmap reaches it, with `last` one may
-        while last - first > 1:
-            middle = (first + last) // 2
-            reached = self._most_outside(np.array([middle]), threshold)[0] >= 0
-            first, last = (first, middle) if reached else (middle, last)
-        ends = [last, self._b]
-        if near is not None:
-            center = min(max(near, last), self._b)
-            below = _geometric(center, last, 1 / _RATIO)
-            above = _geometric(center, self._b, _RATIO)
-            ends = sorted({*below, *above, last, self._b})
-        planes = []
+        # From `anything` on, all cells outside do no harm: there the limit, which rises ever faster, turns level.
+        anything = self._first_with(self._n - self._b, threshold)
+        split = [one for one in (near, anything) if one is not None and lowest < one < self._b]
+        ends = sorted({lowest, *split, self._b})
+        return self._along(ends if len(ends) > 1 else ends * 2, threshold)
+
+    def split(self, plane: Plane, threshold: Threshold) -> list[Plane]:
+        """Return two tighter planes in place of one; none where the plane is exact, or its segment is short."""
+        middle = math.isqrt(plane.first * plane.last)
+        exact = not self._scoring.monotone or self._scoring.line(threshold.rank, self._b, self._n) is not None
+        if exact or plane.last < _SHORT * plane.first or not plane.first < middle < plane.last:
+            return []
+        return self._along([plane.first, middle, plane.last], threshold)
+
+    def _along(self, ends: list[int], threshold: Threshold) -> list[Plane]:
+        """Return the planes along the chords of the most cells outside, from each |F and B| in `ends` to the next."""
         outside = self._most_outside(np.array(ends), threshold).tolist()
-        for i in range(max(len(ends) - 1, 1)):
-            j = min(i + 1, len(ends) - 1)
-            q, p = max(outside[j] - outside[i], 0), ends[j] - ends[i]
-            planes.append(Plane(*_small(q, p, self._b, self._n - self._b), ends[i], ends[j]))
-        return planes
+        return [
+            Plane(*self._direction(first, last, less, more), first, last)
+            for first, last, less, more in zip(ends, ends[1:], outside, outside[1:], strict=False)
+        ]
+
+    def _direction(self, first: int, last: int, less: int, more: int) -> tuple[int, int]:
+        """Return q and p, any of which make a plane; values stay within `_MAX_SUM`."""
+        rest = self._n - self._b
+        q, p = more - less, last - first
+        if q <= 0:  # level: either all cells outside are permitted, or none more than at `first`
+            q, p = (1, 0) if less >= rest else (max(less, 1), first)
+        divisor = math.gcd(q, p)
+        q, p = q // divisor, p // divisor
+        shift = (max(q * self._b, p * rest) // _MAX_SUM).bit_length()
+        return q >> shift, p >> shift
+
+    def _first_with(self, outside: int, threshold: Threshold) -> int | None:
+        """Return the least |F and B| that reaches the threshold beside so many cells outside; None if none does."""
+        below, reached = 0, self._b + 1
+        while reached - below > 1:
+            middle = (below + reached) // 2
+            most = int(self._most_outside(np.array([middle]), threshold)[0])
+            below, reached = (below, middle) if most >= outside else (middle, reached)
+        return reached if reached <= self._b else None
 
     def _least_of_steps(self, plane: Plane, threshold: Threshold) -> int:
         """Bound the value from below on each of many steps of |F and B|: by its first i, and what its last permits."""
@@ -164,16 +187,6 @@ class Cover:
         return math.nextafter(least, math.inf) if too_low else least
 
 
-def _geometric(start: int, end: int, ratio: float) -> list[int]:
-    """List start, start * ratio, ... on the way to `end`."""
-    found = [start]
-    while True:
-        following = round(found[-1] * ratio)
-        if following == found[-1] or (following - end) * (ratio - 1) >= 0:
-            return found
-        found.append(following)
-
-
 def _steps(first: int, last: int) -> IntArray:
     """Return the last numbers of steps from `first` to `last`, short ones at both ends, the longer the farther away."""
     half = (last - first) // 2
@@ -182,14 +195,3 @@ def _steps(first: int, last: int) -> IntArray:
         offsets.append(min(half, max(offsets[-1] + 1, int(offsets[-1] * _STEP))))
     near = np.array(offsets, np.int64)
     return np.unique(np.concatenate([first + near, last - near, [last - 1 if last > first else last, last]]))
-
-
-def _small(q: int, p: int, b: int, rest: int) -> tuple[int, int]:
-    """Return a direction close to (q, p) whose values stay within `_MAX_SUM`."""
-    divisor = math.gcd(q, p) or 1
-    q, p = q // divisor, p // divisor
-    if q == p == 0:
-        return 1, 0
-    too_large = max(q * b, p * rest) // _MAX_SUM
-    shift = too_large.bit_length()
-    return q >> shift, p >> shift
