@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -158,15 +159,16 @@ def launches(gpu: Any, clock: Any) -> Iterator[dict[str, list[float]]]:
     """Time every launch on a GPU under ``with``; the seconds are there after it."""
     marks: list[tuple[str, Any, Any]] = []
     seconds: dict[str, list[float]] = defaultdict(list)
-    kernel = gpu.kernel
+    kernel, alone = gpu.kernel, threading.Lock()  # what another thread asks for must not come between two marks
 
     def marked(family: str, name: str) -> Callable[..., None]:
         launch = kernel(family, name)
 
         def between_marks(*arguments: Any, **options: Any) -> None:
-            begin = clock.mark()
-            launch(*arguments, **options)
-            marks.append((name, begin, clock.mark()))
+            with alone:
+                begin = clock.mark()
+                launch(*arguments, **options)
+                marks.append((name, begin, clock.mark()))
 
         return between_marks
 
