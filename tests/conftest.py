@@ -23,6 +23,7 @@ _IMPORT_NAMES = {
     "logic": "pyeda",
     "pandas": "pandas",
     "matplotlib": "matplotlib",
+    "selenium": "selenium",
     "sklearn": "sklearn",
     "torch": "torch",
     "torchvision": "torchvision",
@@ -33,6 +34,7 @@ _IMPORT_NAMES = {
 # from the dependency group cuda-compilers, not from the machine.
 _TOOLS = {
     "gxx": platform.machine() == "x86_64" and shutil.which("g++") is not None,
+    "chromium": shutil.which("chromedriver") is not None,
     "nvcc": cuda_compilers.BIN is not None,
     "nvrtc": cuda_compilers.has_nvrtc(),
 }
