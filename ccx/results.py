@@ -28,6 +28,7 @@ from ccx.evidence import (
     evidence_columns,
 )
 from ccx.formula import Formula, parse
+from ccx.scores import SCORES
 from ccx.store import PathLike, json_text, read_json, read_run, write_text
 from ccx.store.files import store_error
 from ccx.store.records import Kinds, bad_field, checked_record
@@ -110,7 +111,8 @@ class Explanation:
     alternatives
         The next best formulas, best first, when more than one was asked for.
     score
-        What the search maximised: ``iou * penalty ** (length - 1)``, which is `iou` without a length penalty.
+        What the search maximised (``settings["scoring"]``, `ccx.scores`), times ``penalty ** (length - 1)``; `iou`
+        by default.
     chance
         The score beside those that the search reaches on permuted bitmaps; None where that was not asked for, or
         there is no formula.
@@ -313,6 +315,12 @@ class Explanations(Sequence[Explanation]):
         """Only those that have a formula."""
         return self._with(item for item in self if item.formula is not None)
 
+    @property
+    def score_title(self) -> str:
+        """What tables call the score that was maximised: "IoU", "MCC", or the name of a custom one."""
+        name = str(json.loads(self._settings).get("scoring", "iou"))
+        return SCORES[name].title if name in SCORES else name
+
     def of_unit(self, unit: int) -> Explanations:
         """Return the explanations of one unit.
 
@@ -451,7 +459,7 @@ class Explanations(Sequence[Explanation]):
         n_explained = numbers["statuses"].get(Status.EXPLAINED, 0)
         head = f"Explanations: {len(self)} of {numbers['units']} units, {n_explained} explained{median}"
         headings = self._headings()
-        cells = [headings, *(_cells(item, headings) for item in self._items[:_N_SHOWN])]
+        cells = [headings, *(_cells(item, headings, self.score_title) for item in self._items[:_N_SHOWN])]
         widths = [max(len(row[column]) for row in cells) for column in range(len(headings) - 1)]
         lines = [
             "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), _clip(row[-1])])
@@ -464,7 +472,7 @@ class Explanations(Sequence[Explanation]):
         headings = self._headings()
         head = "".join(f"<th>{heading}</th>" for heading in headings)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(item, headings)) + "</tr>"
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(item, headings, self.score_title)) + "</tr>"
             for item in self._items[:_N_SHOWN_HTML]
         )
         n_more = len(self) - _N_SHOWN_HTML
@@ -484,10 +492,10 @@ class Explanations(Sequence[Explanation]):
         table.add_column(headings[-1], overflow="fold")
         for item in self._items[:max_rows]:
             styles = {
-                "IoU": next((style for least, style in _IOU_STYLES if item.iou >= least), "dim"),
+                _IOU: next((style for least, style in _IOU_STYLES if item.iou >= least), "dim"),
                 "formula": "" if item.formula is not None else "dim italic",
             }
-            cells = zip(headings, _cells(item, headings), strict=True)
+            cells = zip(headings, _cells(item, headings, self.score_title), strict=True)
             # Text, not str: a name may look like markup.
             table.add_row(*(Text(cell, style=styles.get(heading, "")) for heading, cell in cells))
         return table
@@ -502,7 +510,9 @@ class Explanations(Sequence[Explanation]):
 
     def _headings(self) -> list[str]:
         """Return the columns of the tables."""
-        return ["unit", "cluster", "range", "IoU", *self.evidence_headings, "formula"]
+        title = self.score_title
+        score = [] if title == _IOU else [title]
+        return ["unit", "cluster", "range", _IOU, *score, *self.evidence_headings, "formula"]
 
     def save(self, path: PathLike) -> None:
         """Write everything to one JSON file, atomically (``docs/results.md``).
@@ -553,15 +563,17 @@ class Explanations(Sequence[Explanation]):
 
 
 _AGAIN = "copy or make it again"
+_IOU = SCORES["iou"].title
 
 
-def _cells(item: Explanation, headings: Sequence[str]) -> list[str]:
+def _cells(item: Explanation, headings: Sequence[str], score_title: str) -> list[str]:
     """Return what the tables show of an explanation in these columns."""
     cells = {
         "unit": str(item.unit),
         "cluster": str(item.cluster),
         "range": "" if item.range is None else f"({item.range[0]:.4g}, {item.range[1]:.4g})",
-        "IoU": f"{item.iou:.3f}",
+        score_title: f"{item.score:.3f}",
+        _IOU: f"{item.iou:.3f}",
         "formula": f"[{item.status}]" if item.formula is None else str(item.formula),
         **evidence_cells(item.chance, item.held_out),
     }

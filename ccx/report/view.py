@@ -35,8 +35,8 @@ _STATUS_WORDS = {
     Status.NO_OVERLAP: "no overlap: no concept shares a cell with it",
     Status.BELOW_MIN_IOU: "not explained: the best IoU is below the minimum that was asked for",
 }
-_SETTINGS = ("search", "length", "beam", "candidates", "length_penalty", "min_iou", "top", "clusters")
-_NEUTRAL = {"length_penalty": 1.0, "min_iou": 0.0, "top": 1}  # settings that change nothing are not listed
+_SETTINGS = ("search", "scoring", "length", "beam", "candidates", "length_penalty", "min_iou", "top", "clusters")
+_NEUTRAL = {"scoring": "iou", "length_penalty": 1.0, "min_iou": 0.0, "top": 1}  # what changes nothing is not listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,7 @@ class Report:
     photos: Mapping[int, Photo]
     shape: tuple[int, int]
     version: str
+    score_title: str
     is_folder: bool  # each unit has a page of its own, and photographs are files
 
     @property
@@ -221,6 +222,7 @@ def build(
         photos={} if album is None else album.photos(),
         shape=concepts.shape,
         version=found.version,
+        score_title=found.score_title,
         is_folder=is_folder,
     )
 
