@@ -238,14 +238,14 @@ def test_ctrl_c_keeps_work_and_leaves_no_process(folder: Path, tmp_path: Path) -
     out = tmp_path / "c.ccx"
     process = started(folder, out)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".c.ccx.parts/*.ccx")) and time.monotonic() < deadline and process.poll() is None:
+    while not list(tmp_path.glob(".c.ccx.parts/*.part")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     stderr = ended(process)
     if process.returncode:  # else it was done before
         assert stderr.count("Traceback") == 1
         assert "KeyboardInterrupt" in stderr
-        assert list(tmp_path.glob(".c.ccx.parts/*.ccx"))
+        assert list(tmp_path.glob(".c.ccx.parts/*.part"))
     assert opened(folder).concepts(progress=False, out=out).content_hash == expected(opened(folder)).content_hash
 
 
@@ -267,7 +267,7 @@ def test_a_file_that_grows_too_large(folder: Path, tmp_path: Path) -> None:
     with file_size_limit(20_000), pytest.raises(StoreError, match=r"c\.ccx: cannot write it \(File too large\)"):
         opened(folder).concepts(workers=2, progress=False, out=tmp_path / "c.ccx")
     assert not (tmp_path / "c.ccx").exists()
-    assert len(list(tmp_path.glob(".c.ccx.parts/*.ccx"))) == 65
+    assert len(list(tmp_path.glob(".c.ccx.parts/*.part"))) == 65
 
 
 def test_folders_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:

@@ -41,21 +41,18 @@ def test_rows_that_are_none_are_refused(rows: np.ndarray) -> None:
     pixels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     cells=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     step=st.integers(1, 4),
-    n_entries=st.integers(1, 300),
     seed=st.integers(0, 10**6),
 )
-def test_look_up_matches_the_reference(
-    pixels: tuple[int, int], cells: tuple[int, int], step: int, n_entries: int, seed: int
-) -> None:
+def test_look_up_matches_the_reference(pixels: tuple[int, int], cells: tuple[int, int], step: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    rows = rng.integers(0, 4, (pixels[0], 1 + pixels[1] * step)).astype(np.uint8)
+    rows = rng.integers(0, 256, (pixels[0], 1 + pixels[1] * step)).astype(np.uint8)
     weight = int(rng.choice([0, 256]))
     ids = Ids(rows, 1, step, weight, step, pixels[1])
     at = 1 + step * np.arange(pixels[1])
     numbers = rows[:, at].astype(int) + weight * rows[:, at + step - 1].astype(int)
     np.testing.assert_array_equal(ids.numbers(), numbers)
     assert ids.shape == pixels
-    table = rng.choice([0, 1, 7, UNKNOWN], n_entries, p=[0.4, 0.3, 0.25, 0.05]).astype(np.uint16)
+    table = rng.choice([0, 1, 7, UNKNOWN], 1 << 16, p=[0.4, 0.3, 0.29, 0.01]).astype(np.uint16)
     for shape in (None, cells):
         found, is_known = look_up(ids, shape, table)
         wanted = reference.look_up(numbers, shape or pixels, table)

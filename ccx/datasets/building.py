@@ -21,10 +21,10 @@ from ccx._version import VERSION
 from ccx.concepts import FILE_FORMAT, Concepts
 from ccx.concepts.sources import require_memory
 from ccx.errors import FilesError, InputError, StoreError
-from ccx.kernels.atoms import AtomBuilder, Atoms
+from ccx.kernels.atoms import AtomBuilder, Partition
 from ccx.pipeline.processes import check_workers, in_processes
 from ccx.pipeline.running import Progress, check_progress, progress_reporter
-from ccx.store import PathLike, json_text, load_arrays
+from ccx.store import PathLike, content_hash, json_text, load_arrays, save_arrays
 from ccx.store.files import parse_json, reason, store_error
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ Size = tuple[int, int]
 Layers = tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]
 _LOOK = 256  # images that a worker looks at in one job
 _MOST_IMAGES, _LEAST_PARTS = 256, 64
+_PART_FORMAT = "ccx-part/1"
 
 
 class Inspection(NamedTuple):
@@ -168,6 +169,7 @@ class _Building:
         require_memory("dataset", n_images, grid)
         self._dataset = dataset
         self._grid = grid
+        self._builder = AtomBuilder(grid, len(dataset.names), threads=n_workers)
         self._n_workers = n_workers
         self._folder = folder
         self._n_part = min(_MOST_IMAGES, max(1, n_images // _LEAST_PARTS))
@@ -177,44 +179,42 @@ class _Building:
         dataset = self._dataset
         n_images = len(dataset)
         parts = range(0, n_images, self._n_part)
-        there = {first: part for first in parts if (part := self._load(first)) is not None}
-        missing = [first for first in parts if first not in there]
-        builder = AtomBuilder(self._grid, len(dataset.names), threads=self._n_workers)
-        everything = np.arange(len(dataset.names))
+        missing = [first for first in parts if self._folder is None or not self._path(first).exists()]
         problems: list[str] = []
-        self._reduced([(np.zeros((1, *self._grid), np.uint16), None)])  # compiled here, so that no worker has to
+        self._partition([(np.zeros((1, *self._grid), np.uint16), None)])  # compiled here, so that no worker has to
         # Workers are forked at the first part, before the bar's thread begins.
         made = in_processes(self._make, missing, self._n_workers)
         ready = deque([next(made)] if missing else [])
+        are_missing = set(missing)
         with closing(made), progress_reporter(progress, "building concepts") as report:
             for first in parts:
-                if first in there:
-                    atoms: Atoms | None = there.pop(first).atoms
-                else:
-                    atoms, found = ready.pop() if ready else next(made)
+                part = None if first in are_missing else self._load(first)
+                if part is None:
+                    if first not in are_missing:  # damaged
+                        part, found = self._make(first)
+                    else:
+                        part, found = ready.pop() if ready else next(made)
                     problems += found
-                    if atoms is not None:
-                        atoms = _frozen(atoms)
-                        self._keep(first, atoms)
-                if atoms is not None and not problems:
-                    builder.add_atoms(atoms, np.arange(atoms.n_samples), everything)
+                    self._keep(first, part)
+                if part is not None and not problems:
+                    self._builder.add_partition(part)
                 report(min(first + self._n_part, n_images), n_images)
         if problems:
             kept = "" if self._folder is None else "; what was built is kept"
             raise FilesError(problems, f"repair or leave out what is listed{kept}")
-        return Concepts(builder.finish(), dataset.names, dataset.categories)
+        return Concepts(self._builder.finish(), dataset.names, dataset.categories)
 
-    def _make(self, first: int) -> tuple[Atoms | None, list[str]]:
-        """Read and reduce one part, in a worker -> its atoms, and what cannot be read."""
+    def _make(self, first: int) -> tuple[Partition | None, list[str]]:
+        """Read and reduce one part, in a worker -> the part, and what cannot be read."""
         annotations, problems = [], []
         for sample in self._dataset.samples[first : first + self._n_part]:
             try:
                 annotations.append(self._dataset.annotation(sample, self._grid))
             except StoreError as error:
                 problems.append(str(error))
-        return (None if problems else self._reduced(annotations)), problems
+        return (None if problems else self._partition(annotations)), problems
 
-    def _reduced(self, annotations: Sequence[Layers]) -> Atoms:
+    def _partition(self, annotations: Sequence[Layers]) -> Partition:
         n, n_cells = len(annotations), self._grid[0] * self._grid[1]
         layers = np.zeros((n, max(labels.shape[0] for labels, _ in annotations), n_cells), np.uint16)
         flags = None
@@ -223,33 +223,24 @@ class _Building:
             if valid is not None:
                 flags = np.ones((n, n_cells), np.bool_) if flags is None else flags
                 flags[k] = valid.reshape(n_cells)
-        builder = AtomBuilder(self._grid, len(self._dataset.names), threads=1)
-        builder.add_label_maps(layers, flags)
-        return builder.finish()
+        return self._builder.partition(layers, flags)
 
     def _path(self, first: int) -> Path:
         samples = range(first, min(first + self._n_part, len(self._dataset)))
         source = {**self._dataset.source(samples), "grid": self._grid, "version": VERSION}
-        return Path(self._folder or "") / f"{first:08d}-{digest([source])}.ccx"
+        return Path(self._folder or "") / f"{first:08d}-{digest([source])}.part"
 
-    def _load(self, first: int) -> Concepts | None:
-        """Return a part that is there and whole."""
-        if self._folder is None:
-            return None
-        path = self._path(first)
+    def _load(self, first: int) -> Partition | None:
+        """Return a part that is there; None = damaged."""
         try:
-            return Concepts.load(path) if path.exists() else None
+            arrays, metadata = load_arrays(self._path(first), _PART_FORMAT)
         except StoreError:
-            return None  # made again
+            return None
+        if content_hash(arrays) != metadata.get("content_hash"):
+            return None
+        return Partition(**{name: array.copy() for name, array in arrays.items()})
 
-    def _keep(self, first: int, atoms: Atoms) -> None:
-        if self._folder is not None:
-            Concepts(atoms, self._dataset.names, self._dataset.categories).save(self._path(first))
-
-
-def _frozen(atoms: Atoms) -> Atoms:
-    """Make the arrays read-only again, which a pipe forgets: kernels are compiled for such arrays."""
-    for array in vars(atoms).values():
-        if isinstance(array, np.ndarray):
-            array.flags.writeable = False
-    return atoms
+    def _keep(self, first: int, part: Partition | None) -> None:
+        if part is not None and self._folder is not None:
+            arrays = part._asdict()
+            save_arrays(self._path(first), arrays, {"content_hash": content_hash(arrays)}, _PART_FORMAT)

@@ -39,12 +39,11 @@ class IdTable:
         if highest >= UNKNOWN:
             remedy = "use ids of 16 bits"
             raise InputError("names", wanted=f"ids below {UNKNOWN}", got=str(highest), remedy=remedy)
-        # One entry more than there are ids stands for all ids above them.
-        self._lookup = np.full(highest + 2, UNKNOWN, np.uint16)
+        self._lookup = np.full(1 << 16, UNKNOWN, np.uint16)
         self._lookup[list(self._ids)] = np.arange(1, len(self._ids) + 1)
         self._lookup[list(self._none)] = 0
         self._lookup[list(self._void)] = 0
-        self._counts = np.ones(highest + 2, np.uint16)
+        self._counts = np.ones(1 << 16, np.uint16)
         self._counts[list(self._void)] = 0
 
     def concepts(
@@ -70,7 +69,7 @@ class IdTable:
 
     def concept(self, number: int) -> int:
         """Return the concept id of one id, `UNKNOWN` where it has no name."""
-        return int(self._lookup[min(number, self._lookup.size - 1)])
+        return int(self._lookup[min(number, UNKNOWN)])
 
     def settings(self) -> list[list[int]]:
         """Return what the table was made from, as JSON."""

@@ -165,6 +165,22 @@ class Atoms:
         return {}
 
 
+class Partition(NamedTuple):
+    """The cells of n samples, numbered by concept set in each sample: what `AtomBuilder.partition` makes.
+
+    ``codes`` uint16|uint32[n, P]: the set of each cell among those of its sample; ``counts`` int64[n]: how many these
+    are, which is also the code of cells that are not valid. The E sets of all samples, one sample after the other, have
+    ``cells`` int32[E] cells, and the concepts ``set_ids[set_starts[e]:set_starts[e + 1]]`` (uint16, indices from 0,
+    ascending).
+    """
+
+    codes: npt.NDArray[Any]
+    counts: IntArray
+    cells: npt.NDArray[np.int32]
+    set_starts: IntArray
+    set_ids: npt.NDArray[np.uint16]
+
+
 class AtomBuilder:
     """Builds `Atoms` from batches of samples, so that label maps never need to be in memory at once.
 
@@ -212,13 +228,42 @@ class AtomBuilder:
             If an id is out of range: names the first such sample, its layer and cell.
 
         """
+        labels = self._checked_labels(labels, valid)
+        self._add(self._label_sets(labels), labels, valid)
+
+    def partition(self, labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None = None) -> Partition:
+        """Return the cells of some samples by concept set, without adding them, as another process may do for `add_partition`.
+
+        Arguments and errors are those of `add_label_maps`; samples are numbered from 0.
+        """
+        labels = self._checked_labels(labels, valid)
+        codes, counts, [(_, _, sets)] = self._numbered(self._label_sets(labels), labels, valid, 0, 1)
+        kernels = backend_for(labels).atoms
+        if valid is not None:
+            codes = np.where(codes == kernels.VOID, counts[:, None].astype(np.uint32), codes)
+        dtype = np.uint16 if counts.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32
+        return Partition(codes.astype(dtype), counts, *sets)
+
+    def add_partition(self, partition: Partition) -> None:
+        """Add the samples of `partition`, made by a builder of the same grid and number of concepts."""
+        counts = partition.counts
+        codes = partition.codes.astype(np.uint32)
+        if partition.cells.sum() < codes.size:
+            codes[codes == counts[:, None]] = backend_for(codes).atoms.VOID
+        self._intern(codes, counts, [(0, counts.size, partition[2:])])
+
+    def _checked_labels(self, labels: Any, valid: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
         labels = as_array(labels, "labels")
         if labels.dtype.kind not in "iu":
             raise DTypeError(
                 "labels", wanted="integer ids", got=describe(labels), remedy="convert: labels.astype(numpy.int32)"
             )
         self._check("labels", labels, valid)
-        labels = labels.astype(labels.dtype.newbyteorder("="), copy=False)
+        native: npt.NDArray[Any] = labels.astype(labels.dtype.newbyteorder("="), copy=False)
+        return native
+
+    def _label_sets(self, labels: npt.NDArray[Any]) -> Any:
+        """Return what numbers a batch of labels by their sets, or raises `InputError`."""
         kernels = backend_for(labels).atoms
 
         def sets(first_sample: int, batch: npt.NDArray[Any], *rest: Any) -> Any:
@@ -234,7 +279,7 @@ class AtomBuilder:
                 )
             return cells, starts, ids
 
-        self._add(sets, labels, valid)
+        return sets
 
     def add_packed_masks(self, rows: npt.NDArray[np.uint64], valid: npt.NDArray[np.bool_] | None = None) -> None:
         """Add samples: rows uint64[n, C, n_words], one packed mask a concept, any overlaps; valid bool[n, P]."""
@@ -287,6 +332,17 @@ class AtomBuilder:
             self._add_slice(sets, batch[start : start + size], None if valid is None else valid[start : start + size])
 
     def _add_slice(self, sets: Any, batch: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> None:
+        self._intern(*self._numbered(sets, batch, valid, self._n_samples, self._threads))
+
+    def _numbered(
+        self,
+        sets: Any,
+        batch: npt.NDArray[Any],
+        valid: npt.NDArray[np.bool_] | None,
+        first_sample: int,
+        threads: int | None,
+    ) -> tuple[npt.NDArray[np.uint32], IntArray, list[tuple[int, int, Any]]]:
+        """Compare the cells of each sample by concept set -> codes, their counts, and (start, stop, sets) of slices."""
         n = batch.shape[0]
         codes = np.empty((n, self._n_cells), np.uint32)
         code_counts = np.zeros(n, np.int64)
@@ -296,9 +352,9 @@ class AtomBuilder:
         def numbered(start: int, stop: int) -> tuple[int, int, Any]:
             part = flags[start:stop] if has_valid else flags
             arrays = (batch[start:stop], part, has_valid, codes[start:stop], code_counts[start:stop])
-            return start, stop, sets(self._n_samples + start, *arrays)
+            return start, stop, sets(first_sample + start, *arrays)
 
-        self._intern(codes, code_counts, parallel(numbered, n, self._threads))
+        return codes, code_counts, parallel(numbered, n, threads)
 
     def _intern(self, codes: npt.NDArray[np.uint32], code_counts: IntArray, slices: list[tuple[int, int, Any]]) -> None:
         """Append samples whose cells are numbered by concept set; `slices` = (start, stop, sets) in order."""

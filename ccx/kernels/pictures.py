@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ class Ids(NamedTuple):
     rows: npt.NDArray[np.uint8]
     low: int
     high: int
-    weight: int
+    weight: int  # 0 or 256
     step: int
     width: int
 
@@ -40,12 +41,15 @@ class Ids(NamedTuple):
         return low[:, : self.width] + self.weight * high[:, : self.width]
 
 
+@lru_cache(maxsize=64)
 def cell_indices(n_pixels: int, n_cells: int) -> npt.NDArray[np.intp]:
     """Return the pixel in which the centre of each cell lies, along one axis: intp[n_cells].
 
     Cell i of n reaches from i/n to (i + 1)/n of the axis. A centre on the border of two pixels belongs to the later.
     """
-    return (2 * np.arange(n_cells) + 1) * n_pixels // (2 * n_cells)
+    indices: npt.NDArray[np.intp] = (2 * np.arange(n_cells) + 1) * n_pixels // (2 * n_cells)
+    indices.flags.writeable = False
+    return indices
 
 
 def unfilter(rows: npt.NDArray[np.uint8], pixel_bytes: int) -> bool:
@@ -70,7 +74,7 @@ def look_up(
 ) -> tuple[npt.NDArray[np.uint16], bool]:
     """Return the table's entries at the centre of each cell, uint16[H, W], and whether none is `UNKNOWN`.
 
-    table uint16[K]; its last entry stands for all ids from K - 1 on. None = the pixels themselves.
+    table uint16[65536]: an entry an id. None = the pixels themselves.
     """
     height, width = shape or ids.shape
     out = np.empty((height, width), np.uint16)

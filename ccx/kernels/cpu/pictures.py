@@ -55,17 +55,14 @@ def look_up(rows, low, high, weight, step, row_at, column_at, table, out):
     """Look up the ids of some pixels in a table: out uint16[H, W] -> False where an entry is 65535.
 
     rows uint8[h, n]: the id of the pixel in row y and column x is ``rows[y, low + step * x] + weight * rows[y, high +
-    step * x]``; row_at intp[H], column_at intp[W]: which pixels; table uint16[K], whose last entry stands for all ids
-    from K - 1 on.
+    step * x]``; row_at intp[H], column_at intp[W]: which pixels; table uint16[65536].
     """
-    last = np.int64(table.size - 1)
-    is_known = True
+    n_unknown = 0
     for i in range(row_at.size):
         row = rows[row_at[i]]
         for j in range(column_at.size):
             at = step * column_at[j]
-            number = np.int64(row[low + at]) + weight * np.int64(row[high + at])
-            value = table[min(number, last)]
-            is_known &= value != np.uint16(65535)
+            value = table[np.uint16(row[low + at]) + weight * np.uint16(row[high + at])]
+            n_unknown += value == np.uint16(65535)
             out[i, j] = value
-    return is_known
+    return n_unknown == 0

@@ -25,12 +25,12 @@ def unfilter(rows: npt.NDArray[np.uint8], pixel_bytes: int) -> npt.NDArray[np.ui
 
 
 def look_up(ids: npt.NDArray[Any], shape: tuple[int, int], table: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """Return the table's entries at the centre of each cell: int[h, w] -> uint16[H, W]; its last for higher ids."""
+    """Return the table's entries at the centre of each cell: int[h, w] -> uint16[H, W]."""
     (height, width), (n_rows, n_columns) = ids.shape, shape
     out = np.empty(shape, np.uint16)
     for i in range(n_rows):
         for j in range(n_columns):
             # Cell i reaches from i/H to (i + 1)/H of the height, and pixel y from y/h to (y + 1)/h.
             y, x = (2 * i + 1) * height // (2 * n_rows), (2 * j + 1) * width // (2 * n_columns)
-            out[i, j] = table[min(int(ids[y, x]), table.size - 1)]
+            out[i, j] = table[ids[y, x]]
     return out
