@@ -11,7 +11,7 @@ import ccx
 from ccx.errors import InputError, StoreError
 from ccx.kernels import unpack, upsample_pack
 from ccx.report import pictures as chosen
-from ccx.report import render, write_report
+from ccx.report import render, report_path, write_report
 from ccx.report.charts import activation_chart
 from tests.full_disk import file_size_limit
 from tests.test_report import Checker, explained, tiny
@@ -138,3 +138,11 @@ def test_activation_chart_counts_every_value():
     assert [number for *_, number in chart.bands] == [1, 2, 3]
     assert all(0 <= start <= end <= 1 for start, end, _ in chart.bands)
     assert activation_chart(np.zeros((2, 3, 3), np.float32), []) is None
+
+
+def test_many_units_make_a_folder(tmp_path):
+    concepts, activations = tiny()
+    many = np.repeat(activations, 34, axis=1)
+    found = ccx.explain(many, concepts, clusters=1, length=1, progress=False)
+    assert report_path(tmp_path, found) == tmp_path / "report"
+    assert report_path(tmp_path, found[:100]) == tmp_path / "report.html"

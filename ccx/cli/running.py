@@ -13,7 +13,7 @@ from rich.text import Text
 import ccx
 from ccx.cli import files, options, terminal
 from ccx.errors import CCXError, InputError
-from ccx.report import write_report
+from ccx.report import report_path, write_report
 from ccx.results import ROW_KEY
 from ccx.store import content_hash, read_run
 
@@ -55,7 +55,12 @@ def explain(
     score: options.Score = None,
     device: options.Device = "cpu",
     threads: options.Threads = None,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html too.")] = True,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report/--no-report", help="Write a report too: report.html, or a folder for more than 100 units."
+        ),
+    ] = True,
     images: options.Images = None,
 ) -> None:
     """Explain units from files: print the best range of each, write JSON and a report.
@@ -106,7 +111,7 @@ def explain(
             title = f"What the units of {activations.name} respond to"
             with terminal.writing_report():
                 write_report(
-                    out / "report.html",
+                    report_path(out, found),
                     found,
                     annotated,
                     activations=values,
@@ -114,7 +119,7 @@ def explain(
                     title=title,
                     threads=threads,
                 )
-            written.append("report.html")
+            written.append(report_path("", found).name)
     console = terminal.output()
     console.print(terminal.best_ranges(found, annotated, _N_ROWS))
     terminal.print_evidence_notes(found)
@@ -142,7 +147,10 @@ def _n_stored(folder: Path) -> int:
 
 def report(
     run: RunPath,
-    out: Annotated[Path | None, typer.Option("--out", help="The HTML file; by default in or beside RUN.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The HTML file, or a folder for a page a unit; by default in or beside RUN."),
+    ] = None,
     labels: options.Labels = None,
     masks: options.Masks = None,
     concepts: options.ConceptsFile = None,
@@ -158,7 +166,7 @@ def report(
 ) -> None:
     """Write the report of a run, with the concepts that it was given."""
     found = ccx.load(run)
-    target = out or (run / "report.html" if run.is_dir() else run.with_suffix(".html"))
+    target = out or (report_path(run, found) if run.is_dir() else run.with_suffix(".html"))
     with terminal.compile_notice():
         values = None if activations is None else files.read_array(activations, "activations", key)
         if values is not None and run.is_dir():

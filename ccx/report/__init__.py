@@ -3,6 +3,6 @@
 from ccx.report.drawing import check_photo
 from ccx.report.plotting import plot
 from ccx.report.view import KnownUnit, best_range, gain
-from ccx.report.writing import render, write_report
+from ccx.report.writing import render, report_path, write_report
 
-__all__ = ["KnownUnit", "best_range", "check_photo", "gain", "plot", "render", "write_report"]
+__all__ = ["KnownUnit", "best_range", "check_photo", "gain", "plot", "render", "report_path", "write_report"]

@@ -26,6 +26,11 @@ _MANY_UNITS = 200  # pictures of more are coarser, so that a layer stays below s
 _MARK = "ccx-report.txt"  # in a folder that may be replaced
 
 
+def report_path(folder: PathLike, found: Explanations) -> Path:
+    """Return where to write a report into a folder: one file, or a folder for more than 100 units."""
+    return Path(folder) / ("report" if len(found.units) > _PICTURED_UNITS else "report.html")
+
+
 def render(found: Explanations, concepts: Concepts, **options: Any) -> str:
     """Return the report as one HTML page that needs nothing else: no network, no other file.
 

@@ -24,13 +24,12 @@ from ccx.pipeline.searching import Search
 from ccx.probing import probe
 from ccx.probing.identity import model_hashes
 from ccx.probing.sources import as_source
-from ccx.report import write_report
+from ccx.report import report_path, write_report
 from ccx.results import Explanations
 from ccx.store import PathLike, json_text, write_text
 from ccx.studies.choosing import random_units
 from ccx.studies.sharing import alone_in
 
-_PICTURED_IN_A_FILE = 100  # units; the report of more is a folder
 _VERSIONS = ("numpy", "numba", "torch", "torchvision")
 
 
@@ -197,8 +196,7 @@ class Experiment:
         """Write the report of a layer with pictures into its folder of results, and return its path."""
         found = self.found(layer)
         with self.alone(layer) as folder:
-            many = len(found.units) > _PICTURED_IN_A_FILE
-            path = folder / ("report" if many else "report.html")
+            path = report_path(folder, found)
             title = f"{self.network.name} ({self.network.weights}), {layer}, on {self.name}"
             write_report(
                 path,
@@ -209,7 +207,7 @@ class Experiment:
                 title=title,
                 threads=self.threads,
             )
-        return path / "index.html" if many else path
+        return path if path.suffix else path / "index.html"
 
     def _manifest(self, layer: str, found: Explanations) -> dict[str, Any]:
         versions = {"ccx": VERSION}
