@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -26,11 +27,30 @@ def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.needs("torch")
-def test_the_torch_code_of_the_readme_runs():
-    path = ROOT / "README.md"
+@pytest.mark.needs("torchvision")
+@pytest.mark.parametrize("page", ["README.md", "docs/probing.md"])
+def test_the_torch_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    path = ROOT / page
     if not path.exists():
-        pytest.skip("the README lies in the checkout, and these tests run without it")
-    run(blocks(path), "README.md")
+        pytest.skip(f"{page} lies in the checkout, and these tests run without it")
+    monkeypatch.chdir(tmp_path)
+    annotated_folder(tmp_path)
+    run(blocks(path), page)
+
+
+def annotated_folder(folder):
+    """Make what the pages take for granted: images/, labels/ and names.txt."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    for number in range(3):
+        labels = rng.integers(0, 4, (4, 4), dtype=np.uint8).repeat(28, 0).repeat(28, 1)
+        Image.fromarray(labels).save(folder / "labels" / f"{number}.png")
+        pixels = rng.integers(0, 256, (112, 112, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.jpg")
+    (folder / "names.txt").write_text("sky\ntree\nroad\n")
 
 
 def run(code: list[str], page: str) -> None:
