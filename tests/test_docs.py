@@ -38,6 +38,19 @@ def test_the_torch_code_of_a_page_runs(page, tmp_path, monkeypatch):
     run(blocks(path), page)
 
 
+@pytest.mark.needs("torch")
+@pytest.mark.needs("torchvision")
+@pytest.mark.needs("matplotlib")
+def test_the_tutorial_of_a_network_ends_with_its_report(tmp_path, monkeypatch):
+    path = ROOT / "docs" / "network-tutorial.md"
+    if not path.exists():
+        pytest.skip("it lies in the checkout, and these tests run without it")
+    monkeypatch.chdir(tmp_path)
+    run(blocks(path), path.name)
+    assert (tmp_path / "unit.png").stat().st_size > 100_000
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("<figure tabindex") == 24 * 5 * 4
+
+
 def annotated_folder(folder):
     """Make what the pages take for granted: images/, labels/ and names.txt."""
     from PIL import Image
