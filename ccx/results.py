@@ -18,6 +18,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, overload
 
+from ccx.comparison import Comparison, compare
 from ccx.errors import InputError, MissingExtraError
 from ccx.evidence import (
     EVIDENCE_COLUMNS,
@@ -369,6 +370,19 @@ class Explanations(Sequence[Explanation]):
     def __hash__(self) -> int:
         return hash((self._items, self.concepts_hash, self.version))
 
+    def compare(self, other: Explanations) -> Comparison:
+        """Compare with what another search found for the same bitmaps, row by row, matched by unit and cluster.
+
+        ``optimal.compare(beam)`` says how often, and how far, the beam falls short.
+
+        Raises
+        ------
+        InputError
+            If both have other concepts, scores or length penalties, no row in common, or rows of other bitmaps.
+
+        """
+        return compare(self, other)
+
     def summary(self) -> dict[str, Any]:
         """Return the numbers that describe the whole.
 
@@ -472,7 +486,9 @@ class Explanations(Sequence[Explanation]):
         headings = self._headings()
         head = "".join(f"<th>{heading}</th>" for heading in headings)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(item, headings, self.score_title)) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(item, headings, self.score_title))
+            + "</tr>"
             for item in self._items[:_N_SHOWN_HTML]
         )
         n_more = len(self) - _N_SHOWN_HTML

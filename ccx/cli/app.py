@@ -12,7 +12,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ccx import __version__
-from ccx.cli import concepts, demo, download, probing, running, studies, terminal
+from ccx.cli import comparing, concepts, demo, download, probing, running, studies, terminal
 from ccx.errors import CCXError
 
 _UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
@@ -47,6 +47,7 @@ app.command()(demo.demo)
 app.command()(running.explain)
 app.command()(running.report)
 app.command()(running.show)
+app.command()(comparing.compare_searches)
 app.command()(probing.probe)
 # The studies, also under the names of the published scripts.
 for _study, _script in (

@@ -60,6 +60,14 @@ Published = Annotated[
     bool,
     typer.Option("--published", help="With a published search: its rounding and ties, too.", rich_help_panel=_SEARCH),
 ]
+Scoring = Annotated[
+    str,
+    typer.Option(
+        "--scoring",
+        help="What is maximised: iou, f1, precision, recall, mcc, cosine, balanced-accuracy.",
+        rich_help_panel=_SEARCH,
+    ),
+]
 Only = Annotated[
     list[str] | None, typer.Option("--only", help="Only this concept; repeatable.", rich_help_panel=_SEARCH)
 ]
