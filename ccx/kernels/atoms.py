@@ -84,7 +84,10 @@ class Atoms:
 
     @cached_property
     def postings(self) -> tuple[Any, Any]:
-        """``(int64[C + 1], int32[S])``: where each concept's atoms start, and those atoms, ascending."""
+        """``(int64[C + 1], int32[S])``: where each concept's atoms start, and those atoms, ascending.
+
+        Of atoms on a GPU, where they start is known in main memory, which shares out the work.
+        """
         found: tuple[Any, Any] = backend_for(self.cells).atoms.concept_postings(
             self.atom_starts, self.atom_concepts, self.n_concepts
         )
@@ -133,9 +136,11 @@ class Atoms:
             return self
         if place.name not in self._sets:
             parts = {name: getattr(self, name)[: _LENGTHS_OF_NONE.get(name)] for name in ATOM_ARRAYS}
-            moved = {name: place.upload(here.download(part)) for name, part in parts.items()}
+            moved = replace(self, **{name: place.upload(here.download(part)) for name, part in parts.items()})
+            starts, posted = self.postings
+            moved.__dict__["postings"] = starts, place.upload(here.download(posted))  # fills the cached property
             place.synchronize()
-            self._sets[place.name] = replace(self, **moved)
+            self._sets[place.name] = moved
         return self._sets[place.name]
 
     def samples_at(self, start: int, stop: int, place: Place) -> Atoms:
@@ -154,7 +159,10 @@ class Atoms:
         }
         moved = {name: place.upload(part) for name, part in parts.items()}
         place.synchronize()
-        return replace(self.sets_at(place), **moved)
+        sets = self.sets_at(place)
+        copy = replace(sets, **moved)
+        copy.__dict__["postings"] = sets.postings
+        return copy
 
     @cached_property
     def _copies(self) -> dict[str, Atoms]:
