@@ -179,5 +179,5 @@ def share_out(
 
 def _bytes_of(atoms: Atoms, names: Sequence[str]) -> int:
     """Return the bytes of some arrays; with the sets come the atoms of each concept, which take twice as much."""
-    n_bytes = sum(getattr(atoms, name).nbytes for name in names)
-    return n_bytes + (2 * atoms.atom_concepts.nbytes if "atom_concepts" in names else 0)
+    n_bytes: int = sum(getattr(atoms, name).nbytes for name in names)
+    return n_bytes + 2 * int(atoms.atom_concepts.nbytes) * ("atom_concepts" in names)

@@ -68,7 +68,7 @@ def conjunction_counts(
         device.contiguous(atoms.atom_concepts, np.uint16),
         device.contiguous(posted, np.int32),
         device.contiguous(weights, np.int64),
-        *map(device.upload, (concepts, operators, pieces)),
+        *(device.upload(part) for part in (concepts, operators, pieces)),
         counts,
         *map(np.int64, (n_atoms, n_rows, n_formulas, length, n_concepts)),
         *map(np.int64, (len(pieces), n_slices.sum(), slice_atoms, n_slots)),
