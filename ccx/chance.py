@@ -115,7 +115,7 @@ def permutations(codes: IntArray, n: int, seed: int) -> Orders:
 
 
 def search_chance(
-    result: SearchResult,
+    found: Found,
     rows: Rows,
     atoms: Atoms,
     orders: Orders,
@@ -124,12 +124,12 @@ def search_chance(
     bitmap_cells: int,
     threads: int,
 ) -> Chance:
-    """Set a search's best score beside those that the search reaches on the permuted bitmaps.
+    """Set the score of a formula that was found beside the best ones that the search finds on permuted bitmaps.
 
     Parameters
     ----------
-    result
-        What the search found for the bitmap.
+    found
+        The formula, with its counts for the bitmap.
     rows
         uint64[N, n_words]: the bitmap.
     atoms
@@ -137,7 +137,7 @@ def search_chance(
     orders
         int32[r, N]: permutation j is the bitmap ``rows[orders[j]]``; its cells that are not valid count nowhere.
     search
-        The search that gave `result`.
+        The search that found it.
     objective_of
         What orders formulas.
     bitmap_cells
@@ -151,7 +151,8 @@ def search_chance(
         n_cells = int(counts.sum())
         if n_cells == 0:
             return NOTHING
-        return _scored(search(counts, bitmap), objective_of(n_cells))
+        best_first = search(counts, bitmap).found
+        return _scored(best_first[0], objective_of(n_cells)) if best_first else NOTHING
 
     null: list[Scored] = []
     for start, batch in _histograms(rows, atoms, orders, threads):
@@ -160,7 +161,7 @@ def search_chance(
             return [best(batch[j], lambda j=j: rows[orders[start + j]]) for j in range(a, b)]  # type: ignore[misc]
 
         null += [one for part in parallel(scores, len(batch), threads) for one in part]
-    return chance(_scored(result, objective_of(bitmap_cells)), null)
+    return chance(_scored(found, objective_of(bitmap_cells)), null)
 
 
 def formula_chance(
@@ -183,8 +184,8 @@ def formula_chance(
         for counts in batch:
             hits, n_cells = int(counts[inside].sum()), int(counts.sum())
             permuted = formula._replace(intersection=hits, union=n_cells + formula.size - hits)
-            null.append(_scored(SearchResult([permuted]), objective_of(n_cells)))
-    return chance(_scored(SearchResult([formula]), objective_of(bitmap_cells)), null)
+            null.append(_scored(permuted, objective_of(n_cells)))
+    return chance(_scored(formula, objective_of(bitmap_cells)), null)
 
 
 def chance(observed: Scored, null: list[Scored]) -> Chance:
@@ -217,8 +218,5 @@ def _histograms(rows: Rows, atoms: Atoms, orders: Orders, threads: int) -> Itera
         start += len(part)
 
 
-def _scored(result: SearchResult, objective: Objective) -> Scored:
-    if not result.found:
-        return NOTHING
-    best = result.found[0]
-    return Scored(objective.rank(best), objective.score(best))
+def _scored(one: Found, objective: Objective) -> Scored:
+    return Scored(objective.rank(one), objective.score(one))

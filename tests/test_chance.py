@@ -23,7 +23,7 @@ from ccx.errors import InputError, MemoryBudgetError, StoreError
 from ccx.evidence import Chance
 from ccx.kernels import bitmap_histogram, memory, pack, unpack, upsample_pack
 from ccx.scores import Custom, resolve
-from ccx.search import Objective, SearchResult, SearchSettings
+from ccx.search import Found, Objective, SearchResult, SearchSettings
 
 N, GRID = 7, (5, 13)
 
@@ -207,9 +207,10 @@ def test_each_search_gets_a_bitmap_and_its_histogram(monkeypatch: pytest.MonkeyP
         return SearchResult([])
 
     objective = partial(Objective.of, SearchSettings(), total=CONCEPTS.n_cells)
-    found = search_chance(SearchResult([]), rows, atoms, orders, search, objective, 1, threads=3)
+    formula = Found((0,), (), intersection=1, size=1, union=2)
+    found = search_chance(formula, rows, atoms, orders, search, objective, 2, threads=3)
     assert len(seen) == 10
-    assert found == Chance(10, 0.0, 0.0, None, 1.0)
+    assert found == Chance(10, 0.0, 0.0, None, 1 / 11)
 
 
 def test_a_minimum_of_iou_leaves_the_null_alone() -> None:
@@ -218,6 +219,25 @@ def test_a_minimum_of_iou_leaves_the_null_alone() -> None:
     refused = ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=5, min_iou=least * 1.001)
     assert [one.chance for one in refused if one.formula] == [one.chance for one in found if one.iou > least]
     assert any(one.chance is None for one in refused)
+
+
+def test_evidence_is_of_the_formula_shown() -> None:
+    """Where `min_iou` refuses the best formula, the next one has the chance, and is scored on the others."""
+    options = {"scoring": "precision", "top": 5, "null": 7, "length_penalty": 0.9}
+    for seed in range(20):
+        concepts, (bitmap, _) = made_concepts(seed, n_samples=12), made_bitmaps(seed, n_samples=12)
+        fit = np.arange(12) < 8
+        (best,) = ccx.explain_bitmaps(bitmap[None], concepts, fit=fit, **options)
+        longer = [one for one in best.alternatives if one.iou > best.iou and one.formula.length < best.formula.length]
+        if longer:
+            break
+    (item,) = ccx.explain_bitmaps(bitmap[None], concepts, fit=fit, min_iou=longer[0].iou, **options)
+    assert item.formula == longer[0].formula
+    assert item.chance.mean == best.chance.mean
+    assert item.chance.z < best.chance.z
+    mask, valid = concepts.mask(item.formula)[~fit], concepts.mask("a OR NOT a")[~fit]
+    precision = (mask & bitmap[~fit] & valid).sum() / mask.sum()
+    assert item.held_out.score == pytest.approx(precision * 0.9 ** (item.formula.length - 1))
 
 
 def test_a_planted_formula_is_beyond_chance_and_a_shuffled_one_is_not() -> None:

@@ -133,15 +133,16 @@ class Judge:
         formula, fit = item.formula, self.evidence.fit
         if formula is None:
             return item
+        found = next(one for one in result.found if one.iou >= self.options.min_iou)
         if fit.orders is not None:
             rows, objectives = to_host(bitmap.rows()), self._objectives(fit.concepts)
             chance = search_chance(
-                result, rows, fit.concepts.atoms, fit.orders, self.find, objectives, item.bitmap_cells, self.threads
+                found, rows, fit.concepts.atoms, fit.orders, self.find, objectives, item.bitmap_cells, self.threads
             )
             item = replace(item, chance=chance)
         if self.evidence.held_out is None or held_out is None:
             return item
-        return replace(item, held_out=self._scored(formula, result.found[0], held_out, self.evidence.held_out))
+        return replace(item, held_out=self._scored(formula, found, held_out, self.evidence.held_out))
 
     def _scored(self, formula: Formula, found: Found, bitmap: Bitmap, part: Part) -> HeldOut:
         """Score a formula that was found on the samples of another part."""
