@@ -30,10 +30,11 @@ SAMPLE_ATOMS = 1_886_140  # (sample, atom) pairs
 SLOTS_IN_USE = 1.92  # of the 5 counts that a unit has for such a pair
 ATOMS_IN_RANGE = 0.41  # of all, mean of a range
 MOST_CONCEPTS = 7  # of an atom in a warp
-SINGLES, PAIRS, PARTNERS = 10, 5, 1.7  # formulas of a search: starts, second level (two rows each), and operands anew
+# Atoms that a search visits, as a share of all: for its starts and the partners of pairs; for pairs, in two rows
+SINGLES, PAIRS = 0.69, 0.21
 ADDITIONS = 840_000  # of a search, to counts of formulas; those of single concepts come on top
-JUDGING, ADDING = 120, 25  # instructions for an atom and formula, for a concept of an atom that counts
-WARPS_THAT_ADD = 0.8  # where the formula holds in one atom at least
+# Instructions for an atom visited, a row of it, a formula of two concepts, and each concept of an atom that counts
+VISITING, WEIGHING, JUDGING, ADDING = 60, 35, 160, 25
 
 SEARCHES = UNITS * RANGES
 HISTOGRAM = 8 * ATOMS  # of a range
@@ -71,7 +72,9 @@ def kernels() -> list[Kernel]:
     cells = SAMPLES * CELLS
     passes = UNITS / UNITS_A_PASS
     flushed = SLOTS_IN_USE * SAMPLE_ATOMS * UNITS
-    judged = ATOMS * (SINGLES + 2 * PAIRS + PARTNERS)
+    row = WEIGHING + ADDING * MOST_CONCEPTS
+    searching = SINGLES * (VISITING + row) + PAIRS * (VISITING + JUDGING + 2 * row)
+    reading = 20 + 2 * ATOM_CONCEPTS / ATOMS  # bytes: which atom, where its concepts start, and these
     return [
         Kernel("find_not_finite", 1, values, instructions=10 * values / 4),
         Kernel("copies of units, by CuPy", UNITS, 2 * values),
@@ -95,9 +98,9 @@ def kernels() -> list[Kernel]:
         Kernel(
             "conjunction_counts (formulas)",
             2.9 * SEARCHES,
-            2.9 * SEARCHES * HISTOGRAM,
+            ((SINGLES + PAIRS) * (reading + 8) + PAIRS * 8) * ATOMS * SEARCHES,
             shared_atomics=2 * ADDITIONS * SEARCHES,
-            instructions=(JUDGING + WARPS_THAT_ADD * ADDING * MOST_CONCEPTS) * judged * SEARCHES,
+            instructions=searching * ATOMS * SEARCHES,
         ),
         Kernel("copies of sizes and counts, by CuPy", 2 * SEARCHES, 4 * SEARCHES * HISTOGRAM),
     ]
