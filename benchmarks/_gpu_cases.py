@@ -22,6 +22,7 @@ from ccx.kernels.estimates import Estimate
 
 CLUSTERS = 5
 BEAM = 5
+ORDERS = 100  # of the samples, for what chance would reach
 UNITS_A_PASS = 8  # that one reading of the cells serves, in range_histogram
 # Public functions that run on the host alone: choices among counts, and what a data set does once.
 HOST_ONLY = {
@@ -31,7 +32,6 @@ HOST_ONLY = {
     "concept_rows",
     "kmeans_1d",
     "n_words",
-    "permuted_histogram",
 }
 
 
@@ -134,6 +134,13 @@ def _of_activations(data: Synthetic, atoms: Atoms) -> Iterator[Case]:
     n_bytes = bitmaps.nbytes + atoms.cell_atoms.nbytes + 8 * len(bitmaps) * atoms.n_atoms
     arrays = {"rows": bitmaps, "atoms": atoms}
     yield Case(kernels.bitmap_histogram, arrays, n_bytes, len(bitmaps) * n_cells, "cells")
+
+    rng = np.random.default_rng(0)
+    orders = np.stack([rng.permutation(n_samples) for _ in range(ORDERS)])
+    rows = bitmaps[-1]
+    n_bytes = ORDERS * (rows.nbytes + 4 * n_samples + 8 * atoms.n_atoms) + atoms.cell_atoms.nbytes
+    call = partial(kernels.permuted_histogram, permutations=orders)
+    yield Case(call, {"rows": rows, "atoms": atoms}, n_bytes, ORDERS * n_cells, "cells")
 
 
 def _of_atoms(data: Synthetic, atoms: Atoms) -> Iterator[Case]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
+from ccx.errors import BackendError, DTypeError, InputError, ShapeError
+from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.memory import require_bytes
 from ccx.kernels.rows import as_rows, check_padding
@@ -25,7 +25,8 @@ def permuted_histogram(
 
     rows uint64[N, n_words], permutations int[r, N] -> int64[r, G]. Entry j is the histogram
     (`bitmap_histogram`) of the bitmap ``rows[permutations[j]]``: sample n gets the row of sample
-    ``permutations[j, n]``. Cells that are not valid in sample n count nowhere, whatever row it gets.
+    ``permutations[j, n]``. Cells that are not valid in sample n count nowhere, whatever row it gets. Rows and atoms may
+    lie on a GPU, and so does the result then; permutations are read in main memory.
 
     Operations: the cells of a word that are of one atom are a mask of 64 bits, built once; each permutation
     then takes an AND, a popcount and an addition a mask, however many cells the bitmap has. At the
@@ -48,6 +49,9 @@ def permuted_histogram(
         raise ShapeError("bitmap", wanted=wanted, got=describe(rows), remedy=remedy)
     check_padding("bitmap", rows, n_cells)
     orders = as_array(permutations, "permutations")
+    if on_gpu(orders):
+        msg = "permutations are read in main memory; pass cupy.asnumpy(permutations)"
+        raise BackendError(msg)
     wanted, remedy = f"int[r, {atoms.n_samples}]", "give one index of a sample for each sample"
     if orders.dtype.kind not in "iu":
         raise DTypeError("permutations", wanted=wanted, got=describe(orders), remedy=remedy)
@@ -56,11 +60,12 @@ def permuted_histogram(
     if orders.size and not (orders.min() >= 0 and orders.max() < atoms.n_samples):
         got = f"values from {orders.min()} to {orders.max()}"
         raise InputError("permutations", wanted=f"0 to {atoms.n_samples - 1}", got=got, remedy="indices start at 0")
-    require_bytes("permutations", histogram_bytes(atoms, len(orders)), "give fewer at a time")
-    kernels = backend_for(rows, orders, atoms.cell_atoms).permutations
-    counts: npt.NDArray[np.int64] = kernels.permuted_histogram(
-        rows.astype(np.uint64, copy=False), orders.astype(np.int64, copy=False), atoms, check_threads(threads)
-    )
+    if not on_gpu(rows):
+        require_bytes("permutations", histogram_bytes(atoms, len(orders)), "give fewer at a time")
+        rows = rows.astype(np.uint64, copy=False)  # native byte order
+    kernels = backend_for(rows, atoms.cell_atoms).permutations
+    orders = orders.astype(np.int64, copy=False)
+    counts: npt.NDArray[np.int64] = kernels.permuted_histogram(rows, orders, atoms, check_threads(threads))
     return counts
 
 

@@ -58,7 +58,7 @@ def range_histogram(
     counts = device.zeros((n_units, n_ranges, atoms.n_atoms), np.int64) if out is None else out
     if 0 in (n_samples, *counts.shape):
         return counts
-    cell_atoms, *entries = _atom_arrays(device, atoms)
+    cell_atoms, *entries = atom_arrays(device, atoms)
     args = (
         device.contiguous(maps, np.float32),
         device.upload(np.stack([lower, upper], axis=2)),
@@ -80,7 +80,7 @@ def bitmap_histogram(rows: Array, atoms: Any, out: Array | None, threads: int | 
     device = device_of(rows, atoms.cell_atoms, atoms.sample_starts, atoms.sample_atoms)
     n_bitmaps, n_samples = rows.shape[:2]
     counts = device.zeros((n_bitmaps, atoms.n_atoms), np.int64) if out is None else out
-    cell_atoms, *entries = _atom_arrays(device, atoms)
+    cell_atoms, *entries = atom_arrays(device, atoms)
     sizes = map(np.int64, (n_bitmaps, n_samples, math.prod(atoms.shape), atoms.n_atoms, _TABLE_SLOTS))
     args = (device.contiguous(rows, np.uint64), cell_atoms, *entries, counts, *sizes)
     name = f"bitmap_histogram_u{8 * cell_atoms.dtype.itemsize}"
@@ -99,7 +99,7 @@ def all_finite(values: Array) -> bool:
     return not device.download(any_other)[0]
 
 
-def _atom_arrays(device: Device, atoms: Any) -> tuple[Array, Array, Array]:
+def atom_arrays(device: Device, atoms: Any) -> tuple[Array, Array, Array]:
     """Return cells' atoms (uint16 or uint32), samples' starts and atoms of `atoms` as the kernels take them."""
     return (
         device.contiguous(atoms.cell_atoms, atoms.cell_atoms.dtype.newbyteorder("=")),
