@@ -30,6 +30,7 @@ Line: TypeAlias = tuple[Fraction, Fraction]
 
 SLACK = 2.0**-48  # `approximate` is that close, relatively; it takes fewer than 2**4 roundings
 _SMALL = 1 << 31  # cells, below which products of two counts, and sums of two of those, fit into int64
+_ROUNDING = 2.0**-30  # of the highest score: errors that a custom score may have
 _N_CHECKED = 33  # counts of each kind at which the monotonicity of a custom score is checked
 
 
@@ -145,9 +146,9 @@ class Custom(Score):
         What settings and tables call it; the function's name by default. A run folder knows no more of it.
     monotone
         True declares that, wherever the score is above 0, a further cell of B in F never lowers it,
-        s(i + 1, f + 1) >= s(i, f), and a further cell outside B in F never raises it, s(i, f + 1) <= s(i, f). Samples
-        are checked. The proven optimum bounds formulas by it; without, it counts every formula, which only few concepts
-        permit.
+        s(i + 1, f + 1) >= s(i, f), and a further cell outside B in F never raises it, s(i, f + 1) <= s(i, f), but for
+        rounding errors of up to 2**-30 of the highest score. Samples are checked. The proven optimum bounds formulas by
+        it; without, it counts every formula, which only few concepts permit.
 
     Raises
     ------
@@ -203,20 +204,32 @@ class Custom(Score):
         places: IntArray = np.unique(-values, return_inverse=True)[1].astype(np.int64)
         return places
 
-    def check_monotone(self, bitmap_cells: int, total: int) -> None:
-        """Raise `InputError` where samples of the score contradict what was declared."""
+    def check_monotone(self, bitmap_cells: int, total: int) -> float:
+        """Return what rounding errors are allowed for, > 0.
+
+        Raises
+        ------
+        InputError
+            If samples of the score contradict what was declared.
+
+        """
+        if not bitmap_cells:
+            return math.nextafter(0, 1)
         i, e = (
             np.unique(np.linspace(first, last, _N_CHECKED).astype(np.int64))
             for first, last in ((1, bitmap_cells), (0, total - bitmap_cells))
         )
         i, e = (axis.ravel() for axis in np.meshgrid(i, e))
+        highest = float(self.approximate(i, i + e, bitmap_cells, total).max(initial=0.0))
+        rounding = max(highest * _ROUNDING, math.nextafter(0, 1))
         for di, de in ((1, 0), (0, 1)):
             inside = (i + di <= bitmap_cells) & (e + de <= total - bitmap_cells)
             before, after = (
                 self.approximate(i[inside] + x, i[inside] + e[inside] + x + y, bitmap_cells, total)
                 for x, y in ((0, 0), (di, de))
             )
-            wrong = (before > 0) & ((after < before) if di else (after > before))
+            change = before - after if di else after - before
+            wrong = (before > 0) & (change > rounding)
             if wrong.any():
                 at = int(np.argmax(wrong))
                 x, y = int(i[inside][at]), int(e[inside][at])
@@ -225,6 +238,7 @@ class Custom(Score):
                 got = f"{self.name}: one more cell {kind} it {where}"
                 remedy = "declare monotone=False"
                 raise InputError("scoring", wanted="a monotone score", got=got, remedy=remedy)
+        return rounding
 
 
 def _iou(i: Any, f: Any, b: int, n: int) -> Factors:  # noqa: ARG001

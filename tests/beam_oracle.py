@@ -7,7 +7,7 @@ again, at every level), and scores are `Fraction`s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -31,6 +31,7 @@ class Candidate:
     union: int
     table: int = field(repr=False)  # truth table over all concepts: bit v is the value under assignment v
     penalty: Fraction = Fraction(1)
+    squared: Fraction | None = None  # another score than IoU: its square, with its sign
 
     @cached_property
     def canonical(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -52,13 +53,22 @@ class Candidate:
         """Sorts candidates in tie order, best first."""
         iou = Fraction(self.intersection, self.union) if self.union else Fraction(0)
         score = iou * self.penalty ** (len(self.concepts) - 1)
+        if self.squared is not None:
+            score = self.squared * self.penalty ** (2 * (len(self.concepts) - 1))
         return -score, len(self.concepts), self.operators.count(AND_NOT), *self.canonical
 
 
 class Problem:
     """A bitmap bool[cells] and concepts bool[C, cells], valid cells only."""
 
-    def __init__(self, masks: Masks, bitmap: Masks, penalty: float = 1.0) -> None:
+    def __init__(
+        self,
+        masks: Masks,
+        bitmap: Masks,
+        penalty: float = 1.0,
+        measure: Callable[[int, int, int, int], Fraction] | None = None,
+    ) -> None:
+        self.measure = measure  # of true and false positives, false and true negatives
         self.masks, self.bitmap, self.penalty = masks, bitmap, Fraction(penalty)
         n_rows = 2 ** len(masks)
         self._variables = [sum(1 << row for row in range(n_rows) if row >> c & 1) for c in range(len(masks))]
@@ -77,8 +87,12 @@ class Problem:
                     mask, table = mask & other, table & variable
                 else:
                     mask, table = mask & ~other, table & ~variable
-            counts = (int(np.sum(m)) for m in (mask & self.bitmap, mask, mask | self.bitmap))
-            self._known[concepts, operators] = Candidate(concepts, operators, *counts, table, self.penalty)
+            counts = [int(np.sum(m)) for m in (mask & self.bitmap, mask, mask | self.bitmap)]
+            squared = None
+            if self.measure is not None:
+                outside, missed = mask & ~self.bitmap, self.bitmap & ~mask
+                squared = self.measure(counts[0], *(int(np.sum(m)) for m in (outside, missed, ~mask & ~self.bitmap)))
+            self._known[concepts, operators] = Candidate(concepts, operators, *counts, table, self.penalty, squared)
         return self._known[concepts, operators]
 
     def extensions(self, formulas: Iterable[Candidate], usable: Sequence[int]) -> Iterator[Candidate]:
@@ -91,7 +105,7 @@ class Problem:
 
 def best(candidates: Iterable[Candidate], keep: int) -> list[Candidate]:
     """Return the `keep` best in tie order, logically equal ones once, none with a score of 0."""
-    distinct = {one.table: one for one in candidates if one.intersection}
+    distinct = {one.table: one for one in candidates if one.intersection and one.key[0] < 0}
     return sorted(distinct.values(), key=lambda one: one.key)[:keep]
 
 

@@ -56,8 +56,9 @@ class Cover:
     def __init__(self, objective: Objective) -> None:
         self._scoring = objective.scoring
         self._b, self._n = objective.bitmap_cells, objective.total
+        self._rounding = 0.0
         if isinstance(self._scoring, Custom) and self._scoring.monotone:
-            self._scoring.check_monotone(self._b, self._n)
+            self._rounding = 2 * self._scoring.check_monotone(self._b, self._n)
 
     def planes(self, threshold: Threshold, near: int | None = None) -> list[Plane]:
         """Return planes that cover all formulas which reach the threshold; none if no formula can.
@@ -154,7 +155,7 @@ class Cover:
             # Approximations let ties pass, and what falls short by less than floats tell: where that decides, look.
             at = int(np.argmin(values))
             i, e = int(lasts[at]), int(outside[at])
-            if plane.p == 0 or e < 0 or self._is_reached(i, e, threshold):
+            if plane.p == 0 or e < 0 or self._rounding or self._is_reached(i, e, threshold):
                 return int(values[at])
             outside[at] -= 1
             values[at] = values[at] + plane.p if e else _UNREACHED
@@ -179,12 +180,9 @@ class Cover:
         return low
 
     def _least_float(self, threshold: Threshold) -> float:
-        """Return a number > 0 that approximations which reach the threshold are not below; exact for custom scores."""
-        least = float(threshold.rank)
-        if least and not isinstance(self._scoring, Custom):
-            return least * (1 - 4 * SLACK)
-        too_low = Fraction(least) < threshold.rank or (threshold.strict and Fraction(least) == threshold.rank)
-        return math.nextafter(least, math.inf) if too_low else least
+        """Return a number > 0 that approximations which reach the threshold are not below."""
+        least = float(threshold.rank) * (1 - 4 * SLACK) - self._rounding
+        return max(least, math.nextafter(0, 1))
 
 
 def _steps(first: int, last: int) -> IntArray:
@@ -194,4 +192,4 @@ def _steps(first: int, last: int) -> IntArray:
     while offsets[-1] < half:
         offsets.append(min(half, max(offsets[-1] + 1, int(offsets[-1] * _STEP))))
     near = np.array(offsets, np.int64)
-    return np.unique(np.concatenate([first + near, last - near, [last - 1 if last > first else last, last]]))
+    return np.unique(np.concatenate([first + near, last - near, [max(last - 1, first), last]]))
