@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccx.errors import InputError, StoreError
-from ccx.models import read_checkpoint
+from ccx.models import inert, read_checkpoint
 from ccx.models.checkpoints import fill
 from ccx.models.inert import read_whole_model
 
@@ -173,6 +173,37 @@ def test_truncated_files(files, tmp_path, kind, whole):
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("offset", "size", "stride", "wanted"),
+    [
+        (0, (2, 2), (2, 1), [[0, 1], [2, 3]]),
+        (1, (3,), (1,), [1, 2, 3]),
+        (4, (0,), (1,), []),
+        (3, (2,), (0,), [3, 3]),
+        (2, (3,), (1,), None),
+        (0, (2, 2), (3, 1), None),
+        (-1, (2,), (1,), None),
+        (0, (-2,), (1,), None),
+        (3, (2,), (-1,), None),
+        (0, (2,), (1, 1), None),
+        (0, (1 << 62, 4), (1, 1), None),
+        (0, "aa", (1, 1), None),
+    ],
+)
+def test_tensors_reach_no_further_than_their_storage(offset, size, stride, wanted):
+    import torch
+
+    numbers = {"0": torch.arange(4.0)}
+    made = inert._Made(
+        "torch._utils._rebuild_tensor", (inert._Storage("torch.FloatStorage", "0", 4), offset, size, stride)
+    )
+    if wanted is None:
+        with pytest.raises((RuntimeError, TypeError, ValueError)):
+            inert._tensor(made, numbers)
+    else:
+        assert torch.equal(inert._tensor(made, numbers), torch.tensor(wanted, dtype=torch.float32))
+
+
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused(tmp_path_factory, kind, data):
@@ -220,5 +251,5 @@ def test_counts_that_old_batch_normalisation_did_not_keep(files):
     fill(target, state, "file", "resnet18")
     assert torch.equal(target.conv1.weight, model.conv1.weight + 1)
     del state["bn1.weight"]
-    with pytest.raises(InputError, match=r"lacks bn1\.weight;"):
+    with pytest.raises(InputError, match=r"lacks bn1\.weight; it looks like a changed one"):
         fill(target, state, "file", "resnet18")

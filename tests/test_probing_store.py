@@ -306,6 +306,63 @@ def test_no_room_is_said_before_the_work(models, tmp_path, monkeypatch):
         probe(tmp_path, models)
 
 
+def test_samples_are_told_apart_by_name_dtype_shape_and_bytes():
+    import torch
+
+    from ccx.probing.sources import as_batch
+
+    def digests(value):
+        return as_batch(value).digests()
+
+    rng = np.random.default_rng(0)
+    numbers = torch.from_numpy(rng.standard_normal((3, 4, 2), np.float32))
+    others = [
+        numbers.view(torch.int32),
+        numbers.reshape(3, 2, 4),
+        numbers.reshape(3, 8),
+        numbers.flip(1),
+        {"x": numbers},
+        {"y": numbers},
+        {"x": numbers[:, :2], "y": numbers[:, 2:]},
+        {"x": numbers, "y": numbers[:, :0].sum(1)},
+    ]
+    found = [digests(numbers), *map(digests, others)]
+    assert len({one for batch in found for one in batch}) == 3 * len(found)
+    assert all(len(one) == 32 for batch in found for one in batch)
+    for same in (numbers.numpy(), numbers.numpy().copy("F"), (numbers, "label"), numbers.requires_grad_()):
+        assert digests(same) == found[0]
+    assert as_batch(numbers).digests(2) == found[0][2:]
+    for kind in (torch.bool, torch.bfloat16, torch.float16, torch.int64):
+        assert digests((numbers > 0).to(kind)) == digests((numbers > 0).clone().to(kind))
+
+
+def test_a_sample_is_noted_only_when_its_numbers_are_on_the_disk(models, tmp_path, monkeypatch, every_batch):
+    """In the order of calls: files of numbers are flushed between their last write and the row that vouches for it."""
+    calls = []
+
+    def noted(name):
+        function = getattr(os, name)
+
+        def call(descriptor, *arguments):
+            calls.append((name, Path(f"/proc/self/fd/{descriptor}").readlink().name))
+            return function(descriptor, *arguments)
+
+        return call
+
+    for name in ("pwrite", "fsync"):
+        monkeypatch.setattr(os, name, noted(name))
+    probe(tmp_path, models)
+    dirty, n_rows = set(), 0
+    for call, name in calls:
+        if name.endswith(".part"):
+            (dirty.add if call == "pwrite" else dirty.discard)(name)
+        elif (call, name) == ("pwrite", "rows.jsonl"):
+            assert not dirty
+            n_rows += 1
+    assert n_rows == 4
+    assert not dirty
+
+
 N_CALLS = 48  # of the operating system, in a run of four batches
 
 
@@ -315,9 +372,18 @@ def test_calls_are_counted(models, tmp_path, monkeypatch, every_batch):
     assert disk.n_calls == N_CALLS
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return the files of an undisturbed run."""
+    from tests import probed_models
+
+    folder = tmp_path_factory.mktemp("whole")
+    probe(folder, probed_models)
+    return contents(folder)
+
+
 @pytest.mark.parametrize("n_good", range(N_CALLS))
-def test_full_disk_at_every_call(models, tmp_path, monkeypatch, every_batch, n_good):
-    probe(tmp_path / "whole", models)
+def test_full_disk_at_every_call(models, tmp_path, monkeypatch, every_batch, whole, n_good):
     with monkeypatch.context() as patch:
         FullDisk(patch, n_good, CALLS)
         with pytest.raises(StoreError, match=r"No space left on device.*make room"):
@@ -329,7 +395,7 @@ def test_full_disk_at_every_call(models, tmp_path, monkeypatch, every_batch, n_g
     calls = counted(model)
     probe(tmp_path / "out", models, model=model)
     assert len(calls) == 4 - n_kept
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "out") == whole
 
 
 def test_files_that_may_not_grow(models, tmp_path, every_batch):

@@ -128,9 +128,9 @@ def _guess(
     if not missing and not unknown and len({key.rpartition(".")[0] for key in shapes}) == 1:
         n_classes = state[shapes[0]].shape[0]
         return f"it looks like {name} with another number of classes: give classes={n_classes}"
+    if len(missing) + len(unknown) + len(shapes) < len(state) / 4:
+        return "it looks like a changed one"
     likely = _likely_architecture(state)
-    if likely == name:
-        return "it looks like a part of one, or a changed one"
     return f"it looks like {likely}: load that" if likely else "check the model's name"
 
 
@@ -141,7 +141,7 @@ def _likely_architecture(state: Mapping[str, torch.Tensor]) -> str | None:
 
     shapes = {(key, tuple(value.shape)) for key, value in state.items() if not key.endswith(".num_batches_tracked")}
     best, best_share = None, 0.5
-    for name in torchvision.models.list_models(module=torchvision.models):
+    for name in sorted(torchvision.models.list_models(module=torchvision.models), key=len):  # plain networks first
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         try:
             with torch.device("meta"):
@@ -152,6 +152,8 @@ def _likely_architecture(state: Mapping[str, torch.Tensor]) -> str | None:
         share = len(shapes & theirs) / max(len(shapes | theirs), 1)
         if share > best_share:
             best, best_share = name, share
+        if share == 1:
+            break
     return best
 
 

@@ -120,8 +120,8 @@ def as_batch(value: Any) -> Batch:
         return Batch((), keywords, next(iter(sizes.values())))
     first = value[0] if isinstance(value, (tuple, list)) and value else value
     tensor = _tensor(first, "a batch")
-    # Integers of two axes are tokens; so may those of three be, but for bytes.
-    if not tensor.is_floating_point() and (tensor.ndim == 4 or (tensor.ndim == 3 and tensor.itemsize == 1)):
+    is_image = tensor.ndim == 4 or (tensor.ndim == 3 and str(tensor.dtype) == "torch.uint8")
+    if is_image and not tensor.is_floating_point():
         remedy = "normalise the images as the model expects them, or pass preprocessing= and single images"
         raise DTypeError("loader", wanted="images of floats", got=_described(tensor), remedy=remedy)
     return Batch((tensor,), {}, tensor.shape[0])
@@ -135,9 +135,9 @@ def _tensor(value: Any, what: str) -> torch.Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         got = f"{what} of type {type(value).__name__}"
         raise DTypeError("loader", wanted="batches of tensors", got=got, remedy=_REMEDY) from error
-    if tensor.ndim < 2 or tensor.shape[0] == 0:
+    if tensor.ndim < 2 or tensor.numel() == 0:
         remedy = "let it yield batches, not single samples"
-        wanted = "batches [n, ...] with two axes or more"
+        wanted = "batches [n, ...] of two axes or more, with something in them"
         raise ShapeError("loader", wanted=wanted, got=_described(tensor), remedy=remedy)
     return tensor
 

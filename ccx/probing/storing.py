@@ -212,7 +212,7 @@ class _LayerFile:
         return True
 
     def resume(self, n_samples: int) -> None:
-        """Open the file behind so many samples, and drop what follows them."""
+        """Open the file to write behind so many samples; what a killed run left there is overwritten or cut off."""
         present = self.path if self.path.exists() else self.part
         if not present.exists():
             raise store_error(self.part, f"is missing, and {n_samples} samples should be in it", _ANEW)
@@ -224,7 +224,6 @@ class _LayerFile:
         if present == self.path:  # killed while it gave the files their names: it is whole
             self.path.rename(self.part)
         self._descriptor = os.open(self.part, os.O_RDWR | os.O_CLOEXEC)
-        os.ftruncate(self._descriptor, end)
 
     def write(self, array: Array, first: int, stack: ExitStack) -> None:
         if self._descriptor < 0:
