@@ -14,6 +14,7 @@ from ccx.kernels import (
     AtomBuilder,
     Extensions,
     best_extensions,
+    best_placed,
     best_singles,
     conjunction_counts,
     formula_counts,
@@ -205,6 +206,66 @@ def test_best_extensions_match_the_reference(data, keep, seed, threads):
     assert_same(got.operators, np.array([one.parts[1] for one in wanted], np.uint8).reshape(len(wanted), length))
     assert_same(got.intersections, np.array([one.intersection for one in wanted], np.int64))
     assert_same(got.sizes, np.array([one.size for one in wanted], np.int64))
+
+
+@given(data=st.data(), keep=st.sampled_from([1, 2, 5, 1000]), seed=SEEDS, n_places=st.sampled_from([1, 2, 50]))
+def test_best_placed_match_the_reference(data, keep, seed, n_places):
+    """Few places, so that the tie order decides; the same formula, extended from several parents, has one place."""
+    rng = np.random.default_rng(seed)
+    n_concepts, length = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 3))
+    length = min(length, n_concepts)
+    parents = [
+        reference.canonical(tuple(rng.permutation(n_concepts)[:length].tolist()), tuple(rng.integers(0, 3, length - 1)))
+        for _ in range(data.draw(st.integers(0, 5)))
+    ]
+    parents = list(dict.fromkeys((ids, tuple(map(int, ops))) for ids, ops in parents))
+    numbers = [
+        (f * n_concepts + c) * 3 + operator
+        for f, (ids, _) in enumerate(parents)
+        for c in range(n_concepts)
+        for operator in range(3)
+        if c not in ids
+    ]
+    candidates = np.array(sorted(n for n in numbers if rng.random() < 0.8), np.int64)
+    place_of = {}
+    for number in candidates.tolist():
+        pair, operator = divmod(number, 3)
+        ids, ops = parents[pair // n_concepts]
+        place_of.setdefault(
+            reference.canonical((*ids, pair % n_concepts), (*ops, operator)), int(rng.integers(n_places))
+        )
+    places = np.array(
+        [
+            place_of[reference.canonical((*parents[n // 3 // n_concepts][0], n // 3 % n_concepts),
+                                         (*parents[n // 3 // n_concepts][1], n % 3))]
+            for n in candidates.tolist()
+        ],
+        np.int64,
+    )  # fmt: skip
+    known = Extensions(
+        np.array([one for one, _ in parents], np.int32).reshape(len(parents), length),
+        np.array([one for _, one in parents], np.uint8).reshape(len(parents), length - 1),
+        np.zeros(len(parents), np.int64), np.zeros(len(parents), np.int64), 0,
+    )  # fmt: skip
+    chosen, concepts, operators = best_placed(known, candidates, places, n_concepts, keep)
+    wanted = reference.best_placed(parents, candidates, places, n_concepts, keep)
+    assert chosen.tolist() == [m for m, _ in wanted]
+    assert concepts.tolist() == [list(ids) for _, (ids, _) in wanted]
+    assert operators.tolist() == [list(ops) for _, (_, ops) in wanted]
+
+
+def test_best_placed_refuses_what_is_no_list_of_candidates():
+    parents = Extensions(np.zeros((1, 1), np.int32), np.zeros((1, 0), np.uint8), *np.ones((2, 1), np.int64), 0)
+    good, places = np.array([3, 5]), np.zeros(2, np.int64)
+    best_placed(parents, good, places, 2, 1)
+    with pytest.raises(InputError, match="keep: expected an integer >= 1, got 0"):
+        best_placed(parents, good, places, 2, 0)
+    with pytest.raises(InputError, match="candidates: expected values from 0 to 5, got values from 3 to 6"):
+        best_placed(parents, good + np.array([0, 1]), places, 2, 1)
+    with pytest.raises(ShapeError, match=r"places: expected int64\[2\], got int64\[1\]"):
+        best_placed(parents, good, places[:1], 2, 1)
+    with pytest.raises(DTypeError, match=r"candidates: expected int64\[2\], got int32\[2\]"):
+        best_placed(parents, good.astype(np.int32), places, 2, 1)
 
 
 def test_a_tie_that_floats_put_below_the_worst_place_is_kept():

@@ -14,7 +14,14 @@ from ccx.kernels.estimates import (
     estimate_extensions,
     formula_shapes,
 )
-from ccx.kernels.formulas import Extensions, best_extensions, best_singles, conjunction_counts, formula_counts
+from ccx.kernels.formulas import (
+    Extensions,
+    best_extensions,
+    best_placed,
+    best_singles,
+    conjunction_counts,
+    formula_counts,
+)
 from ccx.kernels.kmeans import kmeans_1d
 from ccx.kernels.permutations import permuted_histogram
 from ccx.kernels.rows import (
@@ -40,6 +47,7 @@ __all__ = [
     "and_popcount",
     "atom_rows",
     "best_extensions",
+    "best_placed",
     "best_singles",
     "bitmap_histogram",
     "bounding_boxes",

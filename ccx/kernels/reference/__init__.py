@@ -16,6 +16,7 @@ from ccx.kernels.reference.atoms import (
 from ccx.kernels.reference.estimates import estimate_extensions
 from ccx.kernels.reference.formulas import (
     best_extensions,
+    best_placed,
     best_singles,
     canonical,
     conjunction_counts,
@@ -42,6 +43,7 @@ __all__ = [
     "and_popcount",
     "atoms_of",
     "best_extensions",
+    "best_placed",
     "best_singles",
     "bitmap_histogram",
     "bounding_boxes",

@@ -121,3 +121,17 @@ def best_extensions(
         return -iou(one.intersection, n_bitmap + one.size - one.intersection), *tie_key(one.parts)
 
     return sorted((one for one in found.values() if one.intersection > 0), key=key)[:keep], n_counted
+
+
+def best_placed(
+    parents: Sequence[Parts], candidates: NDArray[np.int64], places: NDArray[np.int64], n_concepts: int, keep: int
+) -> list[tuple[int, Parts]]:
+    """Sort extensions, numbered (parent * n_concepts + concept) * 3 + operator, by place and ties; equal ones once."""
+    found: dict[Parts, tuple[int, int]] = {}
+    for m, number in enumerate(candidates.tolist()):
+        pair, operator = divmod(number, 3)
+        concepts, operators = parents[pair // n_concepts]
+        parts = canonical((*concepts, pair % n_concepts), (*operators, operator))
+        found.setdefault(parts, (int(places[m]), m))
+    ranked = sorted(found.items(), key=lambda one: (one[1][0], *tie_key(one[0])))
+    return [(m, parts) for parts, (_, m) in ranked[:keep]]
