@@ -166,7 +166,7 @@ def test_grids_beyond_31_bits_are_refused():
 
 
 def test_ranges_are_read_on_the_host(monkeypatch):
-    device_array = type("ndarray", (), {})
+    device_array = type("ndarray", (), {"dtype": "float64", "shape": (2,)})
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=device_array))
     with pytest.raises(BackendError, match=r"limits: ranges are read in main memory, .* pass cupy.asnumpy\(limits\)"):
         activations.upsample_pack(np.zeros((2, 2), np.float32), (2, 2), device_array())

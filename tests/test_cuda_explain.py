@@ -325,6 +325,19 @@ def test_devices_that_are_none(device: Any, error: type[CCXError], message: str)
         ccx.explain_bitmaps(np.zeros((1, N, 7, 10), np.bool_), CONCEPTS, device=device)
 
 
+def test_what_is_read_in_main_memory_is_not_moved_unasked():
+    gpu = use(Emulator())
+    masks = np.ones((2, N, 7, 10), np.bool_)
+    with pytest.raises(BackendError, match=r"concepts: annotations are read in main .* pass cupy.asnumpy\(concepts\)"):
+        ccx.explain(gpu.place(MAPS), gpu.place(masks))
+    with pytest.raises(BackendError, match=r"ranges: ranges are read in main memory, got float64\[1, 2\] on a GPU"):
+        ccx.explain(gpu.place(MAPS), CONCEPTS, ranges=gpu.place(np.array([[0.1, 0.5]])))
+    there = CONCEPTS.atoms.at(gpu)
+    for formulas in ((gpu.place(np.zeros((1, 1), np.int32)), [[]]), ([[0, 1]], gpu.place(np.zeros((1, 1), np.uint8)))):
+        with pytest.raises(BackendError, match="formulas are read in main memory"):
+            ccx.kernels.conjunction_counts(there, there.cells[None], *formulas)
+
+
 def test_without_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(MissingExtraError, match=r"device='cuda' needs CuPy .*cupy-cuda12x.*ccx\[cupy-cuda13x\]"):

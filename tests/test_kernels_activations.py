@@ -346,6 +346,24 @@ def test_errors_name_argument_got_and_wanted():
         bitmap_histogram(rows + np.uint64(2), atoms)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_histograms_are_added_to_those_of_other_samples(threads):
+    atoms = atoms_of_one((2, 3), 4)
+    maps = np.random.default_rng(0).random((4, 2, 2, 2), np.float32)
+    ranges = [[[0.2, 0.7]], [[0.5, 1.0]]]
+    rows = pack(np.random.default_rng(1).random((3, 4, 6)) < 0.5)
+    for count, arrays in ((range_histogram, (maps, ranges)), (bitmap_histogram, (rows,))):
+        once = count(*arrays, atoms, threads=threads)
+        out = count(*arrays, atoms)
+        assert count(*arrays, atoms, out=out, threads=threads) is out
+        assert_same(out, 2 * once)
+        for wrong in (out[:1], out.astype(np.int32), np.asfortranarray(np.concatenate([out, out]))[::2]):
+            with pytest.raises(
+                ShapeError, match=r"out: expected contiguous int64\[.*\], got int.*; pass what the first"
+            ):
+                count(*arrays, atoms, out=wrong)
+
+
 def test_ends_near_the_largest_float32_warn_of_nothing():
     largest = float(np.finfo(np.float32).max)
     maps = np.array([[largest, -largest, 1.0]], np.float32)

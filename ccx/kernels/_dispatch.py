@@ -43,6 +43,15 @@ def on_gpu(array: Any) -> bool:
     return cupy is not None and isinstance(array, cupy.ndarray)
 
 
+def require_host(array: Any, argument: str, what: str) -> None:
+    """Raise `BackendError` if what is read in main memory lies on a GPU: it is not moved unasked."""
+    if on_gpu(array):
+        msg = (
+            f"{argument}: {what} are read in main memory, got {describe(array)} on a GPU; pass cupy.asnumpy({argument})"
+        )
+        raise BackendError(msg)
+
+
 def as_array(value: Any, argument: str) -> Any:
     """Return `value` as an array of its own library, without copying what is an array already.
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccx.errors import BackendError, DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu
+from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu, require_host
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.kernels.shapes import check_grid
@@ -267,9 +267,7 @@ def _maps(activations: Any) -> tuple[Floats, tuple[int, ...]]:
 
 def _numbers(values: Any, argument: str) -> npt.NDArray[np.float64]:
     numbers = as_array(values, argument)
-    if not isinstance(numbers, np.ndarray):
-        msg = f"{argument}: ranges are read in main memory, got {type(numbers).__name__}; pass cupy.asnumpy({argument})"
-        raise BackendError(msg)
+    require_host(numbers, argument, "ranges")
     if numbers.dtype.kind not in "iuf":
         raise DTypeError(argument, wanted="numbers", got=describe(numbers), remedy="give (lower, upper) pairs")
     exact: npt.NDArray[np.float64] = numbers.astype(np.float64, copy=False)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
+from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, require_host
 from ccx.kernels.atoms import Atoms, check_weights
 
 __all__ = ["Extensions", "best_extensions", "best_placed", "best_singles", "conjunction_counts", "formula_counts"]
@@ -52,7 +52,9 @@ def formula_counts(
 
     """
     arrays = _checked(atoms, weights, concepts, operators)
-    counts: IntArray = backend_for(atoms.cells).formulas.formula_counts(atoms, *arrays, check_threads(threads))
+    counts: IntArray = backend_for(atoms.cells, arrays[0]).formulas.formula_counts(
+        atoms, *arrays, check_threads(threads)
+    )
     return counts
 
 
@@ -67,7 +69,9 @@ def conjunction_counts(
     Operations: for each formula, the atoms that satisfy it times the concepts that they hold.
     """
     arrays = _checked(atoms, weights, concepts, operators)
-    counts: IntArray = backend_for(atoms.cells).formulas.conjunction_counts(atoms, *arrays, check_threads(threads))
+    counts: IntArray = backend_for(atoms.cells, arrays[0]).formulas.conjunction_counts(
+        atoms, *arrays, check_threads(threads)
+    )
     return counts
 
 
@@ -191,6 +195,7 @@ def _checked(atoms: Atoms, weights: Any, concepts: Any, operators: Any) -> tuple
         remedy = "one operator less than concepts"
         raise ShapeError("operators", wanted=f"uint8[{n}, {length - 1}]", got=describe(operators), remedy=remedy)
     for argument, values, stop in (("concepts", concepts, atoms.n_concepts), ("operators", operators, 3)):
+        require_host(values, argument, "formulas")
         if values.size and values.dtype.kind not in "iu":
             remedy = "pass integers, concepts counted from 0"
             raise DTypeError(argument, wanted="integers", got=describe(values), remedy=remedy)

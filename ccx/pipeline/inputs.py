@@ -14,7 +14,7 @@ from ccx.clustering import check_ranges
 from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import memory, rows
-from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels._dispatch import as_array, describe, require_host
 from ccx.kernels.activations import all_finite
 from ccx.kernels.atoms import Atoms
 
@@ -23,6 +23,7 @@ _CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
 
 def as_concepts(concepts: Any, threads: int | None) -> Concepts:
     """Return `concepts` as they are, or masks bool[C, N, H, W] wrapped, with names "1".."C"."""
+    require_host(concepts, "concepts", "annotations")
     return concepts if isinstance(concepts, Concepts) else Concepts.from_masks(concepts, threads=threads)
 
 
@@ -77,6 +78,7 @@ def check_given_ranges(ranges: Any, units: list[int], n_units: int) -> list[npt.
     They are sorted, as clusters are numbered in ascending order.
     """
     given = as_array(ranges, "ranges")
+    require_host(given, "ranges", "ranges")
     if given.ndim != 3:
         return [_ascending(check_ranges(given))] * len(units)
     if given.shape[0] not in (n_units, len(units)):
