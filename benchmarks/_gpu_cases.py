@@ -25,14 +25,7 @@ BEAM = 5
 ORDERS = 100  # of the samples, for what chance would reach
 UNITS_A_PASS = 8  # that one reading of the cells serves, in range_histogram
 # Public functions that run on the host alone: choices among counts, and what a data set does once.
-HOST_ONLY = {
-    "atom_rows",
-    "best_extensions",
-    "best_singles",
-    "concept_rows",
-    "kmeans_1d",
-    "n_words",
-}
+HOST_ONLY = {"atom_rows", "best_extensions", "best_placed", "best_singles", "concept_rows", "kmeans_1d", "n_words"}
 
 
 class Case(NamedTuple):
