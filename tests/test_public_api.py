@@ -26,7 +26,8 @@ NAMES = [
 KERNELS = [
     "AtomBuilder", "Atoms", "ConceptRows", "ConceptShapes", "Extensions", "FormulaShapes", "and_popcount", "atom_rows",
     "best_extensions", "best_placed", "best_singles", "bitmap_histogram", "bounding_boxes", "concept_counts",
-    "concept_hits", "concept_rows", "concept_shapes", "conjunction_counts", "estimate_extensions", "formula_counts", "formula_shapes",
+    "concept_hits", "concept_rows", "concept_shapes", "conjunction_counts", "estimate_extensions", "formula_counts",
+    "formula_shapes",
     "inscribed_rectangles", "intersection_counts", "kmeans_1d", "logical_and", "logical_and_not", "logical_or",
     "n_words", "pack", "pair_counts", "permuted_histogram", "popcount", "range_histogram", "unpack", "upsample",
     "upsample_pack",
