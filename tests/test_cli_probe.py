@@ -128,6 +128,24 @@ def test_bad_pictures_are_all_named_before_the_work(run, pictures, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_data_set(run, pictures, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "labels").mkdir()
+    for number in (2, 10, 5):  # the other pictures have no label map, and so are left out
+        Image.fromarray(np.ones((9, 11), np.uint8)).save(tmp_path / "labels" / f"{number}.png")
+    (tmp_path / "names.txt").write_text("sky")
+    output = run("nets_of_test:named", "folder:pictures,labels,names.txt", "--layer", "layer1", "--out", "some")
+    assert "layer1  float32[3, 4, 4, 5]" in output
+    run("nets_of_test:named", pictures, "--layer", "layer1", "--out", "all")
+    some, whole = (np.load(tmp_path / name / "layer1.npy") for name in ("some", "all"))
+    np.testing.assert_allclose(some, whole[[10, 2, 5]], atol=1e-6)
+    (pictures / "5.png").write_bytes(b"")
+    assert "5.png: empty" in run("nets_of_test:named", "folder:pictures,labels,names.txt", "--out", "new", status=2)
+    for wrong in ("nowhere", "film:pictures"):
+        assert "folder:IMAGES,LABELS,NAMES" in run("nets_of_test:named", wrong, "--out", "new", status=2)
+
+
 def test_stale_folders_and_overwrite(run, pictures):
     run("nets_of_test:named", pictures, "--out", "out")
     (pictures / "0.png").write_bytes((pictures / "1.png").read_bytes())

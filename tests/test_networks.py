@@ -156,6 +156,27 @@ def test_recording_runs_many_batches(model, images):
 
 
 @pytest.mark.needs("torch")
+def test_several_layers_are_recorded_call_by_call(model, images):
+    import torch
+
+    layers = ["layer2.0.relu", "layer1"]
+    with unchanged(model), networks.recording_calls(model, layers, lambda layer, out: (layer, out.clone())) as run:
+        found = run(x=images)
+        assert list(found) == layers
+        assert [layer for layer, _ in found["layer2.0.relu"]] == ["layer2.0.relu"] * 2
+        assert torch.equal(found["layer2.0.relu"][1][1], networks.record(model, "layer2.0", images))
+        assert torch.equal(found["layer1"][0][1], networks.record(model, "layer1", images))
+        again = run(images[:1])
+        assert again["layer1"][0][1].shape[0] == 1
+        assert found["layer1"][0][1].shape[0] == 4  # what was given stays
+        with (
+            pytest.raises(InputError, match="a layer that runs, got 'unused'"),
+            networks.recording_calls(model, ["layer1", "unused"], lambda _layer, out: out) as other,
+        ):
+            other(images)
+
+
+@pytest.mark.needs("torch")
 def test_layers_without_one_tensor(model, images):
     with unchanged(model), pytest.raises(InputError, match="a layer that puts out one tensor, got a tuple from 'recur"):
         networks.record(model, "recurrent", images)

@@ -86,7 +86,7 @@ def test_units(models):
 
 
 @torch_needed
-def test_every_kind_of_loader(models):
+def test_every_kind_of_loader(models, tmp_path):
     import torch
 
     model, images = models.net(), models.images()
@@ -105,11 +105,26 @@ def test_every_kind_of_loader(models):
     ):
         found = ccx.probe(model, loader, "layer1", batch_size=4, progress=lambda *at: done.append(at))
         assert np.array_equal(found, whole)
+    reverse = ccx.probe(model, images[::-1], "layer1")
+    np.testing.assert_allclose(reverse, whole[::-1], atol=1e-6)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert np.array_equal(ccx.probe(model, mapped, "layer1", batch_size=4), whole)
     assert done[:4] == [(0, 10), (4, 10), (8, 10), (10, 10)]
     assert done[-1] == (10, 0)
     dropping = torch.utils.data.DataLoader(pairs, batch_size=4, drop_last=True)
     assert np.array_equal(ccx.probe(model, dropping, "layer1"), whole[:8])
     assert np.array_equal(ccx.probe(model, pairs, "layer1", batch_size=4, workers=2), whole)
+
+
+@torch_needed
+def test_random_numbers_are_left_alone(models):
+    import torch
+
+    before = torch.get_rng_state()
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(models.images()), torch.arange(10))
+    ccx.probe(models.net(), pairs, "layer1")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @torch_needed

@@ -1,4 +1,4 @@
-"""``ccx probe``: run a network over a folder of pictures and store what its layers put out."""
+"""``ccx probe``: run a network over pictures and store what its layers put out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.text import Text
 
 import ccx
 from ccx.cli import options, terminal
+from ccx.cli.data_specs import FORMS, open_data
+from ccx.datasets import Dataset
 from ccx.datasets.pictures import read_header
 from ccx.errors import FilesError, InputError, StoreError
 from ccx.models import NamedModel, Preprocessing
@@ -33,7 +35,7 @@ def probe(
         str,
         typer.Argument(help="A classifier of torchvision by name, or module:function, which returns a torch module."),
     ],
-    images: Annotated[Path, typer.Argument(help="A folder of pictures.", exists=True, file_okay=False)],
+    images: Annotated[str, typer.Argument(help=f"A folder of pictures, or a data set: {FORMS}.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for one .npy file a layer.", file_okay=False)],
     layer: Annotated[list[str] | None, _option("--layer", "Path of a layer; repeatable.", _NETWORK)] = None,
     weights: Annotated[str, _option("--weights", "imagenet, places365 or none (untrained).", _NETWORK)] = "imagenet",
@@ -68,10 +70,10 @@ def probe(
     dtype: Annotated[str, _option("--dtype", "float32 or float16.", _OUTPUT)] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard what --out holds of another probe.")] = False,
 ) -> None:
-    """Run a network over a folder of pictures, and store the activations of its layers.
+    """Run a network over pictures, and store the activations of its layers.
 
-    Pictures are taken in natural order of their names (2.jpg before 10.jpg). A run that was stopped goes on when the
-    same command is given again.
+    Those of a folder are taken in natural order of their names (2.jpg before 10.jpg). A run that was stopped goes on
+    when the same command is given again.
     """
     started = time.perf_counter()
     grid = None if tokens is None else _pair(tokens, "--tokens")
@@ -81,15 +83,13 @@ def probe(
         "std": None if std is None else _numbers(std, "--std"),
     }
     chosen_units = options.parse_units(units)
-    pictures = picture_files(images)
-    if data_id is None or not out.exists():
-        _check_pictures(pictures)
+    data = _images(images, is_known=data_id is not None and out.exists())
     net = _network(model, weights, checkpoint, classes, seed)
     net = replace(net, preprocessing=replace(net.preprocessing, **{k: v for k, v in given.items() if v is not None}))
     try:
         found: Any = ccx.probe(
             net,
-            pictures,
+            data,
             layer or list(net.layers),
             units=chosen_units,
             tokens=grid,
@@ -112,7 +112,7 @@ def probe(
     for name, array in found.items():
         shape = ", ".join(map(str, array.shape))
         console.print(Text(f"{name}  {array.dtype}[{shape}]  {out / layer_file(name)}"), soft_wrap=True)
-    console.print(f"{len(pictures)} pictures, in {time.perf_counter() - started:.1f} s")
+    console.print(f"{len(data)} pictures, in {time.perf_counter() - started:.1f} s")
 
 
 def _network(model: str, weights: str, checkpoint: Path | None, classes: int | None, seed: int) -> NamedModel:
@@ -136,16 +136,29 @@ def _network(model: str, weights: str, checkpoint: Path | None, classes: int | N
     return made if isinstance(made, NamedModel) else NamedModel(model, "none", made, (), Preprocessing())
 
 
-def _check_pictures(pictures: list[Path]) -> None:
-    """Look at the head and the end of every file, so that a bad one is not met after hours."""
-    problems = []
-    for path in pictures:
-        try:
-            read_header(path)
-        except StoreError as error:
-            problems.append(str(error))
+def _images(images: str, *, is_known: bool) -> list[Path] | Dataset:
+    """Return pictures or a data set, after a quick look at all files: a bad one would else be met after hours."""
+    if Path(images).is_dir():
+        pictures = picture_files(images)
+        problems = () if is_known else tuple(filter(None, map(_problem, pictures)))
+        if problems:
+            raise FilesError(problems, "repair or remove them")
+        return pictures
+    if ":" not in images:
+        raise InputError("IMAGES", wanted="a folder, or a data set", got=repr(images), remedy=f"data sets are {FORMS}")
+    data = open_data(images)
+    problems = () if is_known else data.check()
     if problems:
-        raise FilesError(problems, "repair or remove them")
+        raise FilesError(problems, "repair or leave out what is listed")
+    return data
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        read_header(path)
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 def _pair(text: str, flag: str) -> tuple[int, int]:

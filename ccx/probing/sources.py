@@ -91,6 +91,7 @@ def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, wo
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_collated,
+        generator=torch.Generator(),  # or it would draw from the global one
     )
     return Source(_batches(batches), len(items))
 
@@ -128,10 +129,8 @@ def as_batch(value: Any) -> Batch:
 
 
 def _tensor(value: Any, what: str) -> torch.Tensor:
-    import torch
-
     try:
-        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+        tensor = _as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         got = f"{what} of type {type(value).__name__}"
         raise DTypeError("loader", wanted="batches of tensors", got=got, remedy=_REMEDY) from error
@@ -140,6 +139,14 @@ def _tensor(value: Any, what: str) -> torch.Tensor:
         wanted = "batches [n, ...] of two axes or more, with something in them"
         raise ShapeError("loader", wanted=wanted, got=_described(tensor), remedy=remedy)
     return tensor
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    import torch
+
+    if isinstance(value, np.ndarray) and not (value.flags.writeable and min(value.strides, default=0) >= 0):
+        value = value.copy()  # torch warns of read-only arrays, as memory-mapped ones are, and refuses negative strides
+    return torch.as_tensor(value)
 
 
 def _described(tensor: torch.Tensor) -> str:
@@ -259,12 +266,10 @@ class _Items:
             return _Unreadable(str(error) if isinstance(error, StoreError) else f"sample {index}: {error}")
 
     def _preprocessed(self, item: Any) -> Any:
-        import torch
-
         if self.preprocessing is not None:
             return self.preprocessing(item)
         try:
-            return torch.as_tensor(item)
+            return _as_tensor(item)
         except (TypeError, ValueError, RuntimeError) as error:
             remedy = "pass preprocessing=, such as ccx.models.Preprocessing()"
             got = type(item).__name__
@@ -276,7 +281,7 @@ def _as_sample(item: Any) -> Any:
     import torch
 
     if isinstance(item, Mapping):
-        return {name: torch.as_tensor(value) for name, value in item.items()}
+        return {name: _as_tensor(value) for name, value in item.items()}
     return item if isinstance(item, torch.Tensor) and item.dtype != torch.uint8 else None
 
 
