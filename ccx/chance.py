@@ -83,6 +83,10 @@ def group_codes(groups: Any, n_samples: int) -> IntArray:
     except TypeError as error:
         wanted, got = f"{n_samples} hashable labels", f"{groups!r:.60}"
         raise InputError("groups", wanted=wanted, got=got, remedy=remedy) from error
+    if any(isinstance(label, float) and math.isnan(label) for label in labels):
+        raise InputError(
+            "groups", wanted="labels", got="NaN", remedy="give a sample of unknown group a label of its own"
+        )
     if len(labels) != n_samples:
         raise InputError("groups", wanted=f"{n_samples} labels", got=str(len(labels)), remedy=remedy)
     return np.array([code_of[label] for label in labels], np.int64)

@@ -272,9 +272,10 @@ def test_groups_keep_apart_what_differs_between_them() -> None:
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_p_values_of_permuted_activations_are_valid(grouped: bool) -> None:
-    """Under the null hypothesis P(p <= alpha) <= alpha, up to three standard errors, over 600 independent problems."""
-    repetitions, null = 600, 19
+@pytest.mark.parametrize("repetitions", [600, pytest.param(10_000, marks=pytest.mark.nightly)])
+def test_p_values_of_permuted_activations_are_valid(grouped: bool, repetitions: int) -> None:
+    """Under the null hypothesis P(p <= alpha) <= alpha, up to three standard errors, over independent problems."""
+    null = 19
     rng = np.random.default_rng(2024)
     values = []
     for repetition in range(repetitions):
@@ -284,7 +285,7 @@ def test_p_values_of_permuted_activations_are_valid(grouped: bool) -> None:
         groups = rng.integers(0, 2, n_samples) if grouped else None
         codes = group_codes(groups, n_samples)
         # A unit that knows the labels, then permuted: within groups, and left different between them.
-        maps = (labels[:, :, :, :] == 1) + rng.normal(size=(n_samples, 1, 3, 3)) + 2.0 * codes[:, None, None, None]
+        maps = (labels == 1) + rng.normal(size=(n_samples, 1, 3, 3)) + 2.0 * codes[:, None, None, None]
         order = np.arange(n_samples)
         for code in np.unique(codes):
             order[codes == code] = rng.permutation(np.flatnonzero(codes == code))
@@ -396,6 +397,7 @@ def test_a_run_folder_keeps_evidence_and_refuses_another(tmp_path: Path) -> None
         ({"null": True}, "null: expected an integer >= 0"),
         ({"null": 1, "seed": -1}, "seed: expected an integer >= 0"),
         ({"groups": "xy"}, "groups: expected 7 labels, got 2"),
+        ({"groups": [1.0, np.nan] * 4}, "groups: expected labels, got NaN"),
         ({"groups": 5}, "groups: expected 7 hashable labels"),
         ({"groups": [[1]] * N}, "groups: expected 7 hashable labels"),
         ({"null": 1, "groups": range(N)}, "null: expected two samples of one group"),
