@@ -18,14 +18,14 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
 from ccx.kernels._dispatch import check_threads
-from ccx.kernels.activations import as_maps, upsample_pack
 from ccx.kernels.cpu._jit import available_threads
-from ccx.kernels.devices import copy_of_units, to_host
+from ccx.kernels.devices import to_host
 from ccx.pipeline import inputs
 from ccx.pipeline.devices import Device, Plan, Site, bring, places_for, share_out
 from ccx.pipeline.judging import Bitmap, Evidence, Judge, Part
 from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
 from ccx.pipeline.searching import Search, check_search, needs_masks, searcher
+from ccx.pipeline.units import Counted, Counting, Ranges, as_units
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
 from ccx.scores import Score, resolve
 from ccx.search import Objective, SearchResult, SearchSettings
@@ -82,7 +82,8 @@ def explain(
         float[N, U, h, w]; or [N, U] (one value a sample); or [N, U, T], tokens that are the cells of the
         concepts' grid 1×T; NumPy, CuPy or torch.
         Values are compared as float32 after bilinear upsampling to the grid of the concepts; the same
-        grid means no interpolation.
+        grid means no interpolation. Or a scipy sparse matrix float[N·H·W, U], whose rows are the cells of the
+        concepts' grid, sample after sample; only what is not 0 is looked at (docs/activations.md).
     concepts
         `Concepts` of the same N samples, or masks bool[C, N, H, W] (then named "1".."C").
     clusters
@@ -161,69 +162,33 @@ def explain(
     inputs.check_quantile(quantile)
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
     annotated = inputs.as_concepts(concepts, threads)
-    maps = as_maps(activations, annotated.n_samples, annotated.shape)
-    places = places_for(device, maps)
-    maps = bring(maps, places)
-    chosen = inputs.check_units(units, maps.shape[1])
+    source = as_units(activations, annotated, device)
+    chosen = inputs.check_units(units, source.n_units)
     evidence = Evidence.of(annotated, null, groups, seed, fit, score, threads)
     fitted, parts = evidence.fit.concepts, evidence.parts
     allowed = annotated.selected(names, categories)
-    given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, maps.shape[1])
+    given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, source.n_units)
     n_ranges = clusters if given is None else max(len(one) for one in given)
-    n_values = maps[:, 0].size
     atoms = [part.concepts.atoms for part in parts]
     demands = {"masks": needs_masks(search), "proof": search == "optimal"}
-    plan = share_out(places, atoms, len(chosen), 8 * n_values, n_ranges, threads, **demands)
-    inputs.require_memory(fitted.atoms, n_values, n_ranges, plan.n_workers, proof=search == "optimal")
+    plan = share_out(source.places, atoms, len(chosen), 8 * source.n_values, n_ranges, threads, **demands)
+    inputs.require_memory(fitted.atoms, source.n_values, n_ranges, plan.n_workers, proof=search == "optimal")
     evidence.require_memory(plan.n_workers)
-    inputs.check_finite(maps, chosen)
+    source.check_finite(chosen)
     fitted.prepare(threads=threads)
     find = searcher(search, published, fitted, options, allowed, threads)
     inner = max(1, threads // plan.n_workers)
     judge = Judge(evidence, find, options, inner)
     sites = plan.sites(atoms)
-
-    def counted(values: Any, limits: list[Limits], site: Site) -> list[list[Bitmap]]:
-        """Return the bitmaps of all ranges of some units: float32[n, U, h, w]."""
-        there = site.brought(values)
-        return [
-            [
-                Bitmap(*count, partial(upsample_pack, there[:, i], annotated.shape, tuple(pair), threads=inner))
-                for count, pair in zip(counts, pairs.tolist(), strict=True)
-            ]
-            for i, (counts, pairs) in enumerate(zip(site.of_ranges(there, limits, inner), limits, strict=True))
-        ]
+    how = Counting(Ranges(given, clusters, quantile, clustering), parts, plan, sites, inner)
 
     def rows_of(positions: range) -> list[Rows]:
-        started = time.perf_counter()
-        at_hand = copy_of_units(maps, [chosen[position] for position in positions])
-        everything = to_host(at_hand)
-        values = [part.of(everything) for part in parts]
-        if given is None:
-            ranges_of = partial(unit_ranges, clusters=clusters, quantile=quantile, method=clustering)
-            limits = [ranges_of(values[0][:, i]) for i in range(len(positions))]
-        else:
-            limits = [given[position] for position in positions]
-        clustered = time.perf_counter()
-        bitmaps = [
-            counted(site.brought(at_hand if own is everything else own), limits, site)
-            for own, site in zip(values, plan.of_job(sites, positions), strict=True)
-        ]
-        counted_at = time.perf_counter()
-        share = 1 / len(positions)
-        times = {"ranges": (clustered - started) * share, "histogram": (counted_at - clustered) * share}
-        return [
-            rows_of_unit(chosen[position], values[0][:, i], limits[i], [of_part[i] for of_part in bitmaps], times)
-            for i, position in enumerate(positions)
-        ]
+        counted = source.count(chosen, positions, how)
+        return [rows_of_unit(chosen[at], one) for at, one in zip(positions, counted, strict=True)]
 
-    def rows_of_unit(
-        unit: int, values: npt.NDArray[np.float32], limits: Limits, bitmaps: list[list[Bitmap]], times: Times
-    ) -> Rows:
+    def rows_of_unit(unit: int, counted: Counted) -> Rows:
         """Explain one unit, given its ranges and their bitmaps on each part of the samples."""
-        nothing = Status.EMPTY
-        if values.min() == values.max():
-            nothing = Status.CONSTANT if values.flat[0] else Status.SILENT
+        nothing, limits, bitmaps, times = counted
         if not len(limits):
             return [(_explanation(fitted, unit, 0, None, _NOTHING, 0, options, nothing), times)]
         rows: Rows = []
@@ -241,7 +206,7 @@ def explain(
         "ranges": None if given is None else [_json_ranges(one) for one in given],
         "units": chosen,
     }
-    hashes = {} if out is None else {"activations": content_hash({"activations": to_host(maps)}), **evidence.hashes}
+    hashes = {} if out is None else {"activations": source.content_hash(), **evidence.hashes}
     return _run(rows_of, chosen, plan, annotated, settings, hashes, progress, out)
 
 

@@ -66,10 +66,15 @@ def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int]) -> None:
                 wrong.append(unit)
                 break
     if wrong:
-        shown = ", ".join(map(str, wrong[:10])) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else "")
-        got = f"NaN, infinity or a value beyond float32 in unit{'s' if len(wrong) > 1 else ''} {shown}"
-        remedy = "mend the model, or choose other units with units="
-        raise InputError("activations", wanted="finite values", got=got, remedy=remedy)
+        raise not_finite(wrong)
+
+
+def not_finite(units: list[int]) -> InputError:
+    """Return the error to raise where activations of these units are not finite."""
+    shown = ", ".join(map(str, units[:10])) + (f" and {len(units) - 10} more" if len(units) > 10 else "")
+    got = f"NaN, infinity or a value beyond float32 in unit{'s' if len(units) > 1 else ''} {shown}"
+    remedy = "mend the model, or choose other units with units="
+    return InputError("activations", wanted="finite values", got=got, remedy=remedy)
 
 
 def check_given_ranges(ranges: Any, units: list[int], n_units: int) -> list[npt.NDArray[np.float64]]:
