@@ -10,7 +10,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from ccx import heuristics, kernels, metrics, models
+from ccx import heuristics, kernels, metrics, models, scores
 from ccx._version import VERSION as __version__
 from ccx.concepts import Concepts
 from ccx.errors import CCXError
@@ -42,6 +42,7 @@ __all__ = [
     "parse",
     "plot",
     "probe",
+    "scores",
 ]
 
 # Imported at first use, so that `import ccx` stays light.

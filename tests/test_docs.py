@@ -16,7 +16,16 @@ def blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/tutorial.md", "docs/demo.md", "docs/metrics.md", "docs/heuristics.md", "docs/chance.md"]
+    "page",
+    [
+        "README.md",
+        "docs/tutorial.md",
+        "docs/demo.md",
+        "docs/metrics.md",
+        "docs/heuristics.md",
+        "docs/chance.md",
+        "docs/scores.md",
+    ],
 )
 def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
     path = ROOT / page

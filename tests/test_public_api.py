@@ -21,7 +21,7 @@ from ccx.concepts import Concepts
 NAMES = [
     "CCXError", "Concepts", "Explanation", "Explanations", "Formula", "Status", "__version__", "explain",
     "explain_bitmaps", "heuristics", "kernels", "load", "metrics", "models", "parse",
-    "plot", "probe",
+    "plot", "probe", "scores",
 ]  # fmt: skip
 KERNELS = [
     "AtomBuilder", "Atoms", "ConceptRows", "ConceptShapes", "Extensions", "FormulaShapes", "and_popcount", "atom_rows",
