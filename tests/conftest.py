@@ -23,6 +23,7 @@ _IMPORT_NAMES = {
     "logic": "pyeda",
     "pandas": "pandas",
     "matplotlib": "matplotlib",
+    "pyarrow": "pyarrow",
     "selenium": "selenium",
     "sklearn": "sklearn",
     "torch": "torch",

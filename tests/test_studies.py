@@ -92,6 +92,17 @@ def test_random_units():
         random_units(None, 5, -1, rng)
 
 
+@pytest.mark.needs("pyarrow")
+def test_tables_become_parquet(tmp_path):
+    import pandas as pd
+
+    table().write(tmp_path / "t.parquet")
+    frame = pd.read_parquet(tmp_path / "t.parquet")
+    assert frame["name"].tolist() == ['a,"b"\n', "ä"]
+    assert frame["n"].tolist() == [1, 2]
+    assert frame["share"].isna().tolist() == [False, True]
+
+
 # Thresholds
 
 
