@@ -92,7 +92,7 @@ def _pieces(
 
 
 def _sources(concepts: list[int], operators: list[int], starts: NDArray[np.int64]) -> list[int]:
-    """Return concepts of which every atom that satisfies a formula holds one, each once, all with atoms.
+    """Return concepts of which every atom that satisfies a formula holds one, all with atoms.
 
     An atom that satisfies it holds the last concept behind an AND, or one behind an OR that follows; without an AND,
     the first concept or one behind an OR. Without an OR it holds every concept that is not negated.
@@ -104,7 +104,7 @@ def _sources(concepts: list[int], operators: list[int], starts: NDArray[np.int64
         at = max((j + 1 for j, operator in enumerate(operators) if operator == _AND), default=0)
         later = zip(concepts[at + 1 :], operators[at:], strict=True)
         sources = [concepts[at], *(c for c, operator in later if operator == _OR)]
-    return [c for c in dict.fromkeys(sources) if starts[c] < starts[c + 1]]
+    return [c for c in sources if starts[c] < starts[c + 1]]
 
 
 def concept_counts(atoms: Any, weights: Array) -> Array:
