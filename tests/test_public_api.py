@@ -78,6 +78,14 @@ def test_signatures() -> None:
     )
     assert defaults_of(Concepts.mask) == (["self", "formula"], {"packed": False, "samples": None, "threads": None})
     assert defaults_of(Concepts.count) == (["self", "formula"], {})
+    probing = {
+        "layers": None, "units": None, "tokens": None, "skip": 0, "unit_axis": None, "call": None,
+        "preprocessing": None, "batch_size": 32, "workers": 0, "device": None, "precision": "float32",
+        "dtype": "float32", "data_id": None, "out": None, "overwrite": False, "progress": None,
+    }  # fmt: skip
+    assert defaults_of(ccx.probe) == (["model", "loader"], probing)
+    loading = {"weights": "imagenet", "file": None, "classes": None, "seed": 0}
+    assert defaults_of(ccx.models.load) == (["name"], loading)
     assert defaults_of(Concepts.load) == (["path"], {"verify": True})
     for name in ("iou", "activations_coverage", "detection_accuracy", "samples_coverage", "explanation_coverage"):
         assert defaults_of(getattr(ccx.metrics, name)) == (["bitmap", "mask"], {"threads": None})
@@ -93,7 +101,10 @@ def test_options_are_keywords_only(function: Any) -> None:
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
-@pytest.mark.parametrize("function", [ccx.explain, ccx.explain_bitmaps, Concepts.from_label_maps, Concepts.from_masks])
+@pytest.mark.parametrize(
+    "function",
+    [ccx.explain, ccx.explain_bitmaps, ccx.probe, ccx.models.load, Concepts.from_label_maps, Concepts.from_masks],
+)
 def test_every_option_is_documented(function: Any) -> None:
     text = inspect.getdoc(function) or ""
     for name in inspect.signature(function).parameters:
