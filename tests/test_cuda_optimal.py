@@ -116,7 +116,7 @@ def test_explain_proves_where_the_bitmaps_lie():
     assert all(one.optimal for one in found)
 
 
-@pytest.mark.parametrize(("budget", "n_workers"), [(1 << 30, 4), (300_000, 3), (150_000, 1)])
+@pytest.mark.parametrize(("budget", "n_workers"), [(1 << 30, 4), (320_000, 3), (150_000, 1)])
 def test_workers_find_room_for_what_two_concepts_share(budget, n_workers, monkeypatch):
     """40 concepts share 12,800 bytes: seven times that a worker."""
     gpu = use(Emulator())
