@@ -91,9 +91,15 @@ class CupyDevice:
         self.name = f"cuda:{number}"
         self.n_processors: int = self._device.attributes["MultiProcessorCount"]
         self._modules: dict[str, Any] = {}
+        self._kernels: dict[str, Kernel] = {}  # by name, which is one kernel's alone
 
     def kernel(self, family: str, name: str) -> Kernel:
         """Take it from the family's fatbin, or compile with NVRTC; CuPy keeps on disk what that compiled."""
+        if name not in self._kernels:
+            self._kernels[name] = self._kernel(family, name)
+        return self._kernels[name]
+
+    def _kernel(self, family: str, name: str) -> Kernel:
         with self._device:
             if family not in self._modules:
                 self._modules[family] = self._module(family, name)
