@@ -193,7 +193,7 @@ def test_a_picture_that_cannot_be_read_is_named(models, tmp_path, workers):
     missing = [tmp_path / "0.jpg", tmp_path / "2.jpg"]
     with pytest.raises(StoreError, match=r"2\.jpg: .*No such file"):
         ccx.probe(model, missing, "layer1", preprocessing=prepare, workers=workers)
-    with pytest.raises(StoreError, match=r"sample 1: image: expected .*, got float32 values"):
+    with pytest.raises(DTypeError, match=r"image: expected .*, got float32 values \(sample 1\); "):
         ccx.probe(model, [pixels, pixels.astype(np.float32)], "layer1", preprocessing=prepare, workers=workers)
 
 
@@ -249,6 +249,10 @@ def test_texts(models):
     masked = ccx.probe(model, batches, "mix", unit_axis=-2)
     np.testing.assert_allclose(masked[..., 0], mixed[..., 0], atol=1e-6)
     assert np.ptp(masked[..., 6:], axis=2).max() < 1e-6  # nothing but the bias
+    whole = {"input_ids": ids, "attention_mask": torch.as_tensor(mask)}
+    np.testing.assert_allclose(ccx.probe(model, whole, "mix", unit_axis=1, batch_size=3), masked, atol=1e-6)
+    with pytest.raises(ShapeError, match="one number of samples"):
+        ccx.probe(model, {**whole, "attention_mask": mask[:3]}, "mix", unit_axis=1)
     lengths = [ids[:4], ids[4:, :6]]
     with pytest.raises(ShapeError, match=r"one shape \(so far 'embedding' put out \[6, 9\].*\[6, 6\]; .*pad texts"):
         ccx.probe(model, lengths, "embedding")
@@ -384,7 +388,9 @@ def test_data_that_cannot_be_probed(models):
         def __getitem__(self, index):
             return torch.zeros(3, 8 + index, 9)
 
-    with pytest.raises(StoreError, match=r"samples of one shape are needed, got \[3, 8, 9\], \[3, 9, 9\]"):
+    with pytest.raises(
+        ShapeError, match=r"loader: expected samples of one shape, got \[3, 8, 9\], \[3, 9, 9\]; resize"
+    ):
         ccx.probe(model, Mixed(), "layer1")
 
     class Pictures(torch.utils.data.Dataset):
@@ -394,7 +400,7 @@ def test_data_that_cannot_be_probed(models):
         def __getitem__(self, index):
             return "a picture", index
 
-    with pytest.raises(StoreError, match=r"got str; pass preprocessing="):
+    with pytest.raises(DTypeError, match=r"got str \(sample 0\); pass preprocessing="):
         ccx.probe(model, Pictures(), "layer1")
 
 

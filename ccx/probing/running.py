@@ -57,9 +57,9 @@ def probe(
     loader
         Batches: any iterable of tensors, of tuples that begin with one (others are ignored), or of mappings of tensors,
         which become the model's keyword arguments; a torch DataLoader, if it does not shuffle. One array of all
-        samples. Or single samples: a torch data set with an index, a data set of `ccx.datasets`, a list of images
-        (paths, Pillow, uint8[h, w, 3]), a folder of pictures (in natural order of their names), or an array
-        uint8[N, h, w, 3].
+        samples, or a mapping of such. Or single samples: a torch data set with an index, a data set of
+        `ccx.datasets`, a list of images (paths, Pillow, uint8[h, w, 3]), a folder of pictures (in natural order of
+        their names), or an array uint8[N, h, w, 3].
     layers
         The path of a module such as ``"layer4"`` or ``"layer2.0.conv1"``, or several, which are recorded in one pass.
     units

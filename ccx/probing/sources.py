@@ -78,9 +78,14 @@ def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, wo
 
     if isinstance(loader, (str, os.PathLike)):
         loader = picture_files(loader)
+    if isinstance(loader, Mapping):
+        whole = as_batch(loader)
+        return _cut(
+            lambda part: {name: tensor[part] for name, tensor in whole.keywords.items()}, whole.n_samples, batch_size
+        )
     if isinstance(loader, (np.ndarray, torch.Tensor)):
         if loader.ndim < 4 or str(loader.dtype).removeprefix("torch.") != "uint8" or preprocessing is None:
-            return _of_array(loader, batch_size)
+            return _cut(loader.__getitem__, len(loader), batch_size)
         loader = _Rows(loader)
     items = _as_items(loader)
     if items is None:
@@ -98,8 +103,8 @@ def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, wo
 
 def _batches(loader: Iterable[Any]) -> Iterator[Batch]:
     for value in loader:  # asked for no sooner than a batch is: a data set with a name may not be read at all
-        if isinstance(value, _Unreadable):
-            raise StoreError(value.message)
+        if isinstance(value, _Failed):
+            raise value.error()
         yield as_batch(value)
 
 
@@ -153,10 +158,10 @@ def _described(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _of_array(array: Any, batch_size: int) -> Source:
-    """Cut one array of all samples into batches."""
-    parts = (as_batch(array[first : first + batch_size]) for first in range(0, len(array), batch_size))
-    return Source(parts, len(array))
+def _cut(samples: Callable[[slice], Any], n_samples: int, batch_size: int) -> Source:
+    """Cut what holds all samples into batches."""
+    parts = (samples(slice(first, first + batch_size)) for first in range(0, n_samples, batch_size))
+    return Source(_batches(parts), n_samples)
 
 
 def _n_samples(loader: Any) -> int | None:
@@ -239,10 +244,14 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Unreadable:
-    """A sample that could not be read: errors of ccx do not survive the way from a worker process as they are."""
+class _Failed:
+    """An error of ccx in parts: whole it would not survive the way from a worker process."""
 
-    message: str
+    kind: type[CCXError]
+    parts: dict[str, str]
+
+    def error(self) -> CCXError:
+        return self.kind(**self.parts) if issubclass(self.kind, InputError) else self.kind(self.parts["message"])
 
 
 @dataclass(frozen=True)
@@ -262,8 +271,13 @@ class _Items:
                 item = item[0]
             sample = _as_sample(item)
             return self._preprocessed(item) if sample is None else sample
+        except InputError as error:
+            got = f"{error.got} (sample {index})"
+            return _Failed(
+                type(error), {"argument": error.argument, "wanted": error.wanted, "got": got, "remedy": error.remedy}
+            )
         except CCXError as error:
-            return _Unreadable(str(error) if isinstance(error, StoreError) else f"sample {index}: {error}")
+            return _Failed(StoreError, {"message": str(error)})
 
     def _preprocessed(self, item: Any) -> Any:
         if self.preprocessing is not None:
@@ -288,11 +302,12 @@ def _as_sample(item: Any) -> Any:
 def _collated(samples: list[Any]) -> Any:
     import torch
 
-    wrong = next((sample for sample in samples if isinstance(sample, _Unreadable)), None)
+    wrong = next((sample for sample in samples if isinstance(sample, _Failed)), None)
     if wrong is not None:
         return wrong
     shapes = {tuple(getattr(sample, "shape", ())) for sample in samples}
     if len(shapes) > 1:
         listed = ", ".join(str(list(shape)) for shape in sorted(shapes)[:3])
-        return _Unreadable(f"loader: samples of one shape are needed, got {listed}; resize or pad them")
+        parts = {"argument": "loader", "wanted": "samples of one shape", "got": listed, "remedy": "resize or pad them"}
+        return _Failed(ShapeError, parts)
     return torch.utils.data.default_collate(samples)
