@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import ccx
 from ccx.errors import ShapeError
-from ccx.kernels import estimates, reference, rows, shapes
+from ccx.kernels import estimates, reference, rows
 from tests.cuda_emulator.emulator import Emulator
-from tests.cuda_emulator.gpu import arrays_belong_to_the_emulator, assert_same, gpus, use
+from tests.cuda_emulator.gpu import assert_same, emulated_cupy, gpus, use
 from tests.test_kernels_estimates import CORNERS, KINDS, Problem, masks_of, problems
 
 pytestmark = pytest.mark.needs("gxx")
@@ -24,7 +24,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 @pytest.fixture(autouse=True, scope="module")
 def _gpu():
-    with arrays_belong_to_the_emulator(estimates, rows, shapes):
+    with emulated_cupy():
         yield
 
 

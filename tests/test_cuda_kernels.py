@@ -11,7 +11,7 @@ import ccx.kernels.cuda
 from ccx.errors import BackendError
 from ccx.kernels import reference, rows
 from tests.cuda_emulator.emulator import Emulator
-from tests.cuda_emulator.gpu import arrays_belong_to_the_emulator, assert_same, gpus, use
+from tests.cuda_emulator.gpu import assert_same, emulated_cupy, gpus, use
 from tests.test_kernels_rows import formula_operands
 
 pytestmark = pytest.mark.needs("gxx")
@@ -47,7 +47,7 @@ OPERATIONS = ["logical_and", "logical_or", "logical_and_not"]
 
 @pytest.fixture(autouse=True, scope="module")
 def _gpu():
-    with arrays_belong_to_the_emulator(rows) as patch:
+    with emulated_cupy() as patch:
         patch.setattr(ccx.kernels.cuda.rows, "_LEAST_SLICE_WORDS", 1)
         yield
 

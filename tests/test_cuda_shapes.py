@@ -11,7 +11,7 @@ import ccx.kernels.cuda
 from ccx.errors import ShapeError
 from ccx.kernels import reference, shapes
 from tests.cuda_emulator.emulator import Emulator
-from tests.cuda_emulator.gpu import arrays_belong_to_the_emulator, assert_same, gpus, use
+from tests.cuda_emulator.gpu import assert_same, emulated_cupy, gpus, use
 
 pytestmark = pytest.mark.needs("gxx")
 
@@ -22,7 +22,7 @@ GRIDS = [(0, 0), (0, 3), (1, 1), (1, 65), (63, 1), (7, 9), (8, 8), (5, 13), (2, 
 
 @pytest.fixture(autouse=True, scope="module")
 def _gpu():
-    with arrays_belong_to_the_emulator(shapes):
+    with emulated_cupy():
         yield
 
 

@@ -1,4 +1,4 @@
-"""For tests of GPU kernels: `arrays_belong_to_the_emulator` once a module, and `gpus` in its properties."""
+"""For tests of GPU kernels: `emulated_cupy` once a module, and `gpus` in its properties."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-import ccx.kernels.cpu
-import ccx.kernels.cuda
 from ccx.kernels.cuda import device
 from tests.cuda_emulator.emulator import DeviceArray, Emulator
 
@@ -22,25 +20,6 @@ from tests.cuda_emulator.emulator import DeviceArray, Emulator
 _EMULATORS = st.sampled_from([Emulator(32, 1), Emulator(32, 3), Emulator(96, 2)])
 _THREAD_ORDERS = st.sampled_from([0, 1, 12345])
 _chosen = [Emulator()]
-
-
-def _owner(*arrays: Any) -> ModuleType:
-    on_gpu = [isinstance(array, DeviceArray) for array in arrays]
-    assert all(on_gpu) or not any(on_gpu)
-    return ccx.kernels.cuda if all(on_gpu) else ccx.kernels.cpu
-
-
-@contextmanager
-def arrays_belong_to_the_emulator(*families: ModuleType) -> Iterator[pytest.MonkeyPatch]:
-    """Let public `families` of kernels take the emulator's arrays for arrays of the GPU, and launch small grids."""
-    with pytest.MonkeyPatch.context() as patch:
-        for family in families:
-            launching = getattr(ccx.kernels.cuda, family.__name__.rpartition(".")[2])
-            patch.setattr(family, "backend_for", _owner)
-            patch.setattr(launching, "device_of", lambda *_: _chosen[0])
-        patch.setattr(device, "_BLOCKS_PER_PROCESSOR", 1)
-        patch.setenv("EMU_SEED", "0")
-        yield patch
 
 
 def use(gpu: Emulator, thread_order: int = 0) -> Emulator:
