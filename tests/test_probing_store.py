@@ -263,6 +263,29 @@ def test_damaged_folders(models, tmp_path):
     assert path.read_bytes() == whole
 
 
+def test_damaged_rows(models, tmp_path, every_batch):
+    probe(tmp_path, models)
+    rows = tmp_path / "rows.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+    for damaged in (
+        lines[1:],
+        [lines[0], *lines[2:]],
+        [lines[0].replace('"stop":3', '"stop":4'), *lines[1:]],
+        [lines[0].replace('"stop":3', '"stop":0'), *lines[1:]],
+        [lines[0].replace('"stop":3', '"stop":"3"'), *lines[1:]],
+        [lines[0].replace('"stop"', '"end"'), *lines[1:]],
+        [lines[0].replace('"samples"', '"others"'), *lines[1:]],
+    ):
+        rows.write_text("".join(damaged))
+        with pytest.raises(
+            StoreError, match=r"damaged: its row of sample \d does not fit those before it; pass overwrite"
+        ):
+            probe(tmp_path, models)
+    rows.write_text("".join(lines[:2]))  # two files that are finished, beside rows that are not
+    with pytest.raises(StoreError, match="damaged: its size is not that of the stored samples"):
+        probe(tmp_path, models)
+
+
 def test_samples_of_another_shape_than_the_stored_ones(models, tmp_path, every_batch):
     images = models.images()
     with pytest.raises(ShapeError, match="one shape"):

@@ -84,8 +84,7 @@ class ActivationFolder:
             _discard(self.folder)
         with ExitStack() as files:
             self._log = files.enter_context(_opened_log(self.folder, settings, hashes))
-            self._digests = [digest for row in self._log.rows for digest in row.get("samples", ())]
-            self.n_stored = self._log.rows[-1]["stop"] if self._log.rows else 0
+            self.n_stored, self._digests = _stored(self._log, hashed=settings.get("data") is None)
             self._files = {layer: _LayerFile(self.folder, layer) for layer in layers}
             with _storing(self.folder):
                 self.finished = self._opened(files)
@@ -296,6 +295,18 @@ def _opened_log(folder: Path, settings: Mapping[str, Any], hashes: Mapping[str, 
             raise
         msg = f"{str(error).rpartition(';')[0]}; {_ANEW}"
         raise StoreError(msg) from error
+
+
+def _stored(log: RowLog, *, hashed: bool) -> tuple[int, list[str]]:
+    """Return the number of stored samples, and their hashes if there are any."""
+    n_stored, digests = 0, []
+    for row in log.rows:
+        first, stop, samples = row["first"], row.get("stop"), row.get("samples") or []
+        if type(stop) is not int or not n_stored == first < stop or len(samples) != (stop - first if hashed else 0):
+            raise store_error(log.folder, f"damaged: its row of sample {first} does not fit those before it", _ANEW)
+        n_stored = stop
+        digests += samples
+    return n_stored, digests
 
 
 def _layers_of(folder: Path) -> list[str]:
