@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from ccx.errors import InputError
 from ccx.evidence import Chance
-from ccx.kernels.atoms import Atoms
+from ccx.kernels.atoms import Atoms, total_counts
 from ccx.kernels.cpu._jit import parallel
+from ccx.kernels.devices import to_host
 from ccx.kernels.memory import require_bytes
 from ccx.kernels.permutations import histogram_bytes, permuted_histogram
+from ccx.kernels.rows import formula_rows
 from ccx.search import Found, Objective, SearchResult
 
 IntArray = npt.NDArray[np.int64]
@@ -137,7 +139,7 @@ def search_chance(
     rows
         uint64[N, n_words]: the bitmap.
     atoms
-        Of the concepts.
+        Of the concepts, where the bitmap lies; there histograms are counted, and searches count.
     orders
         int32[r, N]: permutation j is the bitmap ``rows[orders[j]]``; its cells that are not valid count nowhere.
     search
@@ -150,21 +152,23 @@ def search_chance(
         Searches at a time; the result does not depend on it.
 
     """
+    nothing, n_bits = np.empty(0, np.uint8), atoms.shape[0] * atoms.shape[1]
 
-    def best(counts: IntArray, bitmap: Callable[[], Rows]) -> Scored:
-        n_cells = int(counts.sum())
-        if n_cells == 0:
-            return NOTHING
-        best_first = search(counts, bitmap).found
-        return _scored(best_first[0], objective_of(n_cells)) if best_first else NOTHING
+    def best_scores(first: int, batch: IntArray) -> list[Scored]:
+        totals = to_host(total_counts(atoms, batch)).tolist()
 
-    null: list[Scored] = []
-    for start, batch in _histograms(rows, atoms, orders, threads):
+        def best(j: int) -> Scored:
+            if not totals[j]:
+                return NOTHING
+            order = orders[None, first + j].astype(np.int64)
+            of_search = search(batch[j], lambda: formula_rows(rows, order, nothing, n_bits, threads=1)).found
+            return _scored(of_search[0], objective_of(totals[j])) if of_search else NOTHING
 
-        def scores(a: int, b: int, start: int = start, batch: IntArray = batch) -> list[Scored]:
-            return [best(batch[j], lambda j=j: rows[orders[start + j]]) for j in range(a, b)]  # type: ignore[misc]
+        parts = parallel(lambda a, b: [best(j) for j in range(a, b)], len(batch), threads)
+        return [one for part in parts for one in part]
 
-        null += [one for part in parallel(scores, len(batch), threads) for one in part]
+    batches = _histograms(rows, atoms, orders, threads)
+    null = [one for first, batch in batches for one in best_scores(first, batch)]
     return chance(_scored(found, objective_of(bitmap_cells)), null)
 
 
@@ -185,7 +189,7 @@ def formula_chance(
     """
     null: list[Scored] = []
     for _, batch in _histograms(rows, atoms, orders, threads):
-        for counts in batch:
+        for counts in to_host(batch):
             hits, n_cells = int(counts[inside].sum()), int(counts.sum())
             permuted = formula._replace(intersection=hits, union=n_cells + formula.size - hits)
             null.append(_scored(permuted, objective_of(n_cells)))

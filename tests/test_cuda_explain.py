@@ -239,14 +239,29 @@ def test_masks_that_do_not_fit_are_refused(monkeypatch):
         ConceptMasks(concepts).at(gpu)
 
 
-def test_chance_and_held_out_samples():
+@pytest.mark.parametrize("search", ["beam", "optimal", "cfh"])
+@pytest.mark.parametrize("fit", [None, [0, 2, 3, 5]])
+def test_chance_and_held_out_samples(search, fit, launched):
     gpu = use(Emulator())
-    options: dict[str, Any] = {"null": 3, "fit": [0, 2, 3, 5], "clusters": 2}
-    assert ccx.explain(gpu.place(MAPS), CONCEPTS, **options) == ccx.explain(MAPS, CONCEPTS, **options)
+    options: dict[str, Any] = {"null": 3, "fit": fit, "search": search}
+    ranges = {"clusters": 2, "units": [0, 1]}
+    got = ccx.explain(gpu.place(MAPS), CONCEPTS, **ranges, **options)
+    assert got == ccx.explain(MAPS, CONCEPTS, **ranges, **options)
+    assert any(one.chance for one in got)
     bitmaps = np.random.default_rng(0).random((2, N, 7, 10)) < 0.3
-    del options["clusters"]
     got = ccx.explain_bitmaps(gpu.place(bitmaps), CONCEPTS, **options)
     assert got == ccx.explain_bitmaps(bitmaps, CONCEPTS, **options)
+    assert "permuted_histogram_u16" in launched
+
+
+def test_chance_without_room_for_all_cells(monkeypatch):
+    """Atoms that are not kept on the GPU are permuted in main memory."""
+    gpu = use(Emulator())
+    concepts = made_concepts(0, 2, (40, 50))
+    wanted = ccx.explain(MAPS, concepts, null=2, units=[0], clusters=2)
+    monkeypatch.setattr(gpu, "budget", 20_000)
+    assert ccx.explain(MAPS, concepts, null=2, units=[0], clusters=2, device="cuda", threads=1) == wanted
+    assert not concepts.atoms._copies
 
 
 def test_a_run_goes_on_on_another_device(tmp_path):

@@ -131,13 +131,14 @@ def share_out(
     *,
     masks: bool,
     proof: bool,
+    extra: int = 0,
 ) -> Plan:
     """Plan the counting of atoms, in `parts` of the samples, for so many units or bitmaps.
 
     On GPUs each takes `value_bytes`, and a histogram a range and part. Atoms take half of the free memory at most;
     where that is too little, the cells of a few samples at a time share with the items what their sets leave. So do
     the masks of the concepts, if the search is to make some. A proof takes what each two concepts share, and for each
-    worker seven tables of that size at most.
+    worker seven tables of that size at most; `extra` bytes are taken by each worker, too.
 
     Raises
     ------
@@ -155,7 +156,7 @@ def share_out(
     fits = whole <= free // 2
     pair_bytes = 8 * min(max(atoms.n_concepts for atoms in parts), DENSE_PAIRS) ** 2 if proof else 0
     left = free - (whole if fits else sum(_bytes_of(atoms, _SET_ARRAYS) for atoms in new)) - pair_bytes
-    left, worker_bytes = max(0, left), 7 * pair_bytes
+    left, worker_bytes = max(0, left), 7 * pair_bytes + extra
     share = left // (1 + (not fits) + masks)
     # Ranges are found by the processors, so that each should have a unit.
     batch = max(1, min(_MOST_UNITS, -(-n_items // threads)))

@@ -171,7 +171,16 @@ def explain(
     n_ranges = clusters if given is None else max(len(one) for one in given)
     atoms = [part.concepts.atoms for part in parts]
     demands = {"masks": needs_masks(search), "proof": search == "optimal"}
-    plan = share_out(source.places, atoms, len(chosen), 8 * source.n_values, n_ranges, threads, **demands)
+    plan = share_out(
+        source.places,
+        atoms,
+        len(chosen),
+        8 * source.n_values,
+        n_ranges,
+        threads,
+        **demands,
+        extra=evidence.worker_bytes,
+    )
     inputs.require_memory(fitted.atoms, source.n_values, n_ranges, plan.n_workers, proof=search == "optimal")
     evidence.require_memory(plan.n_workers)
     source.check_finite(chosen)
@@ -277,7 +286,7 @@ def explain_bitmaps(
     atoms = [part.concepts.atoms for part in parts]
     n_bytes = 8 * annotated.n_samples * packed.shape[-1]
     demands = {"masks": needs_masks(search), "proof": search == "optimal"}
-    plan = share_out(places, atoms, len(packed), n_bytes, 1, threads, **demands)
+    plan = share_out(places, atoms, len(packed), n_bytes, 1, threads, **demands, extra=evidence.worker_bytes)
     inputs.require_memory(fitted.atoms, 0, 1, plan.n_workers, proof=search == "optimal")
     evidence.require_memory(plan.n_workers)
     fitted.prepare(threads=threads)

@@ -25,7 +25,8 @@ from ccx.evidence import HeldOut
 from ccx.formula import Formula
 from ccx.kernels import memory
 from ccx.kernels._dispatch import as_array
-from ccx.kernels.devices import to_host
+from ccx.kernels.atoms import Atoms
+from ccx.kernels.devices import place_of, to_host
 from ccx.pipeline.searching import Searcher
 from ccx.results import Explanation, Explanations
 from ccx.search import Found, Objective, SearchResult, SearchSettings
@@ -110,10 +111,14 @@ class Evidence:
         """The samples to explain, and then those held out, where there are."""
         return [self.fit] if self.held_out is None else [self.fit, self.held_out]
 
+    @property
+    def worker_bytes(self) -> int:
+        """What the permuted histograms of a unit take at a time."""
+        return max((_working_bytes(part) for part in self.parts if part.orders is not None), default=0)
+
     def require_memory(self, n_workers: int) -> None:
         """Raise `MemoryBudgetError` if the permuted histograms of so many units at a time would not fit."""
-        need = max((_working_bytes(part) for part in self.parts if part.orders is not None), default=0)
-        memory.require_bytes("null", n_workers * need, "use fewer threads or samples")
+        memory.require_bytes("null", n_workers * self.worker_bytes, "use fewer threads or samples")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +140,10 @@ class Judge:
             return item
         found = next(one for one in result.found if one.iou >= self.options.min_iou)
         if fit.orders is not None:
-            rows, objectives = to_host(bitmap.rows()), self._objectives(fit.concepts)
+            rows, atoms = _beside(bitmap.rows(), fit.concepts.atoms)
+            objectives = self._objectives(fit.concepts)
             chance = search_chance(
-                found, rows, fit.concepts.atoms, fit.orders, self.find, objectives, item.bitmap_cells, self.threads
+                found, rows, atoms, fit.orders, self.find, objectives, item.bitmap_cells, self.threads
             )
             item = replace(item, chance=chance)
         if self.evidence.held_out is None or held_out is None:
@@ -153,13 +159,18 @@ class Judge:
         there = found._replace(intersection=hits, size=size, union=bitmap_cells + size - hits)
         chance = None
         if part.orders is not None:
-            chance = formula_chance(
-                there, inside, to_host(bitmap.rows()), atoms, part.orders, objectives, bitmap_cells, self.threads
-            )
+            rows, atoms = _beside(bitmap.rows(), atoms)
+            chance = formula_chance(there, inside, rows, atoms, part.orders, objectives, bitmap_cells, self.threads)
         return HeldOut(objectives(bitmap_cells).score(there), there.iou, hits, there.union, bitmap_cells, size, chance)
 
     def _objectives(self, concepts: Concepts) -> Callable[[int], Objective]:
         return lambda bitmap_cells: Objective.of(self.options, bitmap_cells, concepts.n_cells)
+
+
+def _beside(rows: Any, atoms: Atoms) -> tuple[Any, Atoms]:
+    """Return a bitmap and atoms where the bitmap lies, if the atoms were brought there; else in main memory."""
+    place = place_of(rows)
+    return (rows, atoms.at(place)) if atoms.is_kept_at(place) else (to_host(rows), atoms)
 
 
 def check_split(fit: Any, score: Any, n_samples: int) -> tuple[IntArray, IntArray] | None:
