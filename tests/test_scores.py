@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -172,6 +173,35 @@ def test_planes_hold_whatever_reaches_the_threshold(name, one, other, strict, da
         assert plane.q >= 0
         assert plane.p >= 0
         assert max(plane.q * b, plane.p * (n - b)) <= 2**60
+
+
+@pytest.mark.parametrize("name", ["mcc", "cosine", "lift", "kappa", "tenths"])
+@pytest.mark.parametrize("share", [0.03, 0.3, 0.9])
+def test_planes_hold_the_most_cells_outside_at_every_step(name, share):
+    """Long segments have steps of many cells: for every |F and B|, the most cells outside that reach the threshold."""
+    b, n = 4000, 12_000
+    score = resolve(scoring_of(name))
+    cover = Cover(Objective(score, Fraction(1), b, n))
+    (top,) = score.approximate(np.array([b]), np.array([b]), b, n)
+    threshold = Threshold(Fraction(float(top) * share), strict=False)
+    first, last = cover.planes(threshold, None), cover.planes(threshold, 1000)
+    i, e = np.arange(1, b + 1), np.full(b, -1)
+    for middle in 2 ** np.arange(13)[::-1]:  # bisection, written another way
+        larger = np.minimum(e + middle, n - b)
+        reached = score.approximate(i, i + larger, b, n) >= float(threshold.rank) * (1 + 1e-12)
+        e = np.where(reached, larger, e)
+    assert (e >= 0).any()
+    assert (np.diff(e) >= 0).all()
+    for planes in (first, last, [half for plane in last for half in cover.split(plane, threshold)]):
+        for plane in planes:
+            least = cover.least(plane, threshold)
+            spoken_of = (plane.first <= i) & (i <= plane.last) & (e >= 0)
+            assert (plane.q * i - plane.p * e)[spoken_of].min(initial=2**62) >= least
+    for planes in (first, last):
+        spans = sorted((plane.first, plane.last) for plane in planes)
+        assert spans[0][0] <= i[e >= 0][0]
+        assert spans[-1][1] == b
+        assert all(after == before for (_, before), (after, _) in pairwise(spans))
 
 
 def test_a_plateau_of_thousands_is_settled_by_the_tie_order():
