@@ -1,4 +1,4 @@
-// Bounds and exact counts for the proven optimum. ccx/kernels/optimal.py and docs/optimal.md say what each result means.
+// Bounds and exact counts for the proven optimum. ccx/kernels/optimal.py and docs/optimal.md say what they mean.
 //
 // n concepts are numbered by gain, descending; matrices are i64[n, n], of what each two of them share. Formulas are
 // (a op b), and ((a op b) op c).
@@ -25,8 +25,8 @@ KERNEL void atom_gains(const i64* __restrict__ cells, const i64* __restrict__ co
     gains[g] = max(q * counts[g] - p * (cells[g] - counts[g]), i64{0});
 }
 
-// all_sizes, all_hits, all_gains i64[n_concepts, n_concepts], order int[n] -> the same of some concepts, in this order, and
-// values q · hits - p · (sizes - hits): i64[n, n] each.
+// all_sizes, all_hits, all_gains i64[n_concepts, n_concepts], order int[n] -> the same of some concepts, in this order,
+// and values q · hits - p · (sizes - hits): i64[n, n] each.
 // Bytes: 24 read a pair, of which rows follow no order, 32 written. Operations: two products, two sums a pair.
 KERNEL void order_pairs(const i64* __restrict__ all_sizes, const i64* __restrict__ all_hits,
                         const i64* __restrict__ all_gains, const int* __restrict__ order, i64* __restrict__ sizes,
@@ -159,7 +159,7 @@ __device__ __forceinline__ bool may_reach(const i64* values, const i64* gains, i
 // Concepts are tried in order until one may reach `least`, or until no later one can, as gains descend.
 // values, gains i64[n, n], pairs int[n_pairs, 3] of a, op, b -> results i64[2, n_pairs]: whether one does (0 or 1), and
 // how many were tried.
-// Bytes: 56 a concept tried, of which 32 follow each other; from the cache where matrices fit it. Operations: about 30.
+// Bytes: 48 a concept tried, of which 32 follow each other; from the cache where matrices fit it. Operations: about 30.
 KERNEL void try_pairs(const i64* __restrict__ values, const i64* __restrict__ gains, const int* __restrict__ pairs,
                       i64* __restrict__ results, i64 n_pairs, i64 n, i64 least) {
   for (i64 task = first_task(); task < n_pairs; task += task_step()) {
@@ -255,7 +255,7 @@ struct GoodExtensions {
 
 // pairs int[n_pairs, 3] of a, op, b; row_of int[n_pairs], their rows in triples i64[2, n_triples, n]; sizes, hits
 // i64[n, n] -> counts i64[n_pairs] of good extensions of each pair.
-// Bytes: 48 a pair and concept, from the cache where matrices fit it. Operations: about 30.
+// Bytes: 64 a pair and concept, from the cache where matrices fit it. Operations: about 30.
 KERNEL void count_good_extensions(const int* __restrict__ pairs, const int* __restrict__ row_of,
                                   const i64* __restrict__ triples, const i64* __restrict__ sizes,
                                   const i64* __restrict__ hits, i64* __restrict__ counts, i64 n_triples, i64 n_pairs,
@@ -264,8 +264,8 @@ KERNEL void count_good_extensions(const int* __restrict__ pairs, const int* __re
                 counts);
 }
 
-// starts i64[n_pairs] -> found i64[sum of counts, 7] of a, op, b, op, c, |F and B|, |F|. Bytes and operations: the same,
-// 56 an extension found.
+// starts i64[n_pairs] -> found i64[sum of counts, 7] of a, op, b, op, c, |F and B|, |F|. Bytes and operations: the
+// same, 56 an extension found.
 KERNEL void list_good_extensions(const int* __restrict__ pairs, const int* __restrict__ row_of,
                                  const i64* __restrict__ triples, const i64* __restrict__ sizes,
                                  const i64* __restrict__ hits, const i64* __restrict__ starts,

@@ -15,7 +15,8 @@ __device__ __forceinline__ void make_masks(const LocalAtom* cell_atoms, i64 firs
     u32 left = __ballot_sync(ALL_LANES, atom < n_local);  // others are not valid, or no cells
     u32 n = 0;
     for (; left; ++n) {
-      const u32 next = __shfl_sync(ALL_LANES, atom, __ffsll(i64{left}) - 1), mask = __ballot_sync(ALL_LANES, atom == next);
+      const u32 next = __shfl_sync(ALL_LANES, atom, __ffsll(i64{left}) - 1);
+      const u32 mask = __ballot_sync(ALL_LANES, atom == next);
       if (lane == 0) masks[half * 32 + n] = mask, atoms[half * 32 + n] = next;
       left &= ~mask;
     }
@@ -34,7 +35,8 @@ __device__ __forceinline__ void count_permuted(const u64* rows, const int* order
   SHARED(u32, n_masks, kTileHalves);
   DYNAMIC_SHARED(u32, table);
   u32* column = table + threadIdx.x;
-  const i64 n_words = ceil_div(n_cells, 64), n_groups = ceil_div(n_orders, i64{blockDim.x}), room = n_slots / blockDim.x;
+  const i64 n_words = ceil_div(n_cells, 64), n_groups = ceil_div(n_orders, i64{blockDim.x});
+  const i64 room = n_slots / blockDim.x;
   for (i64 task = blockIdx.x; task < n_samples * n_groups; task += gridDim.x) {
     const i64 sample = task / n_groups, order = task % n_groups * blockDim.x + threadIdx.x;
     const i64 entries = sample_starts[sample], n_local = sample_starts[sample + 1] - entries;
