@@ -187,6 +187,8 @@ def test_truncated_files(files, tmp_path, kind, whole):
         (3, (2,), (-1,), None),
         (0, (2,), (1, 1), None),
         (0, (1 << 62, 4), (1, 1), None),
+        (0, (1 << 36,), (0,), None),  # 256 GB of one number
+        (0, (5,), (0,), None),
         (0, "aa", (1, 1), None),
     ],
 )
@@ -202,6 +204,21 @@ def test_tensors_reach_no_further_than_their_storage(offset, size, stride, wante
             inert._tensor(made, numbers)
     else:
         assert torch.equal(inert._tensor(made, numbers), torch.tensor(wanted, dtype=torch.float32))
+
+
+def test_sizes_that_no_memory_holds(files, tmp_path):
+    path = tmp_path / "file"
+    files.save(files.small_resnet(), path, "legacy")
+    whole = path.read_bytes()
+    huge = (1 << 61).to_bytes(8, "little")
+    for n_items in (64, 512 * 512 * 9):
+        path.write_bytes(whole.replace(n_items.to_bytes(8, "little"), huge))
+        with pytest.raises(StoreError, match="cannot be read as weights"):
+            read_checkpoint(path)
+    files.save(files.small_resnet(), path, "zip")
+    files.repack(path, b"\x80\x04\x8d" + (1 << 62).to_bytes(8, "little") + b"x.")  # a text of so many bytes
+    with pytest.raises(StoreError, match="cannot be read as weights"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])

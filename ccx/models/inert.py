@@ -130,7 +130,7 @@ def read_whole_model(path: PathLike) -> dict[str, torch.Tensor]:
 
     """
     damage = (
-        *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError, TypeError),
+        *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
         zipfile.BadZipFile,
     )
     with Path(path).open("rb") as file:
@@ -207,7 +207,11 @@ def _tensor(value: Any, storages: Mapping[str, torch.Tensor]) -> torch.Tensor:
     if not isinstance(value, _Made) or value.path not in _REBUILT:
         raise ValueError("what should be a tensor is none")
     storage, offset, size, stride = value.arguments[:4]
-    return storages[storage.key].as_strided(size, stride, offset).clone()  # refuses to reach beyond the storage
+    numbers = storages[storage.key]
+    tensor = numbers.as_strided(size, stride, offset)  # refuses to reach beyond the storage
+    if tensor.numel() > numbers.numel():
+        raise ValueError("a tensor has more numbers than its storage")
+    return tensor.clone()
 
 
 def _interpret(file: IO[bytes]) -> tuple[Any, dict[str, _Storage]]:
