@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file runs as a script
+
+from benchmarks.synthetic import COLOUR, GRID, OBJECT, PART, SCENE, SUBPART, generate
 from ccx.datasets import Broden
 from ccx.pipeline.processes import in_processes
 
-GRID, SIDE, N_LABELS = 112, 224, 1_197
-CATEGORIES = ("color", "object", "part", "material", "scene", "texture")
+SIDE = 224
+PNGS = (OBJECT, PART, SUBPART, COLOUR)
 
 
 def main() -> None:
@@ -75,53 +78,38 @@ def decode(paths: list[Path], workers: int) -> None:
     def some(first: int) -> int:
         return sum(np.asarray(Image.open(path)).size for path in paths[first : first + 256])
 
-    assert sum(in_processes(some, range(0, len(paths), 256), workers)) == len(paths) * GRID * GRID * 3
+    assert sum(in_processes(some, range(0, len(paths), 256), workers)) == len(paths) * GRID[0] * GRID[1] * 3
 
 
 def write(root: Path, n_images: int) -> list[Path]:
-    """Write a folder in Broden's layout -> its label maps."""
-    rng = np.random.default_rng(0)
-    (root / "images").mkdir()
-    photo = Image.fromarray(rng.integers(0, 255, (SIDE // 8, SIDE // 8, 3)).astype(np.uint8)).resize((SIDE, SIDE))
-    lines, paths = ["image,split,ih,iw,sh,sw," + ",".join(CATEGORIES)], []
-    for i in range(n_images):
+    """Write the synthetic data of benchmarks/synthetic.py in Broden's layout -> its label maps.
+
+    An image has one PNG of objects, two of parts and one of colours; scenes are numbers in the index.
+    """
+    data = generate(n_images, 1)
+    (root / "images").mkdir(parents=True)
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (28, 28, 3)).astype(np.uint8))
+    photo = photo.resize((SIDE, SIDE))
+    lines, paths = ["image,split,ih,iw,sh,sw,color,object,part,scene"], []
+    for i, layers in enumerate(data.labels.astype(int)):
         photo.save(root / "images" / f"ade20k_{i}.jpg")
-        fields = gaussian_filter(rng.standard_normal((3, GRID, GRID)), (0, 5, 5))
-        fields /= fields.std()
-        fine = gaussian_filter(rng.standard_normal((GRID, GRID)), 0.7)
-        shades = rng.normal(0, 0.7) + fields[0] + 0.3 * fine
-        cells = {"color": 1 + np.digitize(shades, np.linspace(-2, 2, 10))}
-        cells["object"] = 20 + voronoi(rng, 9, fields[1])
-        parts = voronoi(rng, 12, fields[2])
-        cells["part"] = np.where(parts % 2 == 0, 600 + parts, 0)
-        row = [f"ade20k_{i}.jpg", "train", SIDE, SIDE, GRID, GRID]
-        for category in CATEGORIES:
-            if category in cells:
-                pixels = np.zeros((GRID, GRID, 3), np.uint8)
-                pixels[..., 0], pixels[..., 1] = cells[category] % 256, cells[category] // 256
-                name = f"ade20k_{i}_{category}.png"
-                Image.fromarray(pixels).save(root / "images" / name)
-                paths.append(root / "images" / name)
-                row.append(name)
-            else:
-                row.append(1_000 + int(rng.integers(100)) if category == "scene" else "")
-        lines.append(",".join(map(str, row)))
+        names = [f"ade20k_{i}_{layer}.png" for layer in PNGS]
+        for layer, name in zip(PNGS, names, strict=True):
+            pixels = np.zeros((*GRID, 3), np.uint8)
+            pixels[..., 0], pixels[..., 1] = layers[layer] % 256, layers[layer] // 256
+            paths.append(root / "images" / name)
+            Image.fromarray(pixels).save(paths[-1])
+        objects, parts, subparts, colors = names
+        scene = layers[SCENE, 0, 0]
+        size = f"{SIDE},{SIDE},{GRID[0]},{GRID[1]}"
+        lines.append(f"ade20k_{i}.jpg,train,{size},{colors},{objects},{parts};{subparts},{scene}")
     (root / "index.csv").write_text("\n".join(lines) + "\n")
-    numbers = range(1, N_LABELS + 1)
-    rows = "".join(f"{n},label {n},object(1),1,1,\n" for n in numbers)
+    rows = "".join(f"{n},{name},object(1),1,1,\n" for n, name in enumerate(data.names, start=1))
     (root / "label.csv").write_text("number,name,category,frequency,coverage,syns\n" + rows)
-    for category in CATEGORIES:
-        rows = "".join(f"{n},{n},label {n},1,1\n" for n in numbers if category == "object")
+    for category in ("color", "object", "part", "scene"):
+        rows = "".join(f"{n},{n},x,1,1\n" for n in range(1, len(data.names) + 1) if category == "object")
         (root / f"c_{category}.csv").write_text("code,number,name,frequency,coverage\n" + rows)
     return paths
-
-
-def voronoi(rng: np.random.Generator, n_regions: int, wave: np.ndarray) -> np.ndarray:
-    """Return regions with wavy borders, numbered at random in 0..399."""
-    at = np.stack(np.mgrid[:GRID, :GRID], axis=-1) + 5 * wave[..., None]
-    seeds = rng.integers(0, GRID, (n_regions, 2))
-    nearest = ((at[:, :, None] - seeds) ** 2).sum(axis=-1).argmin(axis=-1)
-    return rng.integers(0, 400, n_regions)[nearest]
 
 
 if __name__ == "__main__":

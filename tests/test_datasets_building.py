@@ -185,11 +185,11 @@ def test_two_builders_of_one_file(folder: Path, tmp_path: Path) -> None:
 
 PROGRAM = """
 import signal, sys
-from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from tests.test_datasets_building import opened
+from ccx.datasets import Folder
+data = Folder(sys.argv[1] + "/i", sys.argv[1] + "/l", [f"n{i}" for i in range(9)], void=255)
 print("ready", flush=True)
-opened(Path(sys.argv[1])).concepts(workers=2, progress=False, out=sys.argv[2])
+data.concepts(workers=2, progress=False, out=sys.argv[2])
 """
 
 

@@ -75,6 +75,33 @@ def test_label_maps_match_the_reference(data, maps, threads, batch_cells):
     assert_atoms(builder.finish(), reference.sets_of_labels(labels, valid), n_concepts, shape)
 
 
+@given(data=st.data(), maps=label_maps(), threads=THREADS)
+def test_partitions_made_elsewhere_make_the_same_atoms(data, maps, threads):
+    """In any pieces, joined or not."""
+    labels, valid, n_concepts, shape = maps
+    builder, elsewhere = (AtomBuilder(shape, n_concepts, threads=threads) for _ in range(2))
+    parts = []
+    cuts = data.draw(st.lists(st.integers(0, len(labels)), max_size=3))
+    in_batches(lambda *arrays: parts.append(elsewhere.partition(*arrays)), (labels, valid), cuts)
+    n_joined = data.draw(st.integers(1, len(parts)))
+    for part in (public.Partition.joined(parts[:n_joined]), *parts[n_joined:]):
+        builder.add_partition(part)
+    assert elsewhere.finish().n_samples == 0
+    assert_atoms(builder.finish(), reference.sets_of_labels(labels, valid), n_concepts, shape)
+
+
+@pytest.mark.parametrize(("n_sets", "dtype"), [(255, np.uint8), (256, np.uint16)])
+def test_codes_of_partitions_are_as_small_as_they_can_be(n_sets, dtype):
+    """The highest code is that of cells that are not valid."""
+    labels = np.minimum(np.arange(600), n_sets - 1)[None, None]
+    valid = np.arange(600) < 500
+    builder = AtomBuilder((20, 30), 300)
+    part = builder.partition(labels, valid[None])
+    assert (part.codes.dtype, part.codes.max()) == (dtype, n_sets)
+    builder.add_partition(part)
+    assert_atoms(builder.finish(), reference.sets_of_labels(labels, valid[None]), 300, (20, 30))
+
+
 @st.composite
 def overlapping_masks(draw):
     """bool[N, C, P] of any overlaps: concepts that occur nowhere, everywhere, as copies of others; and valid flags."""
@@ -299,7 +326,7 @@ def test_pair_counts_at_the_limit_of_dense(n_concepts):
 def test_layers_are_taken_in_groups():
     """Four and more layers, ids of all 16 bits, concepts that differ only in the first layer of a group."""
     rng = np.random.default_rng(0)
-    for n_layers, n_concepts in [(3, 65_535), (4, 65_535), (4, 65_534), (5, 65_535), (6, 300), (8, 3)]:
+    for n_layers, n_concepts in [(3, 65_535), (5, 65_535), (5, 32_767), (9, 32_768), (8, 300), (8, 3), (70, 1)]:
         ids = np.array([0, 1, n_concepts - 1, n_concepts])
         labels = rng.choice(ids, (3, n_layers, 600)).astype(np.uint16)
         labels[0] = n_concepts

@@ -8,57 +8,50 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccx.errors import ShapeError
-from ccx.kernels.pictures import UNKNOWN, Ids, cell_indices, look_up, unfilter
+from ccx.kernels.pictures import UNKNOWN, Ids, cell_indices, look_up
 from ccx.kernels.reference import pictures as reference
-
-
-@given(height=st.integers(1, 6), width=st.integers(1, 9), pixel_bytes=st.integers(1, 4), seed=st.integers(0, 10**6))
-def test_filters_match_the_reference(height: int, width: int, pixel_bytes: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, 256, (height, 1 + width * pixel_bytes)).astype(np.uint8)
-    if seed % 3 == 0:
-        rows[:, 1:] //= 64  # ties in the prediction of Paeth
-    rows[:, 0] = rng.integers(0, 5, height)
-    wanted = reference.unfilter(rows, pixel_bytes)
-    assert unfilter(rows, pixel_bytes)
-    np.testing.assert_array_equal(rows[:, 1:], wanted)
-
-
-@pytest.mark.parametrize("y", [0, 1])
-def test_an_unknown_filter_is_told(y: int) -> None:
-    rows = np.zeros((2, 4), np.uint8)
-    rows[y, 0] = 5
-    assert not unfilter(rows, 1)
-
-
-@pytest.mark.parametrize("rows", [np.zeros((2, 4)), np.zeros(4, np.uint8), np.zeros((2, 1), np.uint8)])
-def test_rows_that_are_none_are_refused(rows: np.ndarray) -> None:
-    with pytest.raises(ShapeError, match=r"rows: expected uint8\[h, 1 \+ n\]"):
-        unfilter(rows, 1)
 
 
 @given(
     pixels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    cells=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    step=st.integers(1, 4),
+    cells=st.none() | st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    pixel_bytes=st.integers(1, 4),
     seed=st.integers(0, 10**6),
 )
-def test_look_up_matches_the_reference(pixels: tuple[int, int], cells: tuple[int, int], step: int, seed: int) -> None:
+def test_look_up_matches_the_reference(
+    pixels: tuple[int, int], cells: tuple[int, int] | None, pixel_bytes: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    rows = rng.integers(0, 256, (pixels[0], 1 + pixels[1] * step)).astype(np.uint8)
+    rows = rng.integers(0, 256, (pixels[0], 1 + pixels[1] * pixel_bytes)).astype(np.uint8)
+    if seed % 3 == 0:
+        rows[:, 1:] //= 64  # ties in the prediction of Paeth
+    rows[:, 0] = rng.integers(0, 5, pixels[0])
+    low, high = rng.integers(0, pixel_bytes, 2)
     weight = int(rng.choice([0, 256]))
-    ids = Ids(rows, 1, step, weight, step, pixels[1])
-    at = 1 + step * np.arange(pixels[1])
-    numbers = rows[:, at].astype(int) + weight * rows[:, at + step - 1].astype(int)
+    ids = Ids(rows, pixel_bytes, int(low), int(high), weight)
+    found = reference.unfilter(rows, pixel_bytes).reshape(*pixels, pixel_bytes).astype(int)
+    numbers = found[..., low] + weight * found[..., high]
     np.testing.assert_array_equal(ids.numbers(), numbers)
     assert ids.shape == pixels
     table = rng.choice([0, 1, 7, UNKNOWN], 1 << 16, p=[0.4, 0.3, 0.29, 0.01]).astype(np.uint16)
-    for shape in (None, cells):
-        found, is_known = look_up(ids, shape, table)
-        wanted = reference.look_up(numbers, shape or pixels, table)
-        np.testing.assert_array_equal(found, wanted)
-        assert found.dtype == np.uint16
+    wanted = reference.look_up(numbers, cells or pixels, table)
+    out = np.empty(cells or pixels, np.uint16)
+    for place in (None, out):
+        entries, is_known = look_up(ids, cells, table, place)
+        np.testing.assert_array_equal(entries, wanted)
+        assert entries.dtype == np.uint16
         assert is_known == (UNKNOWN not in wanted)
+        assert place is None or entries is out
+
+
+@pytest.mark.parametrize("rows", [np.zeros((2, 4)), np.zeros(4, np.uint8), np.zeros((2, 3), np.uint8)])
+def test_rows_and_tables_that_are_none_are_refused(rows: np.ndarray) -> None:
+    table = np.zeros(1 << 16, np.uint16)
+    with pytest.raises(ShapeError, match=r"ids: expected uint8\[h, 1 \+ w \* 3\]"):
+        look_up(Ids(rows, 3, 0, 1, 256), None, table)
+    for wrong in (table[:-1], table.astype(int)):
+        with pytest.raises(ShapeError, match=r"table: expected uint16\[65536\]"):
+            look_up(Ids(np.zeros((2, 4), np.uint8), 3, 0, 1, 256), None, wrong)
 
 
 def test_cells_take_the_pixel_at_their_centre() -> None:

@@ -109,7 +109,7 @@ class Broden(Dataset):
             ids = read_broden_ids(path)
             if ids.shape != sample.label_size:
                 raise _size_error(path, ids.shape, sample.label_size)
-            layer[:] = self._table.concepts(ids, shape, path)[0]
+            self._table.concepts(ids, shape, path, layer)
         return layers, None
 
     def _inspect(self, sample: _Row) -> tuple[list[str], Size | None]:

@@ -34,6 +34,7 @@ Size = tuple[int, int]
 Layers = tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]
 _LOOK = 256  # images that a worker looks at in one job
 _MOST_IMAGES, _LEAST_PARTS = 256, 64
+_BATCH = 16  # images whose label maps are in memory at a time: few, so that their memory stays in the cache
 _PART_FORMAT = "ccx-part/1"
 
 
@@ -206,13 +207,19 @@ class _Building:
 
     def _make(self, first: int) -> tuple[Partition | None, list[str]]:
         """Read and reduce one part, in a worker -> the part, and what cannot be read."""
-        annotations, problems = [], []
-        for sample in self._dataset.samples[first : first + self._n_part]:
-            try:
-                annotations.append(self._dataset.annotation(sample, self._grid))
-            except StoreError as error:
-                problems.append(str(error))
-        return (None if problems else self._partition(annotations)), problems
+        made: list[Partition] = []
+        problems: list[str] = []
+        last = min(first + self._n_part, len(self._dataset))
+        for start in range(first, last, _BATCH):
+            annotations = []
+            for sample in self._dataset.samples[start : min(start + _BATCH, last)]:
+                try:
+                    annotations.append(self._dataset.annotation(sample, self._grid))
+                except StoreError as error:
+                    problems.append(str(error))
+            if not problems:
+                made.append(self._partition(annotations))
+        return (None if problems else Partition.joined(made)), problems
 
     def _partition(self, annotations: Sequence[Layers]) -> Partition:
         n, n_cells = len(annotations), self._grid[0] * self._grid[1]

@@ -47,9 +47,15 @@ class IdTable:
         self._counts[list(self._void)] = 0
 
     def concepts(
-        self, ids: Ids, shape: tuple[int, int] | None, where: PathLike
+        self,
+        ids: Ids,
+        shape: tuple[int, int] | None,
+        where: PathLike,
+        out: npt.NDArray[np.uint16] | None = None,
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]:
         """Return concept ids uint16[H, W] and valid cells bool[H, W] or None, at the centres of cells.
+
+        `out` uint16[H, W] is filled if given.
 
         Raises
         ------
@@ -57,7 +63,7 @@ class IdTable:
             If an id has no name; `where` names the file.
 
         """
-        found, is_known = look_up(ids, shape, self._lookup)
+        found, is_known = look_up(ids, shape, self._lookup, out)
         if not is_known:
             unnamed = np.setdiff1d(ids.numbers(), [*self._ids, *self._none, *self._void])
             listed = ", ".join(map(str, unnamed[:5])) + (" ..." if unnamed.size > 5 else "")

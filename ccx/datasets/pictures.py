@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx.kernels.pictures import Ids, cell_indices, unfilter
+from ccx.kernels.pictures import MAX_FILTER, Ids, cell_indices
 from ccx.store import PathLike
 from ccx.store.files import reason, store_error
 
@@ -134,8 +134,10 @@ def ids_of(numbers: npt.NDArray[Any]) -> Ids:
     """Return ids int[h, w] in the form of `read_ids`; those outside 0..65535 become 65535, which no name has."""
     if numbers.dtype.itemsize > 1:
         numbers = np.where((numbers < 0) | (numbers > 65_535), 65_535, numbers)
-    words = np.ascontiguousarray(numbers, "<u2")
-    return Ids(words.view(np.uint8), 0, 1, 256, 2, numbers.shape[1])
+    height, width = numbers.shape
+    rows = np.zeros((height, 1 + 2 * width), np.uint8)  # the first byte of a row: no filter
+    rows[:, 1:] = np.ascontiguousarray(numbers, "<u2").view(np.uint8)
+    return Ids(rows, 2, 0, 1, 256)
 
 
 def _png_ids(path: PathLike, content: bytes, kinds: tuple[int, ...]) -> Ids | None:
@@ -172,12 +174,12 @@ def _png_ids(path: PathLike, content: bytes, kinds: tuple[int, ...]) -> Ids | No
     if len(inflated) != size or not inflate.eof:
         got = "more" if len(inflated) > size else f"{len(inflated)}"
         raise store_error(path, f"truncated or damaged: {got} of {size} bytes", _DAMAGED)
-    rows = np.frombuffer(bytearray(inflated), np.uint8).reshape(height, -1)
-    if not unfilter(rows, samples):
+    if max(inflated[:: size // height]) > MAX_FILTER:
         raise store_error(path, "damaged: an unknown filter", _DAMAGED)
+    rows = np.frombuffer(inflated, np.uint8).reshape(height, -1)
     if bits == 16:
-        return Ids(rows, 2, 1, 256, 2, width)
-    return Ids(rows, 1, 2, 256, samples, width) if samples > 1 else Ids(rows, 1, 1, 0, 1, width)
+        return Ids(rows, 2, 1, 0, 256)
+    return Ids(rows, samples, 0, 1, 256) if samples > 1 else Ids(rows, 1, 0, 0, 0)
 
 
 def read_rgb_numbers(path: PathLike) -> npt.NDArray[np.uint32]:

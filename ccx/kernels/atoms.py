@@ -8,6 +8,7 @@ counts need: |F| and |F and B| are sums over the atoms that satisfy F.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -176,10 +177,10 @@ class Atoms:
 class Partition(NamedTuple):
     """The cells of n samples, numbered by concept set in each sample: what `AtomBuilder.partition` makes.
 
-    ``codes`` uint16|uint32[n, P]: the set of each cell among those of its sample; ``counts`` int64[n]: how many these
-    are, which is also the code of cells that are not valid. The E sets of all samples, one sample after the other, have
-    ``cells`` int32[E] cells, and the concepts ``set_ids[set_starts[e]:set_starts[e + 1]]`` (uint16, indices from 0,
-    ascending).
+    ``codes`` uint8|uint16|uint32[n, P]: the set of each cell among those of its sample; ``counts`` int64[n]: how many
+    these are, which is also the code of cells that are not valid. The E sets of all samples, one sample after the
+    other, have ``cells`` int32[E] cells, and the concepts ``set_ids[set_starts[e]:set_starts[e + 1]]`` (uint16,
+    indices from 0, ascending).
     """
 
     codes: npt.NDArray[Any]
@@ -187,6 +188,20 @@ class Partition(NamedTuple):
     cells: npt.NDArray[np.int32]
     set_starts: IntArray
     set_ids: npt.NDArray[np.uint16]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Partition]) -> Partition:
+        """Return the samples of several partitions of one grid as one."""
+        dtype = np.result_type(*(part.codes.dtype for part in parts))
+        offsets = np.cumsum([0, *(part.set_ids.size for part in parts)])
+        starts = [part.set_starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
+        return cls(
+            np.concatenate([part.codes.astype(dtype, copy=False) for part in parts]),
+            np.concatenate([part.counts for part in parts]),
+            np.concatenate([part.cells for part in parts]),
+            np.concatenate([*starts, offsets[-1:]]),
+            np.concatenate([part.set_ids for part in parts]),
+        )
 
 
 class AtomBuilder:
@@ -240,16 +255,18 @@ class AtomBuilder:
         self._add(self._label_sets(labels), labels, valid)
 
     def partition(self, labels: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None = None) -> Partition:
-        """Return the cells of some samples by concept set, without adding them, as another process may do for `add_partition`.
+        """Return the cells of some samples by concept set, without adding them.
 
-        Arguments and errors are those of `add_label_maps`; samples are numbered from 0.
+        So another process may do this for `add_partition`. Arguments and errors are those of `add_label_maps`; samples
+        are numbered from 0.
         """
         labels = self._checked_labels(labels, valid)
         codes, counts, [(_, _, sets)] = self._numbered(self._label_sets(labels), labels, valid, 0, 1)
         kernels = backend_for(labels).atoms
         if valid is not None:
             codes = np.where(codes == kernels.VOID, counts[:, None].astype(np.uint32), codes)
-        dtype = np.uint16 if counts.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32
+        most = counts.max(initial=0)
+        dtype = next(kind for kind in (np.uint8, np.uint16, np.uint32) if most <= np.iinfo(kind).max)
         return Partition(codes.astype(dtype), counts, *sets)
 
     def add_partition(self, partition: Partition) -> None:

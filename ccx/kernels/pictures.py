@@ -1,4 +1,4 @@
-"""Label maps in picture files: undoing the filters of PNG, and ids to concepts."""
+"""Label maps in picture files: from inflated PNG rows to concepts at the centres of cells."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from ccx.kernels.cpu import pictures as kernels
 UNKNOWN = 65_535
 """An entry of look-up tables for an id that means nothing."""
 
+MAX_FILTER = 4
+"""The highest of PNG's filters."""
+
 
 class Ids(NamedTuple):
-    """The ids of h×w pixels, where a decoder left them.
+    """The ids of h×w pixels, as they stand in a PNG.
 
-    The id of the pixel in row y and column x is ``rows[y, low + step * x] + weight * rows[y, high + step * x]``.
+    ``rows`` uint8[h, 1 + w * pixel_bytes]: in each row the number of its filter (0 to 4; PNG specification, section 9)
+    and the filtered bytes. The id of a pixel is its byte number `low`, plus `weight` (0 or 256) times its byte number
+    `high`.
     """
 
     rows: npt.NDArray[np.uint8]
+    pixel_bytes: int
     low: int
     high: int
-    weight: int  # 0 or 256
-    step: int
-    width: int
+    weight: int
 
     @property
     def shape(self) -> tuple[int, int]:
         """(h, w)."""
-        return self.rows.shape[0], self.width
+        return self.rows.shape[0], (self.rows.shape[1] - 1) // self.pixel_bytes
 
-    def numbers(self) -> npt.NDArray[np.int64]:
-        """Return the ids as int64[h, w]."""
-        n = self.step * self.width
-        low, high = (self.rows[:, at : at + n : self.step].astype(np.int64) for at in (self.low, self.high))
-        return low[:, : self.width] + self.weight * high[:, : self.width]
+    def numbers(self) -> npt.NDArray[np.uint16]:
+        """Return the ids as uint16[h, w]."""
+        return look_up(self, None, np.arange(1 << 16, dtype=np.uint16))[0]
 
 
 @lru_cache(maxsize=64)
@@ -52,32 +54,30 @@ def cell_indices(n_pixels: int, n_cells: int) -> npt.NDArray[np.intp]:
     return indices
 
 
-def unfilter(rows: npt.NDArray[np.uint8], pixel_bytes: int) -> bool:
-    """Undo each row's filter in place: uint8[h, 1 + n], whose first column says which filter (PNG, section 9).
+def look_up(
+    ids: Ids,
+    shape: tuple[int, int] | None,
+    table: npt.NDArray[np.uint16],
+    out: npt.NDArray[np.uint16] | None = None,
+) -> tuple[npt.NDArray[np.uint16], bool]:
+    """Return the table's entries at the centre of each cell, uint16[H, W], and whether none is `UNKNOWN`.
 
-    Returns False where a filter is none of the five.
+    table uint16[65536]: an entry an id. `shape` None = the pixels themselves. `out` uint16[H, W] is filled if given.
 
     Raises
     ------
     ShapeError
-        If there are no rows of whole pixels.
+        If rows or table are not of these dtypes and shapes.
 
     """
-    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] < 2 or pixel_bytes < 1:
-        remedy = "give the inflated bytes, a row a line of pixels"
-        raise ShapeError("rows", wanted="uint8[h, 1 + n]", got=describe(rows), remedy=remedy)
-    return bool(kernels.unfilter(rows, pixel_bytes))
-
-
-def look_up(
-    ids: Ids, shape: tuple[int, int] | None, table: npt.NDArray[np.uint16]
-) -> tuple[npt.NDArray[np.uint16], bool]:
-    """Return the table's entries at the centre of each cell, uint16[H, W], and whether none is `UNKNOWN`.
-
-    table uint16[65536]: an entry an id. None = the pixels themselves.
-    """
-    height, width = shape or ids.shape
-    out = np.empty((height, width), np.uint16)
-    at = cell_indices(ids.shape[0], height), cell_indices(ids.shape[1], width)
-    is_known = kernels.look_up(ids.rows, ids.low, ids.high, ids.weight, ids.step, *at, table, out)
+    if ids.rows.dtype != np.uint8 or ids.rows.ndim != 2 or (ids.rows.shape[1] - 1) % ids.pixel_bytes:
+        wanted = f"uint8[h, 1 + w * {ids.pixel_bytes}]"
+        raise ShapeError("ids", wanted=wanted, got=describe(ids.rows), remedy="give the inflated rows of a PNG")
+    if table.dtype != np.uint16 or table.shape != (1 << 16,):
+        raise ShapeError("table", wanted="uint16[65536]", got=describe(table), remedy="give an entry to every id")
+    (n_rows, n_columns), (height, width) = ids.shape, shape or ids.shape
+    if out is None:
+        out = np.empty((height, width), np.uint16)
+    at = cell_indices(n_rows, height), cell_indices(n_columns, width)
+    is_known = kernels.look_up(ids.rows, ids.pixel_bytes, ids.low, ids.high, ids.weight, *at, table, out)
     return out, bool(is_known)

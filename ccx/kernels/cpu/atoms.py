@@ -36,18 +36,19 @@ def _slot(key, mask):
 
 
 @jit
-def _refine(code, labels, with_code, n_concepts, keys, numbers, code_keys, first_cells):
+def _refine(code, labels, with_code, n_bits, n_concepts, keys, numbers, code_keys, first_cells):
     """Renumber the codes of one sample by what cells carry: (code, labels), or labels alone -> number of codes.
 
     Returns -1 where a label is out of range.
 
-    code uint32[P], labels int[l, P]: two layers beside the code, or three without, have at most 64 bits, and so have
-    four unless all labels are 65535; keys uint64[table], numbers uint32[table]: an open-addressing table with all
-    slots empty, and left so; fills code_keys uint64[P], first_cells int32[P]. The table starts small, to stay in the
-    L1 cache, and doubles within its arrays.
+    code uint32[P], labels int[l, P] of n_bits each, which make keys of at most 64 bits, not all of them ones;
+    keys uint64[table], numbers uint32[table]: an open-addressing table with all slots empty, and left so; fills
+    code_keys uint64[P], first_cells int32[P]. The table starts small, to stay in the L1 cache, and doubles within its
+    arrays.
     """
     mask = np.uint64(1023)
     most = np.uint64(n_concepts)
+    shift = np.uint64(n_bits)
     n_codes = 0
     last_key = _EMPTY
     last_number = np.uint32(0)
@@ -60,7 +61,7 @@ def _refine(code, labels, with_code, n_concepts, keys, numbers, code_keys, first
             if label > most:
                 _clear(keys, code_keys, n_codes, mask)
                 return -1
-            key = (key << np.uint64(16)) | label
+            key = (key << shift) | label
         if key != last_key:
             slot = _slot(key, mask)
             while keys[slot] != key and keys[slot] != _EMPTY:
@@ -128,8 +129,7 @@ def label_sets(labels, valid, has_valid, codes, code_counts, n_concepts):
     from 0; bad = (sample, layer, cell) of an id out of range, else (-1, 0, 0).
 
     Layers are taken in groups, each of which refines the partition that the ones before it made: a cell's
-    new code is the number of its tuple (code so far, labels). So any number of layers of 16-bit ids needs
-    only 64-bit keys.
+    new code is the number of its tuple (code so far, labels). So any number of layers needs only 64-bit keys.
     """
     n_samples, n_layers, n_cells = labels.shape
     keys = np.empty(_table_size(n_cells), np.uint64)
@@ -142,15 +142,18 @@ def label_sets(labels, valid, has_valid, codes, code_counts, n_concepts):
     set_ids = np.empty(1024, np.uint16)
     n_sets = 0
     n_ids = 0
-    n_first = 4 if n_concepts < 65535 else 3  # so that no key is that of an empty slot
+    n_bits = 1
+    while n_concepts >> n_bits:
+        n_bits += 1
+    n_first, n_more = 63 // n_bits, 32 // n_bits  # beside a code, which is below VOID
     for n in range(n_samples):
         code = codes[n]
         n_codes = _start_codes(code, valid[n] if has_valid else valid[0], has_valid)
         first = 0
         while first < n_layers:
-            last = min(first + (2 if first > 0 else n_first), n_layers)
+            last = min(first + (n_more if first > 0 else n_first), n_layers)
             group = labels[n, first:last]
-            n_codes = _refine(code, group, first > 0, n_concepts, keys, numbers, code_keys, first_cells)
+            n_codes = _refine(code, group, first > 0, n_bits, n_concepts, keys, numbers, code_keys, first_cells)
             if n_codes < 0:
                 layer, cell = _first_out_of_range(code, labels[n], n_concepts)
                 return cells[:0], set_starts[:1], set_ids[:0], (n, layer, cell)
