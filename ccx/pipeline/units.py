@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -81,9 +82,8 @@ def as_units(activations: Any, concepts: Concepts, device: Device) -> Units:
         If `device` is a GPU that is not there.
 
     """
-    from scipy.sparse import issparse  # noqa: PLC0415 - slow to import
-
-    if issparse(activations):
+    scipy_sparse = sys.modules.get("scipy.sparse")  # slow to import; where nobody has, nothing is of its kinds
+    if scipy_sparse is not None and scipy_sparse.issparse(activations):
         return SparseUnits(activations, concepts, device)
     return DenseUnits(activations, concepts, device)
 
