@@ -52,7 +52,7 @@ class Status(StrEnum):
     CONSTANT = "constant"  # all activations of the unit are equal
     SINGLE_VALUE = "single_value"  # the cluster has one value, and nothing lies strictly inside: give ranges
     EMPTY = "empty"  # no cell lies in the range
-    NO_OVERLAP = "no_overlap"  # the best IoU is 0
+    NO_OVERLAP = "no_overlap"  # no formula that was met shares a cell and has a score above 0
     BELOW_MIN_IOU = "below_min_iou"  # the best IoU is less than was asked for
 
 

@@ -67,11 +67,12 @@ class Cover:
         """
         if not self._scoring.monotone:
             return [Plane(0, 0, 1, self._b)]  # says nothing about any formula
-        if self._scoring.line(threshold.rank, self._b, self._n) is None:
+        line = self._scoring.line(threshold.rank, self._b, self._n)
+        if line is None:
             return self._chords(threshold, near)
         if threshold.rank > 1 or (threshold.rank == 1 and threshold.strict):
             return []
-        slope, _ = self._line(threshold)
+        slope, _ = line
         if slope == 1:  # no cell may lie outside the bitmap
             return [Plane(1, self._b, 1, self._b)]
         a = min(slope.denominator, _MAX_SUM // self._n)
@@ -85,18 +86,15 @@ class Cover:
         """
         if not self._scoring.monotone:
             return 0
-        if self._scoring.line(threshold.rank, self._b, self._n) is None:
+        line = self._scoring.line(threshold.rank, self._b, self._n)
+        if line is None:
             return self._least_of_steps(plane, threshold)
-        slope, at_zero = self._line(threshold)
+        slope, at_zero = line
         if slope >= 1:
             return plane.q
         # i >= slope * (i + e) + at_zero is least at e = 0, as p / q <= slope / (1 - slope).
         exact = plane.q * at_zero / (1 - slope)
         return math.floor(exact) + 1 if threshold.strict else math.ceil(exact)
-
-    def _line(self, threshold: Threshold) -> tuple[Fraction, Fraction]:
-        line = self._scoring.line(threshold.rank, self._b, self._n)
-        return line if line is not None else (Fraction(0), Fraction(0))
 
     def _chords(self, threshold: Threshold, near: int | None) -> list[Plane]:
         """Return one plane for each segment of |F and B|, along the chord of the most cells outside."""
