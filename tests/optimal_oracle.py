@@ -27,16 +27,18 @@ def every_formula(
     found: dict[tuple[tuple[int, ...], tuple[int, ...]], Best] = {}
     level = [((c,), (), masks[c]) for c in usable]
     for n in range(1, length + 1):
+        new = []  # equal formulas have equal extensions: one of them is extended
         for ids, operators, mask in level:
             concepts, canonical = canonical_ids(ids, operators)
             key = (concepts, tuple(map(int, canonical)))
             if key not in found:
                 shared = int(np.count_nonzero(mask & bitmap))
                 found[key] = Best(*key, shared, int(np.count_nonzero(mask | bitmap)))
+                new.append((ids, operators, mask))
         if n < length:
             level = [
                 ((*ids, c), (*operators, op), (mask | masks[c], mask & masks[c], mask & ~masks[c])[op])
-                for ids, operators, mask in level
+                for ids, operators, mask in new
                 for c in usable
                 if c not in ids
                 for op in range(3)

@@ -116,7 +116,7 @@ def test_a_plane_keeps_every_formula_that_reaches_the_threshold(iou, n_cells, da
 
 @pytest.mark.parametrize(
     ("options", "argument"),
-    [({"length": 4}, "length"), ({"candidates": 3}, "candidates")],
+    [({"candidates": 3}, "candidates")],
 )
 def test_what_cannot_be_proven_is_refused(options, argument):
     with pytest.raises(InputError, match=f"{argument}: expected .* for a proof"):

@@ -52,7 +52,7 @@ Search = Annotated[
     str,
     typer.Option(
         "--search",
-        help="beam (exact), optimal (proven, up to length 3), or as published: mmesh, cfh, areas, none.",
+        help="beam (exact), optimal (proven), or as published: mmesh, cfh, areas, none.",
         rich_help_panel=_SEARCH,
     ),
 ]
@@ -83,6 +83,14 @@ LengthPenalty = Annotated[
 ]
 Top = Annotated[int, typer.Option("--top", help="So many best formulas a range.", rich_help_panel=_SEARCH)]
 MinIou = Annotated[float, typer.Option("--min-iou", help="Least IoU of an explanation.", rich_help_panel=_SEARCH)]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option("--time-limit", help="Seconds a range for a proof of length 4 and more.", rich_help_panel=_SEARCH),
+]
+EvaluationLimit = Annotated[
+    int | None,
+    typer.Option("--evaluation-limit", help="The same in formulas bounded or counted.", rich_help_panel=_SEARCH),
+]
 
 Null = Annotated[
     int,

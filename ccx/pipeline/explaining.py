@@ -60,6 +60,8 @@ def explain(
     length_penalty: float = 1.0,
     top: int = 1,
     min_iou: float = 0.0,
+    time_limit: float | None = None,
+    evaluation_limit: int | None = None,
     null: int = 0,
     groups: Any = None,
     seed: int = 0,
@@ -92,8 +94,8 @@ def explain(
     length, beam
         Longest formula in concepts, and width of the beam.
     search
-        "beam": exact beam search. "optimal": the best of all left-deep formulas of up to three concepts, with
-        proof (`Explanation.optimal`, `upper_bound`; docs/optimal.md). "mmesh", "cfh", "areas": the
+        "beam": exact beam search. "optimal": the best of all left-deep formulas, with proof
+        (`Explanation.optimal`, `upper_bound`; docs/optimal.md). "mmesh", "cfh", "areas": the
         published heuristic-guided beam searches, which find the formulas of "beam", with their numbers of
         visited formulas; "none": theirs without a heuristic.
     published
@@ -114,6 +116,9 @@ def explain(
         Only these concepts, or concepts of these categories, may occur in formulas.
     candidates, length_penalty, top, min_iou
         See `ccx.search.SearchSettings`.
+    time_limit, evaluation_limit
+        With ``search="optimal"`` and a length above 3: seconds, or formulas bounded or counted, a bitmap, after which
+        the best formula so far is returned with a proven `upper_bound`; None = until it is proven.
     null
         Number r of permutations that each score is compared with (`Explanation.chance`): the search is repeated
         with the bitmap's samples exchanged, r times for each row. 0 = no comparison.
@@ -157,7 +162,9 @@ def explain(
     """
     threads = check_threads(threads) or available_threads()
     check_progress(progress)
-    options = SearchSettings(length, beam, candidates, length_penalty, top, min_iou, resolve(scoring))
+    options = SearchSettings(
+        length, beam, candidates, length_penalty, top, min_iou, resolve(scoring), time_limit, evaluation_limit
+    )
     check_search(search, published, options)
     inputs.check_quantile(quantile)
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
@@ -234,6 +241,8 @@ def explain_bitmaps(
     length_penalty: float = 1.0,
     top: int = 1,
     min_iou: float = 0.0,
+    time_limit: float | None = None,
+    evaluation_limit: int | None = None,
     null: int = 0,
     groups: Any = None,
     seed: int = 0,
@@ -251,6 +260,8 @@ def explain_bitmaps(
     bitmaps
         bool[M, N, H, W], or packed uint64[M, N, n_words] (`ccx.kernels.pack`); NumPy, CuPy or torch.
     concepts, length, beam, search, published, scoring, names, categories, candidates, length_penalty, top, min_iou
+        As for `explain`.
+    time_limit, evaluation_limit
         As for `explain`.
     null, groups, seed, fit, score
         As for `explain`.
@@ -274,7 +285,9 @@ def explain_bitmaps(
     """
     threads = check_threads(threads) or available_threads()
     check_progress(progress)
-    options = SearchSettings(length, beam, candidates, length_penalty, top, min_iou, resolve(scoring))
+    options = SearchSettings(
+        length, beam, candidates, length_penalty, top, min_iou, resolve(scoring), time_limit, evaluation_limit
+    )
     check_search(search, published, options)
     annotated = inputs.as_concepts(concepts, threads)
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
@@ -336,6 +349,7 @@ def _settings(
         "length_penalty": float(options.length_penalty),
         "top": int(options.top),
         "min_iou": float(options.min_iou),
+        **options.limits,
         "names": names,
         **evidence.settings,
     }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +12,23 @@ from ccx.errors import InputError
 from ccx.formula import Operator
 from ccx.kernels import optimal as kernels
 from ccx.kernels.atoms import concept_counts, pair_counts, total_counts
-from ccx.kernels.devices import place_of, to_host
+from ccx.kernels.devices import MAIN_MEMORY, place_of, to_host
 from ccx.kernels.formulas import Extensions
 from ccx.search.beam import beam_search, found_of
+from ccx.search.branching import Limit, Proof, prove_longer
 from ccx.search.choosing import best_of, of_operators
 from ccx.search.found import Found, Objective, SearchResult
-from ccx.search.planes import Cover, Threshold
+from ccx.search.incumbents import Incumbents
+from ccx.search.planes import Cover
 from ccx.search.settings import SearchSettings
 
 IntArray = npt.NDArray[np.int64]
 
-PROVEN_LENGTH = 3
+PROVEN_LENGTH = 3  # so long formulas are always decided
 MAX_CONCEPTS = 4_096
 MAX_CONCEPTS_COUNTED = 200  # where no bound spares a formula: 34 million pairs and one more, about a minute
+MAX_CONCEPTS_LONGER = 8  # the same for formulas of four and more
+_ROUNDED_UP = 1 + 1e-14
 _MANY = 20_000  # pairs, to count whose extensions takes longer than to bound them again
 _GROUP = 256  # pairs whose extensions are counted at a time
 
@@ -38,20 +41,23 @@ def optimal_search(
     *,
     threads: int | None = None,
 ) -> SearchResult:
-    """Find the best formulas of all left-deep ones of up to three distinct concepts, with proof.
+    """Find the best formulas of all left-deep ones of distinct concepts, with proof.
 
     Parameters and raises as for `beam_search`; the result precedes every other formula in the tie order.
 
     The beam's answer is the first incumbent. Bounds from what each two concepts share leave a few pairs (a op b)
-    of which an extension may still reach it; those extensions are counted exactly.
+    of which an extension may still reach it; those extensions are counted exactly. Formulas of four concepts and more
+    follow by branch and bound (`prove_longer`), to which alone the limits of `settings` apply: where one is reached,
+    `optimal` is False and `upper_bound` is what is proven of all formulas.
 
     Raises
     ------
     InputError
-        If `length` is more than 3, `candidates` is given, or more than 4,096 concepts may occur.
+        If `candidates` is given, or more concepts may occur than a proof can deal with.
 
     """
     check_provable(settings, concepts.n_concepts if allowed is None else int(allowed.sum()))
+    limit = Limit(settings.evaluation_limit, settings.time_limit)
     atoms = concepts.atoms.sets_at(place_of(counts))
     starts, posted = concepts.atoms.postings
     objective = Objective.of(settings, int(to_host(total_counts(atoms, counts))), concepts.n_cells)
@@ -62,7 +68,7 @@ def optimal_search(
     visited, bounds = start.visited, 0
     hits, pairs, made_for = None, None, None
     meets = bool((to_host(concept_counts(atoms, counts))[usable] > 0).any())
-    for length in range(2, settings.length + 1) if meets else ():
+    for length in range(2, min(settings.length, PROVEN_LENGTH) + 1) if meets else ():
         near = best.found[-1].intersection if best.found and length == PROVEN_LENGTH else None
         planes = cover.planes(best.threshold(length), near)
         while planes:
@@ -94,23 +100,34 @@ def optimal_search(
                 )
                 visited += n_counted
                 best.offer(_best_triples(objective, extended, pairs.order, concepts.n_concepts, settings.top))
+    proof = Proof(0, True, None)
+    limit.evaluations += bounds + visited
+    if settings.length > PROVEN_LENGTH and meets:
+        here = concepts.atoms.sets_at(MAIN_MEMORY)
+        proof = prove_longer(here, to_host(counts), objective, best, settings.length, usable, limit)
     return SearchResult(
         best.found,
-        visited,
+        visited + proof.counted,
         start.expanded,
-        evaluations=bounds + visited,
-        upper_bound=objective.score(best.found[0]) if best.found else 0.0,
-        optimal=True,
+        evaluations=limit.evaluations + proof.counted,
+        upper_bound=_upper_bound(objective, best.found, proof),
+        optimal=proof.proven,
     )
+
+
+def _upper_bound(objective: Objective, found: list[Found], proof: Proof) -> float | None:
+    """Return what no penalised score exceeds, in floating point; None where nothing can be said."""
+    score = objective.score(found[0]) if found else 0.0
+    if proof.proven:
+        return score
+    if proof.upper_rank is None:
+        return None
+    bound: float = float(proof.upper_rank) ** (1 / objective.scoring.power)
+    return max(score, bound * _ROUNDED_UP)
 
 
 def check_provable(settings: SearchSettings, n_concepts: int) -> None:
     """Raise `InputError` where `optimal_search` could not prove what it is asked for."""
-    if settings.length > PROVEN_LENGTH:
-        remedy = 'use search="beam" for longer formulas'
-        raise InputError(
-            "length", wanted=f"at most {PROVEN_LENGTH} for a proof", got=str(settings.length), remedy=remedy
-        )
     if settings.candidates is not None:
         remedy = "leave it out, or restrict names"
         raise InputError("candidates", wanted="None for a proof", got=str(settings.candidates), remedy=remedy)
@@ -118,34 +135,13 @@ def check_provable(settings: SearchSettings, n_concepts: int) -> None:
         wanted = f"at most {MAX_CONCEPTS_COUNTED} for a score that is not declared monotone"
         remedy = "declare it, restrict names or categories, or use length=2"
         raise InputError("concepts", wanted=wanted, got=str(n_concepts), remedy=remedy)
+    if not settings.scoring.monotone and n_concepts > MAX_CONCEPTS_LONGER and settings.length > PROVEN_LENGTH:
+        wanted = f"at most {MAX_CONCEPTS_LONGER} for a score that is not declared monotone and length > {PROVEN_LENGTH}"
+        remedy = f"declare it, restrict names or categories, or use length={PROVEN_LENGTH}"
+        raise InputError("concepts", wanted=wanted, got=str(n_concepts), remedy=remedy)
     if n_concepts > MAX_CONCEPTS:
         remedy = "restrict them with names or categories"
         raise InputError("concepts", wanted=f"at most {MAX_CONCEPTS} for a proof", got=str(n_concepts), remedy=remedy)
-
-
-class Incumbents:
-    """The best `top` formulas so far, in tie order."""
-
-    def __init__(self, found: list[Found], objective: Objective, top: int) -> None:
-        self.found = found
-        self._objective = objective
-        self._top = top
-
-    def offer(self, candidates: Sequence[Found]) -> None:
-        """Let formulas in that precede those that are there."""
-        if not candidates:
-            return
-        merged = {(one.concepts, one.operators): one for one in [*self.found, *candidates]}
-        self.found = sorted(merged.values(), key=self._objective.precedence)[: self._top]
-
-    def threshold(self, length: int) -> Threshold:
-        """Return what a formula of this length must reach to enter."""
-        if len(self.found) < self._top:
-            return Threshold(Fraction(0), strict=True)
-        worst = self.found[-1]
-        # Ties go to the shorter.
-        rank = self._objective.rank(worst) / self._objective.factor(length)
-        return Threshold(rank, strict=len(worst.concepts) < length)
 
 
 def _by_head(

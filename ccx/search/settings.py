@@ -35,6 +35,10 @@ class SearchSettings:
         Formulas below this IoU are no explanation, whatever the score.
     scoring
         A score of `ccx.scores`, or its name.
+    time_limit, evaluation_limit
+        Seconds a bitmap, or formulas bounded or counted, after which `optimal_search` gives up a proof of formulas of
+        four concepts and more and returns the best it has, with an upper bound; None = never. Results under an
+        `evaluation_limit` are the same in every run.
 
     Raises
     ------
@@ -50,6 +54,8 @@ class SearchSettings:
     top: int = 1
     min_iou: float = 0.0
     scoring: Score = SCORES["iou"]
+    time_limit: float | None = None
+    evaluation_limit: int | None = None
 
     def __post_init__(self) -> None:
         _check_integer("length", self.length, MAX_LENGTH)
@@ -57,11 +63,22 @@ class SearchSettings:
         _check_integer("top", self.top)
         if self.candidates is not None:
             _check_integer("candidates", self.candidates)
+        if self.evaluation_limit is not None:
+            _check_integer("evaluation_limit", self.evaluation_limit)
+        if self.time_limit is not None and not (isinstance(self.time_limit, Real) and float(self.time_limit) >= 0):
+            remedy = "leave it out for a proof without a limit"
+            raise InputError("time_limit", wanted="None or seconds >= 0", got=repr(self.time_limit), remedy=remedy)
         _check_number("length_penalty", self.length_penalty, "0 < length_penalty <= 1", zero=False)
         _check_number("min_iou", self.min_iou, "0 <= min_iou <= 1", zero=True)
         object.__setattr__(self, "length_penalty", float(self.length_penalty))  # NumPy's numbers are no Fraction
         object.__setattr__(self, "min_iou", float(self.min_iou))
         object.__setattr__(self, "scoring", resolve(self.scoring))
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Those limits that are set, by name."""
+        limits = {"time_limit": self.time_limit, "evaluation_limit": self.evaluation_limit}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def _check_integer(argument: str, value: Any, most: int | None = None) -> None:

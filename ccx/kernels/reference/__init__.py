@@ -13,6 +13,7 @@ from ccx.kernels.reference.atoms import (
     sets_of_labels,
     sets_of_masks,
 )
+from ccx.kernels.reference.branching import completions
 from ccx.kernels.reference.estimates import estimate_extensions
 from ccx.kernels.reference.formulas import (
     best_extensions,
@@ -49,6 +50,7 @@ __all__ = [
     "bounding_boxes",
     "canonical",
     "clustering_cost",
+    "completions",
     "concept_counts",
     "concept_masks",
     "conjunction_counts",

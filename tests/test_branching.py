@@ -1,0 +1,283 @@
+"""Formulas of four concepts and more: the proven optimum equals brute force, and no bound ever lies."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ccx
+from ccx.concepts import Concepts
+from ccx.errors import InputError
+from ccx.formula import canonical_ids
+from ccx.kernels import branching as kernels
+from ccx.kernels import reference
+from ccx.kernels.atoms import pair_counts
+from ccx.kernels.optimal import pairs_of
+from ccx.search import SearchSettings, branching, optimal_search
+from ccx.search.found import Objective
+from tests import scores_oracle
+from tests.optimal_oracle import Best, best_formulas, every_formula, problems
+from tests.test_optimal import histogram
+
+SEEDS = st.integers(0, 2**32 - 1)
+HARD = 1  # a problem of which the beam of one falls short
+EFFORTS = st.sampled_from([
+    kernels.EFFORT,
+    kernels.Effort(few=0),
+    kernels.Effort(few=0, partners=1, turns=1),
+    kernels.Effort(few=0, partners=2, turns=3, steps=0),
+    kernels.Effort(few=0, many=0),
+    kernels.Effort(steps=20),
+])  # fmt: skip
+
+
+def concepts_of(masks):
+    return Concepts.from_masks(masks.reshape(len(masks), 1, 1, -1))
+
+
+def proof(masks, bitmap, allowed=None, **options):
+    concepts = concepts_of(masks)
+    return optimal_search(concepts, histogram(bitmap, concepts), SearchSettings(**options), allowed, threads=1)
+
+
+def found_by(result):
+    return [Best(one.concepts, one.operators, one.intersection, one.union) for one in result.found]
+
+
+def a_problem(seed, n_concepts, n_cells=None):
+    rng = np.random.default_rng(seed)
+    return problems(rng, n_concepts, n_cells or int(rng.choice([1, 5, 20, 40, 63, 64, 65])))
+
+
+@contextmanager
+def tuned(effort):
+    """Make searches refine their bounds differently than usual."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kernels.space_of, "__defaults__", (effort,))
+        yield
+
+
+@given(
+    seed=SEEDS,
+    n_concepts=st.integers(1, 5),
+    length=st.integers(4, 6),
+    top=st.sampled_from([1, 1, 2, 5]),
+    penalty=st.sampled_from([1.0, 1.0, 0.95, 0.5]),
+    beam=st.integers(1, 4),
+)
+def test_it_equals_brute_force(seed, n_concepts, length, top, penalty, beam):
+    masks, bitmap = a_problem(seed, n_concepts)
+    result = proof(masks, bitmap, length=length, top=top, length_penalty=penalty, beam=beam)
+    assert found_by(result) == best_formulas(every_formula(masks, bitmap, length), top, penalty)
+    assert result.optimal
+
+
+@given(seed=SEEDS, length=st.sampled_from([4, 4, 4, 5]), beam=st.integers(1, 3))
+def test_six_concepts(seed, length, beam):
+    masks, bitmap = a_problem(seed, 6)
+    result = proof(masks, bitmap, length=length, beam=beam)
+    assert found_by(result) == best_formulas(every_formula(masks, bitmap, length), 1)
+
+
+@given(seed=SEEDS, n_concepts=st.integers(4, 6), effort=EFFORTS, beam=st.integers(1, 2), top=st.sampled_from([1, 3]))
+def test_however_far_bounds_are_refined(seed, n_concepts, effort, beam, top):
+    masks, bitmap = a_problem(seed, n_concepts)
+    length = 4 if n_concepts == 6 else 5
+    with tuned(effort):
+        result = proof(masks, bitmap, length=length, beam=beam, top=top)
+    assert found_by(result) == best_formulas(every_formula(masks, bitmap, length), top)
+
+
+@given(seed=SEEDS, top=st.sampled_from([1, 5]))
+def test_many_ties(seed, top):
+    """A few cells and concepts that look alike: most formulas tie with others."""
+    rng = np.random.default_rng(seed)
+    masks, bitmap = rng.random((5, 4)) < 0.5, rng.random(4) < 0.5
+    result = proof(masks, bitmap, length=4, top=top)
+    assert found_by(result) == best_formulas(every_formula(masks, bitmap, 4), top)
+
+
+@given(seed=SEEDS)
+def test_only_allowed_concepts_occur(seed):
+    rng = np.random.default_rng(seed)
+    masks, bitmap = problems(rng, 7, 40)
+    allowed = rng.random(7) < 0.7
+    result = proof(masks, bitmap, allowed, length=4, beam=1)
+    assert found_by(result) == best_formulas(every_formula(masks, bitmap, 4, np.flatnonzero(allowed).tolist()), 1)
+
+
+@given(seed=SEEDS, name=st.sampled_from(["f1", "precision", "recall", "mcc", "cosine", "balanced_accuracy"]))
+def test_other_scores(seed, name):
+    masks, bitmap = a_problem(seed, 5, 40)
+    result = proof(masks, bitmap, length=4, beam=1, scoring=name)
+    brute = every_formula(masks, bitmap, 4)
+    assert result.optimal
+    if not result.found:
+        assert max((score_of(name, one, masks, bitmap) for one in brute), default=0) <= 0
+        return
+    best = score_of(name, found_by(result)[0], masks, bitmap)
+    assert best == max(score_of(name, one, masks, bitmap) for one in brute)
+
+
+def score_of(name, one, masks, bitmap):
+    """The squared score, by the oracle."""
+    cells, size = int(bitmap.sum()), one.union - int(bitmap.sum()) + one.intersection
+    tp, fp = one.intersection, size - one.intersection
+    return getattr(scores_oracle, name)(tp, fp, cells - tp, bitmap.size - cells - fp)
+
+
+@given(
+    seed=SEEDS,
+    length=st.sampled_from([4, 5]),
+    penalty=st.sampled_from([1.0, 0.9]),
+    name=st.sampled_from(["iou", "mcc"]),
+)
+def test_bounds_never_lie_wherever_the_search_stops(seed, length, penalty, name):
+    masks, bitmap = a_problem(seed, 5, 40)
+    options = {"length": length, "length_penalty": penalty, "beam": 1, "scoring": name}
+    whole = proof(masks, bitmap, **options)
+    if not whole.found:
+        return
+    assert whole.optimal
+    optimum = whole.upper_bound
+    previous = math.inf
+    for limit in np.unique(np.linspace(1, whole.evaluations, 12).astype(int)).tolist():
+        stopped = proof(masks, bitmap, evaluation_limit=limit, **options)
+        again = proof(masks, bitmap, evaluation_limit=limit, **options)
+        assert stopped == again
+        best = score(stopped, masks, bitmap, **options)
+        assert best <= optimum <= stopped.upper_bound <= previous
+        assert not stopped.optimal or stopped.found == whole.found
+        previous = stopped.upper_bound
+    assert proof(masks, bitmap, evaluation_limit=whole.evaluations + 1, **options) == whole
+
+
+def score(result, masks, bitmap, length_penalty, scoring, **_):
+    (one, *_) = result.found
+    settings = SearchSettings(length_penalty=length_penalty, scoring=scoring)
+    return Objective.of(settings, int(bitmap.sum()), bitmap.size).score(one)
+
+
+def test_a_time_limit_of_nothing_still_proves_three_concepts():
+    masks, bitmap = a_problem(HARD, 6, 65)
+    result = proof(masks, bitmap, length=5, time_limit=0.0)
+    (three,) = best_formulas(every_formula(masks, bitmap, 3), 1)
+    (optimum,) = best_formulas(every_formula(masks, bitmap, 5), 1)
+    assert not result.optimal
+    assert three.intersection / three.union <= result.found[0].iou <= optimum.intersection / optimum.union
+    assert optimum.intersection / optimum.union <= result.upper_bound
+
+
+def test_what_waits_is_finished_depth_first_where_it_is_too_much(monkeypatch):
+    masks, bitmap = a_problem(HARD, 6, 65)
+    wanted = proof(masks, bitmap, length=5, beam=1)
+    monkeypatch.setattr(branching, "_MAX_OPEN", 3)
+    assert proof(masks, bitmap, length=5, beam=1).found == wanted.found
+
+
+def test_an_interrupted_search_can_be_begun_again(monkeypatch):
+    masks, bitmap = a_problem(HARD, 6, 65)
+    wanted = proof(masks, bitmap, length=5, beam=1)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kernels, "expand", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            proof(masks, bitmap, length=5, beam=1)
+    assert proof(masks, bitmap, length=5, beam=1) == wanted
+
+
+@given(seed=SEEDS, effort=EFFORTS, data=st.data())
+def test_no_completion_exceeds_the_bound_of_its_beginning(seed, effort, data):
+    """`expand` against all completions: none that reaches `least` is lost, and no bound is too low."""
+    rng = np.random.default_rng(seed)
+    masks, bitmap = problems(rng, 6, 40)
+    q, p = data.draw(st.sampled_from([(1, 1), (3, 1), (5, 2), (7, 5)]))
+    concepts = concepts_of(masks)
+    atoms, counts = concepts.atoms, histogram(bitmap, concepts)
+    hits = pair_counts(atoms, counts)
+    pairs = pairs_of(atoms, counts, atoms.pair_cells, hits, q, p, np.ones(6, bool), 1)
+    members, values = masks[pairs.order], np.where(bitmap, q, -p)
+    main = data.draw(st.sampled_from([-1, 0, 1, int(np.argmax(pairs.values.diagonal()))]))
+    space = kernels.space_of(atoms, counts, pairs, q, p, main, effort)
+    n = data.draw(st.integers(1, 3))
+    longer = data.draw(st.integers(2, 4 if n == 1 else 5 - n if n == 2 else 2))
+    begun = tuple(rng.permutation(6)[:n].tolist()), tuple(rng.integers(0, 3, n - 1).tolist())
+    every = [
+        (parts, value)
+        for first in range(6)
+        for length in range(n + longer)
+        for parts, value in reference.completions(members, values, (first,), (), length).items()
+    ] if n + longer <= 4 else None  # fmt: skip
+    most = np.full(n + longer, 1 << 40, np.int64)
+    most_beside = most.copy()
+    if every:
+        for length in range(n + longer):
+            most[length] = max([0, *(v for (ids, _), v in every if len(ids) <= length)])
+            most_beside[length] = max([0, *(v for (ids, _), v in every if len(ids) <= length and main not in ids)])
+    full = reference.completions(members, values, *begun, longer)
+    least = int(np.quantile(list(full.values()), data.draw(st.sampled_from([0.5, 0.9, 0.99, 1.0]))))
+    children, found, _ = kernels.expand(
+        space, kernels.room_for(atoms), *begun, longer, 1 << 50, least, most, most_beside
+    )
+    reached = {canonical(*parts): value for parts, value in full.items() if value >= least and is_sorted(*parts, n)}
+    if longer == 2:
+        listed = {canonical((*begun[0], c, d), (*begun[1], op, second)) for c, op, d, second in found.tolist()}
+        assert listed == set(reached)
+        return
+    bounds = {(c, op): bound for c, op, bound in children.tolist()}
+    for parts, value in full.items():
+        if value >= least and is_sorted(*parts, n):
+            assert bounds[parts[0][n], parts[1][n - 1]] >= value
+
+
+def canonical(ids, operators):
+    concepts, ops = canonical_ids(ids, operators)
+    return concepts, tuple(map(int, ops))
+
+
+def is_sorted(ids, operators, begun):
+    """Whether each run of a connective is in order from operand `begun` on, as `expand` wants it."""
+    for j in range(begun, len(ids)):
+        before = operators[j - 2] if j > 1 else None
+        if operators[j - 1] == 0:
+            good = ids[j] > ids[j - 1] or before not in (None, 0)
+        elif operators[j - 1] == 1:
+            good = before != 2 and (ids[j] > ids[j - 1] or before not in (None, 1))
+        else:
+            good = ids[j] > ids[j - 1] or before != 2
+        if not good:
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [
+        ({"time_limit": -1.0}, "time_limit"),
+        ({"time_limit": "1"}, "time_limit"),
+        ({"evaluation_limit": 0}, "evaluation_limit"),
+    ],
+)
+def test_limits_are_checked(options, argument):
+    with pytest.raises(InputError, match=argument):
+        SearchSettings(**options)
+
+
+def test_explain_passes_limits_on_and_says_what_is_proven():
+    masks, bitmap = a_problem(HARD, 6, 65)
+    arrays = bitmap.reshape(1, 1, 5, 13), masks.reshape(6, 1, 5, 13)
+    options = {"search": "optimal", "length": 4, "beam": 1, "threads": 1}
+    (proven,) = ccx.explain_bitmaps(*arrays, **options)
+    stopped = ccx.explain_bitmaps(*arrays, **options, evaluation_limit=1)
+    assert (proven.optimal, proven.gap) == (True, 0)
+    assert not stopped[0].optimal
+    assert stopped[0].score <= proven.score <= stopped[0].upper_bound
+    assert stopped.settings["evaluation_limit"] == 1
