@@ -175,6 +175,8 @@ def test_explain_passes_the_score_on(files):
     assert result.exit_code == 0, result.output
     found = ccx.load(out)
     assert found.settings["scoring"] == "mcc"
+    assert "MCC" in result.output
+    assert f"{max(one.score for one in found):.3f}" in result.output
     assert "MCC" in run("show", out).output
     page = (out / "report.html").read_text()
     assert "scoring mcc" in page

@@ -55,7 +55,8 @@ def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = 
     n_more = 0 if max_rows is None else max(0, len(chosen) - max_rows)
     table = Table(caption=f"... and {n_more} more" if n_more else None, box=None, header_style="dim", pad_edge=False)
     evidence = found.evidence_headings
-    for heading in ("unit", "gain", "IoU", *evidence, "cells", "range"):
+    score = [] if found.score_title == "IoU" else [found.score_title]
+    for heading in ("unit", "gain", "IoU", *score, *evidence, "cells", "range"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("formula", overflow="fold")
     for item in chosen[:max_rows]:
@@ -66,6 +67,7 @@ def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = 
             str(item.unit),
             Text(numbers[0], style=style),
             numbers[1],
+            *([f"{item.score:.3f}" if item.formula is not None else ""] if score else []),
             *(evidence_cells(item.chance, item.held_out).get(heading, "") for heading in evidence),
             f"{100 * item.bitmap_cells / n_cells:.1f} %",
             _range_text(item, n_ranges[item.unit]),
