@@ -40,6 +40,7 @@ METRICS = [
 SEARCH = {"length": 3, "beam": 5, "search": "beam", "published": False, "scoring": "iou"}
 OPTIONS = {
     "names": None, "categories": None, "candidates": None, "length_penalty": 1.0, "top": 1, "min_iou": 0.0,
+    "time_limit": None, "evaluation_limit": None,
     "null": 0, "groups": None, "seed": 0, "fit": None, "score": None, "device": None,
     "threads": None, "progress": None, "out": None,
 }  # fmt: skip

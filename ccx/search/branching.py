@@ -190,7 +190,8 @@ class _Search:
     def _values(
         self, space: kernels.Space, concepts: npt.NDArray[np.int32], operators: npt.NDArray[np.uint8]
     ) -> IntArray:
-        return formula_counts(self._atoms, space.atom_values[None], concepts, operators, threads=1)[0]
+        values: IntArray = formula_counts(self._atoms, space.atom_values[None], concepts, operators, threads=1)[0]
+        return values
 
     def _values_of_parts(self, space: kernels.Space, length: int) -> dict[int, int]:
         """Return values of shorter formulas: what is left of the best one without one concept, then another ..."""
