@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ccx
@@ -146,8 +146,9 @@ def test_values_ranks_and_approximations(name, one, data):
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "small_and_pure"])
-@given(one=counts(), other=counts(), strict=st.booleans(), data=st.data())
-def test_planes_hold_whatever_reaches_the_threshold(name, one, other, strict, data):
+@given(one=counts(), strict=st.booleans(), data=st.data())
+@settings(max_examples=min(settings.default.max_examples, 1000))  # counts beyond int64 are slow
+def test_planes_hold_whatever_reaches_the_threshold(name, one, strict, data):
     """For every threshold that a formula sets, any other formula that reaches it lies beyond one of the planes."""
     i, f, b, n = one
     if name in CUSTOM and n > 10**6:
