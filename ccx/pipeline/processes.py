@@ -89,7 +89,7 @@ class _Workers:
     def results(self, jobs: Sequence[int]) -> Iterator[Any]:
         idle = list(self._processes)
         busy: dict[Connection, int] = {}
-        ready: dict[int, Any] = {}
+        ready: dict[int, tuple[bool, Any]] = {}  # whether it went well, and the result or a traceback
         n_sent = 0
         for at in range(len(jobs)):
             while at not in ready:
@@ -102,7 +102,11 @@ class _Workers:
                     connection = cast("Connection", found)
                     ready[busy.pop(connection)] = self._receive(connection)
                     idle.append(connection)
-            yield ready.pop(at)
+            is_good, result = ready.pop(at)
+            if not is_good:
+                msg = f"in a worker process:\n{result}"
+                raise RuntimeError(msg)
+            yield result
 
     def _send(self, connection: Connection, job: int) -> None:
         try:
@@ -112,13 +116,9 @@ class _Workers:
 
     def _receive(self, connection: Any) -> Any:
         try:
-            is_good, result = connection.recv()
+            return connection.recv()
         except (EOFError, OSError) as error:
             raise self._death(connection) from error
-        if not is_good:
-            msg = f"in a worker process:\n{result}"
-            raise RuntimeError(msg)
-        return result
 
     def _death(self, connection: Connection) -> CCXError:
         process = self._processes[connection]
