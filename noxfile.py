@@ -115,6 +115,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "benchmarks", "--benchmark-enable", "--benchmark-only", *session.posargs)
     session.run("python", "benchmarks/layer.py")
     session.run("python", "benchmarks/chance.py")
+    session.run("python", "benchmarks/datasets.py")
 
 
 @nox.session
