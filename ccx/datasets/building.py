@@ -173,6 +173,7 @@ class _Building:
         self._builder = AtomBuilder(grid, len(dataset.names), threads=n_workers)
         self._n_workers = n_workers
         self._folder = folder
+        self._paths: dict[int, Path] = {}
         self._n_part = min(_MOST_IMAGES, max(1, n_images // _LEAST_PARTS))
 
     def run(self, progress: Progress | bool | None) -> Concepts:
@@ -233,9 +234,12 @@ class _Building:
         return self._builder.partition(layers, flags)
 
     def _path(self, first: int) -> Path:
-        samples = range(first, min(first + self._n_part, len(self._dataset)))
-        source = {**self._dataset.source(samples), "grid": self._grid, "version": VERSION}
-        return Path(self._folder or "") / f"{first:08d}-{digest([source])}.part"
+        """Return where a part is kept; what its files were before they were read decides."""
+        if first not in self._paths:
+            samples = range(first, min(first + self._n_part, len(self._dataset)))
+            source = {**self._dataset.source(samples), "grid": self._grid, "version": VERSION}
+            self._paths[first] = Path(self._folder or "") / f"{first:08d}-{digest([source])}.part"
+        return self._paths[first]
 
     def _load(self, first: int) -> Partition | None:
         """Return a part that is there; None = damaged."""
