@@ -301,6 +301,13 @@ def test_output_that_cannot_be_written_is_one_line(data):
     assert "cannot write the standard output (No space left on device)" in err
 
 
+def test_as_a_module():
+    command = [sys.executable, "-m", "ccx", "--version"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=60, check=True)
+    assert done.stdout == f"ccx {ccx.__version__}\n"
+
+
 @pytest.mark.parametrize(("closed", "status", "says"), [(1, 1, "the standard output is closed"), (2, 0, "")])
 def test_closed_streams(data, closed, status, says):
     command = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", sys.executable, "-c", CODE, "concepts", "--help"]

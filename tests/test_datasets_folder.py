@@ -85,7 +85,9 @@ def test_cityscapes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ds.valid(0), [[0, 1, 1, 1], [1, 1, 0, 1]])
     none = Folder(tmp_path / "left", tmp_path / "gtFine", names, none=[0, 1], **options)
     assert none.valid(0).all()
-    with pytest.raises(FilesError, match=r"labelIds\.png: holds ids without a name: 1 \(5 names\); give them names"):
+    with pytest.raises(
+        FilesError, match=r"labelIds\.png: holds ids without a name: 1 \(5 names\); give them names, or say void=1 "
+    ):
         Folder(tmp_path / "left", tmp_path / "gtFine", names, **options).concepts(progress=False)
     instances = {**options, "label_suffix": "_gtFine_instanceIds.png"}
     sixteen = Folder(
@@ -217,6 +219,19 @@ def test_colors_are_one_more_layer(tmp_path: Path) -> None:
     assert ds.concepts((1, 2), progress=False).count("green") == 1  # the pixel at the cell's centre
     with pytest.raises(InputError, match="call it once"):
         ds.with_colors()
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    for name in "il":
+        (tmp_path / name).mkdir()
+    (tmp_path / "i/notes.txt").touch()
+    with pytest.raises(
+        InputError, match=r"images: expected pictures \(\.bmp, .*\), got none in .*i; check the folder$"
+    ):
+        Folder(tmp_path / "i", tmp_path / "l", ["a"])
+    write(tmp_path / "i/a.png", png(photo(2, 4)))
+    with pytest.raises(InputError, match=r"got none in .*l; check the folder and label_suffix$"):
+        Folder(tmp_path / "i", tmp_path / "l", ["a"], label_suffix="_ids.png")
 
 
 def test_a_missing_image_is_named_when_it_is_read(tmp_path: Path) -> None:

@@ -118,6 +118,11 @@ def test_tokens_that_are_not_the_cells_are_refused(tokens, grid) -> None:
         ccx.explain(np.zeros((N, 3, tokens), np.float32), masks)
 
 
+def test_units_behind_tokens_are_refused_with_the_axes_to_swap() -> None:
+    with pytest.raises(ShapeError, match=r"units come before tokens: activations.swapaxes\(1, 2\)"):
+        ccx.explain(np.zeros((N, 10, 3), np.float32), np.ones((2, N, 1, 10), np.bool_))
+
+
 def test_memory_layout_and_type_of_activations() -> None:
     expected = ccx.explain(MAPS, CONCEPTS)
     strided = np.zeros((N, 10, 3, 8), np.float32)

@@ -114,8 +114,14 @@ def test_names_and_weights_that_are_none():
     ]:
         with pytest.raises(InputError, match=message):
             models.load(**{"name": "resnet18", **options})
-    for options in ({"file": "/nowhere.pth"}, {"weights": "places365", "file": "."}):
-        with pytest.raises(StoreError, match=r"(nowhere\.pth|resnet18_places365\.pth\.tar): cannot read it"):
+    for options in (
+        {"file": "/nowhere.pth"},
+        {"weights": "places365", "file": "/nowhere.pth"},
+        {"weights": "places365", "file": "."},
+    ):
+        with pytest.raises(
+            StoreError, match=r"(nowhere\.pth|resnet18_places365\.pth\.tar): there are no weights.*'ccx download'"
+        ):
             models.load("resnet18", **options)
 
 

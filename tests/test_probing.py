@@ -322,7 +322,7 @@ def test_layers_that_cannot_be_probed(models):
         ("layer2.0.conv", InputError, "did you mean layer2.0.conv1"),
         ("recurrent", InputError, "a layer that puts out one tensor, got a tuple from 'recurrent'"),
         ("unused", InputError, "a layer that runs, got 'unused', which did not"),
-        (None, InputError, "layers: expected a layer, got None"),
+        (None, InputError, "layers: expected a layer, got None; .*, such as layer1, .*"),
         ([], InputError, "layers: expected a layer"),
         (["layer1", "layer1"], InputError, "each layer once"),
         ([3], DTypeError, "layer: expected the path of a module, got int"),

@@ -98,10 +98,18 @@ class Folder(Dataset):
             for stem in stems
         ]
         self.without_labels = tuple(sorted(set(pictures) - set(maps)))
+        for argument, folder, there, suffix in (
+            ("images", self._images, pictures, image_suffix),
+            ("labels", self._labels, maps, label_suffix),
+        ):
+            if not there:
+                kinds = f"files that end in {suffix}" if suffix is not None else ", ".join(sorted(PICTURES))
+                remedy = "check the folder" if suffix is None else f"check the folder and {argument[:-1]}_suffix"
+                raise InputError(argument, wanted=f"pictures ({kinds})", got=f"none in {folder}", remedy=remedy)
         if not any(stem in pictures and stem in maps for stem in stems):
             got = (
-                f"{len(pictures)} images, such as {next(iter(pictures), 'none')}, and {len(maps)} label maps, such as "
-                f"{next(iter(maps), 'none')}"
+                f"{len(pictures)} images, such as {next(iter(pictures))}, and {len(maps)} label maps, such as "
+                f"{next(iter(maps))}"
             )
             remedy = "give image_suffix and label_suffix, what follows the common part of the names"
             raise InputError("labels", wanted="label maps named like the images", got=got, remedy=remedy)

@@ -67,7 +67,7 @@ class IdTable:
         if not is_known:
             unnamed = np.setdiff1d(ids.numbers(), [*self._ids, *self._none, *self._void])
             listed = ", ".join(map(str, unnamed[:5])) + (" ..." if unnamed.size > 5 else "")
-            remedy = "give them names, or list them as void or none"
+            remedy = f"give them names, or say void={unnamed[0]} (counts nowhere) or none={unnamed[0]} (no concept)"
             raise store_error(where, f"holds ids without a name: {listed} ({len(self._ids)} names)", remedy)
         if not self._void:
             return found, None

@@ -80,7 +80,7 @@ def as_array(value: Any, argument: str) -> Any:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return _view_of_tensor(value, argument)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, range)):
         try:
             array = np.asarray(value)
         except ValueError:  # rows of different lengths

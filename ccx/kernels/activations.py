@@ -235,8 +235,12 @@ def as_maps(activations: Any, n_samples: int, grid: tuple[int, int]) -> npt.NDAr
         raise ShapeError("activations", wanted="at least one unit and position", got=describe(array), remedy=remedy)
     if array.ndim == 3 and grid != (1, array.shape[2]):
         remedy = (
-            "lay patches on their grid (leave out class tokens): activations.reshape(N, U, h, w); "
-            "to interpolate along one axis: activations[:, :, None]"
+            "units come before tokens: activations.swapaxes(1, 2)"
+            if grid == (1, array.shape[1])
+            else (
+                "lay patches on their grid (leave out class tokens): activations.reshape(N, U, h, w); "
+                "to interpolate along one axis: activations[:, :, None]"
+            )
         )
         wanted = f"[N, U, T] with one token a cell of the concepts' grid {grid}"
         raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)

@@ -14,6 +14,7 @@ from ccx.models.checkpoints import fill, read_checkpoint
 from ccx.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ccx.networks import require_torch
 from ccx.store import PathLike
+from ccx.store.files import store_error
 
 if TYPE_CHECKING:
     import torch
@@ -135,6 +136,9 @@ def load(
     if isinstance(n_classes, bool) or n_classes < 1:
         raise InputError("classes", wanted="an integer of at least 1", got=repr(classes), remedy="leave it out")
     source = None if chosen == "none" else _checkpoint(name, chosen, file)
+    if source is not None and not source.exists():
+        remedy = "check the path; 'ccx download' lists published weights; the weights none (untrained) need no file"
+        raise store_error(source, f"there are no weights for {name} ({chosen})", remedy)
     module = _build(name, chosen, n_classes, seed)
     if source is not None:
         fill(module, read_checkpoint(source), source, name)

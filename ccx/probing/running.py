@@ -213,7 +213,10 @@ def _layer_names(layers: Any, module: Any) -> tuple[str, ...]:
     """Return the layers' paths, each of which is there."""
     names = (layers,) if isinstance(layers, str) else layers
     if not isinstance(names, (list, tuple)) or not names:
-        remedy = 'name one as model.named_modules() does, such as "layer4", or several in a list'
+        # What is no module has no children here, and is refused with its first layer.
+        children: dict[str, Any] = dict(getattr(module, "named_children", dict)())
+        listed = f", such as {', '.join(list(children)[:10])}" if children else ""
+        remedy = f"name one as model.named_modules() does{listed}; or several in a list"
         raise InputError("layers", wanted="a layer", got=repr(layers), remedy=remedy)
     for layer in names:
         networks.resolve_layer(module, layer)
