@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import ccx
 from ccx import clustering, studies
 from ccx.cli import app
+from ccx.datasets import demo
 from tests.broden_layout import LABELS, write_broden
 
 pytestmark = [pytest.mark.needs("torch"), pytest.mark.needs("matplotlib")]
@@ -209,7 +210,8 @@ def test_layers_data_sets_and_configuration(ccx_, place, tmp_path):
     )
     spec = "broden:data/dataset/broden1_224,subset=ade20k"
     ccx_("run", "--config", config, "--data", spec, "--max-images", 6, "--clusters", 1, "--no-report")
-    folders = sorted(path.name for path in (place / "data/results/broden_broden1_224_6/resnet18_none_0").iterdir())
+    (named,) = (place / "data/results").glob("broden_broden1_224_*_6")
+    folders = sorted(path.name for path in (named / "resnet18_none_0").iterdir())
     assert folders == ["layer3.0.conv1_1_2_5_beam_2_units_0", "layer4_1_2_5_beam_2_units_0"]
     config.write_text("lenght = 3\n")
     assert "'lenght'" in ccx_("run", "--config", config, status=2)
@@ -220,6 +222,56 @@ def test_layers_data_sets_and_configuration(ccx_, place, tmp_path):
     assert "layer9" in ccx_("run", *FEW, "--layer", "layer9", status=2)
     assert "--format" in ccx_("run", *FEW, "--format", "xlsx", status=2)
     assert "--dataset" in ccx_("run", *FEW, "--dataset", "cifar", status=2)
+
+
+def test_what_cannot_be_is_refused_before_anything_runs(ccx_, tmp_path):
+    for flags in (
+        ["--layer", "layer4", "--layer", "layer9"], ["--search", "best"], ["--length", "0"], ["--beam", "0"],
+        ["--clusters", "0"], ["--quantile", "1"], ["--random-units", "-1"], ["--max-images", "-1"],
+    ):  # fmt: skip
+        output = ccx_("run", *FEW, *flags, f"--root-activations={tmp_path}/a", status=2)
+        assert "error: " in output
+        assert not (tmp_path / "a").exists()
+
+
+def test_a_bare_pre_load_masks_takes_nothing_for_its_value(ccx_):
+    for flags in (["--pre_load_masks", "--model=nope"], ["--model=nope", "--pre_load_masks"],
+                  ["--pre_load_masks", "True", "--model=nope"]):  # fmt: skip
+        assert "'nope'" in ccx_("run_clustering", *FEW, *flags, status=2)
+
+
+def test_a_table_of_the_configuration_counts_under_every_name_of_its_command(ccx_, tmp_path):
+    config = tmp_path / "study.toml"
+    config.write_text('layer = "layer3"\n[run]\nlength = 0\n[compare_heuristics]\nlength = 1\nlayer = "layer9"\n')
+    assert "length" in ccx_("run_clustering", *FEW, "--config", config, status=2)
+    for name in ("compare-heuristics", "compare_heuristics"):
+        assert "'layer9'" in ccx_(name, *FEW, "--config", config, status=2)
+
+
+def test_the_demo_is_a_data_set(ccx_, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = ccx_("run", "--data=demo", *FEW, "--max-images=20", "--clusters=1", "--length=1", "--no-report")
+    assert "on demo_20" in output
+    concepts = ccx.Concepts.load(tmp_path / "data/cache/segmentations/demo_20/112x112.safetensors")
+    data = demo.load()
+    assert concepts.names == data.names
+    cells = (2 * np.arange(112) + 1) * 64 // 224  # the label at the centre of each cell
+    want = (data.labels[:20, :, cells[:, None], cells] == 1 + data.names.index("cat")).any(axis=1)
+    np.testing.assert_array_equal(concepts.mask("cat"), want)
+
+
+def test_data_sets_checkpoints_and_quantiles_have_folders_of_their_own(ccx_, place, tmp_path):
+    (tmp_path / "mine.tar").write_bytes((place / "data/model/resnet18_places365.pth.tar").read_bytes())
+    roots = [f"--root-activations={tmp_path}/a", f"--root-results={tmp_path}/r", "--no-report", "--length=1"]
+    for subset in ("ade20k", "0"):
+        spec = f"--data=broden:data/dataset/broden1_224,subset={subset}"
+        ccx_("run", "--random-units=1", "--clusters=1", "--max-images=2", spec, *roots)
+    checkpoint = f"--checkpoint={tmp_path}/mine.tar"
+    ccx_("run", "--random-units=1", "--clusters=1", "--quantile=0.2", "--max-images=2", checkpoint, *roots)
+    found = sorted(str(path.parent.relative_to(tmp_path / "r")) for path in (tmp_path / "r").rglob("manifest.json"))
+    assert len(found) == 3
+    assert found[0] == "ade20k_2/resnet18_mine.tar/layer4_1_1_5_beam_q0.2_1_units_0"
+    assert all(one.startswith("broden_broden1_224_") for one in found[1:])
 
 
 # Kills and company

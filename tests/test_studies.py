@@ -12,10 +12,11 @@ import pytest
 
 import ccx
 from ccx import studies
-from ccx.errors import InputError, MissingExtraError
+from ccx.errors import InputError, MissingExtraError, StoreError
 from ccx.formula import parse
 from ccx.kernels import upsample
 from ccx.results import Explanation, Explanations, Status
+from ccx.studies import picturing
 from ccx.studies.choosing import random_units
 from ccx.studies.specialization import left_part
 from ccx.studies.thresholds import unit_ranges_of
@@ -228,6 +229,10 @@ def test_analyze_activations_by_hand():
     assert Counter(fewer.units.column("kind")) == {"unspecialized": 1, "weakly specialized": 2, "specialized": 2}
     with pytest.raises(InputError, match="same concepts"):
         studies.analyze_activations(trained, explanations(["a"], 1, "other"))
+    shorter = Explanations(list(untrained), settings={"length": 2}, concepts_hash="0", version="0")
+    longer = Explanations(list(trained), settings={"length": 3, "units": [0]}, concepts_hash="0", version="0")
+    with pytest.raises(InputError, match="length=2, not 3"):
+        studies.analyze_activations(longer, shorter)
     with pytest.raises(InputError, match="0 < share <= 1"):
         studies.analyze_activations(trained, untrained, share=0)
 
@@ -306,6 +311,28 @@ def test_images_show_samples_that_qualify(data, tmp_path, monkeypatch):
 
 
 @pytest.mark.needs("matplotlib")
+def test_images_leave_out_cells_that_are_not_valid(tmp_path, monkeypatch):
+    """Void cells count in no sample's IoU, and are black."""
+    valid = np.ones((2, 4, 4), bool)
+    valid[:, 2:] = False
+    masks = np.zeros((1, 2, 4, 4), bool)
+    masks[0, :, :2, :2] = True
+    masks[0, 1, 0] = True  # so that the formula is exact on the first sample only
+    concepts = ccx.Concepts.from_masks(masks, ["left"], valid=valid)
+    activations = np.zeros((2, 1, 4, 4), np.float32)
+    activations[:, 0, :, :2] = 1  # also where nothing is valid
+    found = ccx.explain(activations, concepts, ranges=[(0.5, np.inf)], length=1, progress=False)
+    assert 0.5 < found[0].iou < 1
+    shown = []
+    monkeypatch.setattr(picturing, "_blackened", lambda image, fires: shown.append(fires) or image)
+    studies.images(found, activations, concepts, np.zeros((2, 8, 8, 3), np.uint8), tmp_path, progress=False)
+    np.testing.assert_array_equal(shown, [masks[0, 0]])
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be made"):
+        studies.images(found, activations, concepts, np.zeros((2, 8, 8, 3), np.uint8), tmp_path / "file" / "x")
+
+
+@pytest.mark.needs("matplotlib")
 def test_what_lies_outside_the_bitmap_is_black():
     from ccx.studies.picturing import _blackened
 
@@ -327,8 +354,15 @@ def test_figures_of_studies(data):
     ]
     heuristics = studies.compare_heuristics(activations, concepts, searches=["none", "beam"], progress=False)
     seconds, visited = heuristics.plot().axes
-    assert [bar.get_height() for bar in visited.patches] == heuristics.summary.column("visited mean")
-    assert [bar.get_height() for bar in seconds.patches] == heuristics.summary.column("seconds mean")
+    assert drawn_means(visited) == heuristics.summary.column("visited mean")
+    assert drawn_means(seconds) == heuristics.summary.column("seconds mean")
+    assert [label.get_text() for label in seconds.get_yticklabels()] == ["none", "beam"]
+    nothing = studies.compare_heuristics(activations, concepts, searches=["beam"], units=[5], progress=False)
+    assert nothing.plot().get_suptitle() == "mean and deviation over 0 ranges"
+
+
+def drawn_means(axis):
+    return [float(bars.lines[0].get_xdata()[0]) for bars in axis.containers]
 
 
 def test_all_public_names_exist():

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from ccx import __version__
 from ccx.cli import comparing, concepts, demo, download, probing, running, studies, terminal
+from ccx.cli.setup import StudyCommand
 from ccx.errors import CCXError
 
 _UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
@@ -59,9 +60,9 @@ for _study, _script in (
     (studies.analyze_activations, None),
     (studies.images, "generate-images"),
 ):
-    app.command(rich_help_panel="Studies of a network on a data set")(_study)
+    app.command(cls=StudyCommand, rich_help_panel="Studies of a network on a data set")(_study)
     if _script is not None:
-        app.command(_script, hidden=True)(_study)
+        app.command(_script, cls=StudyCommand, hidden=True)(_study)
 app.add_typer(concepts.app, name="concepts")
 app.command()(download.download)
 

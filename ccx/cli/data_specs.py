@@ -1,11 +1,11 @@
-"""Data sets named on the command line: ``KIND:PATH[,PATH...][,option=value...]``."""
+"""Data sets named on the command line: ``KIND:PATH[,PATH...][,option=value...]``, or ``demo``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ccx.datasets import Broden, CocoInstances, CocoPanoptic, Dataset, Folder
+from ccx.datasets import Broden, CocoInstances, CocoPanoptic, Dataset, Folder, Pairs, demo
 from ccx.errors import InputError
 
 _KINDS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
@@ -24,7 +24,8 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "void": lambda text: [int(part) for part in text.split("+")],
     "none": lambda text: [int(part) for part in text.split("+")],
 }
-FORMS = "; ".join(f"{kind}:{','.join(paths)}" for kind, (_, paths) in _KINDS.items())
+DEMO = "demo"  # the embedded mosaics, which need no files
+FORMS = "; ".join([*(f"{kind}:{','.join(paths)}" for kind, (_, paths) in _KINDS.items()), DEMO])
 
 
 def open_data(spec: str) -> Dataset:
@@ -36,6 +37,8 @@ def open_data(spec: str) -> Dataset:
         If the text is none; and what the data set raises.
 
     """
+    if spec == DEMO:
+        return _demo()
     kind, colon, rest = spec.partition(":")
     if not colon or kind not in _KINDS:
         raise InputError("--data", wanted=FORMS, got=repr(spec), remedy="see docs/datasets.md")
@@ -59,3 +62,8 @@ def open_data(spec: str) -> Dataset:
     except TypeError as error:
         remedy = "see docs/datasets.md"
         raise InputError("--data", wanted=f"options of {kind}", got=repr(spec), remedy=remedy) from error
+
+
+def _demo() -> Dataset:
+    data = demo.load()
+    return Pairs(list(zip(data.images, data.labels, strict=True)), data.names, categories=data.categories)

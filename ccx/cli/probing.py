@@ -14,7 +14,7 @@ from rich.text import Text
 
 import ccx
 from ccx.cli import options, terminal
-from ccx.cli.data_specs import FORMS, open_data
+from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.datasets import Dataset
 from ccx.datasets.pictures import read_header
 from ccx.errors import FilesError, InputError, StoreError
@@ -144,7 +144,7 @@ def _images(images: str, *, is_known: bool) -> list[Path] | Dataset:
         if problems:
             raise FilesError(problems, "repair or remove them")
         return pictures
-    if ":" not in images:
+    if ":" not in images and images != DEMO:
         raise InputError("IMAGES", wanted="a folder, or a data set", got=repr(images), remedy=f"data sets are {FORMS}")
     data = open_data(images)
     problems = () if is_known else data.check()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.text import Text
+from typer.core import TyperCommand
 
 from ccx import models
 from ccx.cli import options, terminal
-from ccx.cli.data_specs import FORMS, open_data
+from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.datasets import Broden, Dataset
 from ccx.errors import InputError
 from ccx.store.files import reason, store_error
@@ -23,6 +26,7 @@ from ccx.studies.table import check_format
 
 _NETWORK, _DATA, _FOLDERS = "Network", "Data", "Folders"
 _N_CLASSES = {"places365": 365, "imagenet": 1000}
+_BARE = "--pre-load-masks"  # the published scripts' option that is written with and without a value
 _FORMATS = ("csv", "jsonl", "parquet")
 
 
@@ -80,7 +84,7 @@ class Setup:
     )
     pre_load_masks: Annotated[
         str,
-        _option("--pre-load-masks", help="Accepted, and without effect: masks are always in memory.", hidden=True),
+        _option(_BARE, help="Accepted, and without effect: masks are always in memory.", hidden=True),
     ] = "false"
     format: Annotated[str, _option("--format", help="Of the tables in the folder: csv, jsonl or parquet.")] = "csv"
     threads: options.Threads = None
@@ -94,13 +98,16 @@ class Setup:
         if self.format not in _FORMATS:
             wanted = " or ".join(_FORMATS)
             raise InputError("--format", wanted=wanted, got=repr(self.format), remedy="see --help")
+        if self.max_images < 0:
+            wanted, remedy = "an integer >= 0", "0 = all images"
+            raise InputError("--max-images", wanted=wanted, got=str(self.max_images), remedy=remedy)
         network = self._network()
         data = self._data(network)
         return Experiment(
             data,
             network,
             name=self._data_name(),
-            network_name=f"{self.model}_none_{self.seed}" if self.pretrained == "none" else None,
+            network_name=self._network_name(),
             layers=self.layer or None,
             clusters=self.clusters,
             quantile=self.quantile,
@@ -142,6 +149,11 @@ class Setup:
             file = self.root_models
         return models.load(self.model, weights=weights, file=file)
 
+    def _network_name(self) -> str | None:
+        if self.pretrained == "none":
+            return f"{self.model}_none_{self.seed}"
+        return None if self.checkpoint is None else f"{self.model}_{self.checkpoint.name}"
+
     def _data(self, network: models.NamedModel) -> Dataset:
         data: Dataset
         if self.data is not None:
@@ -153,9 +165,12 @@ class Setup:
 
     def _data_name(self) -> str:
         name = self.subset or "broden"
-        if self.data is not None:
+        if self.data == DEMO:
+            name = DEMO
+        elif self.data is not None:
             kind, _, rest = self.data.partition(":")
-            name = f"{kind}_{Path(rest.split(',')[0]).name}"
+            spec = hashlib.sha256(self.data.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+            name = f"{kind}_{Path(rest.split(',')[0]).name}_{spec}"  # many data sets lie in a folder named images
         return f"{name}_{self.max_images}" if self.max_images else name
 
 
@@ -211,7 +226,9 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise store_error(path, f"is no TOML ({error})", "write lines like length = 3") from error
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     values = {name: value for name, value in content.items() if name not in tables}
-    values |= tables.get(context.info_name or "", {})
+    for name, table in tables.items():
+        if name.replace("_", "-") in _names(context):
+            values |= table
     flags = {
         flag.lstrip("-").replace("-", "_"): parameter.name
         for parameter in context.command.params
@@ -223,9 +240,28 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         if flag not in flags or flag == "config":
             remedy = f"see ccx {context.info_name} --help"
             raise InputError("--config", wanted="names of options", got=f"{name!r} in {path}", remedy=remedy)
-        chosen[flags[flag]] = value
+        is_one = "layer" in flag and isinstance(value, str)
+        chosen[flags[flag]] = [value] if is_one else value
     context.default_map = {**(context.default_map or {}), **chosen}
     return path
+
+
+def _names(context: typer.Context) -> set[str]:
+    """Return the names of a command: as it was called, and its own where that is a script's name."""
+    names = (context.info_name or "", getattr(context.command.callback, "__name__", ""))
+    return {name.replace("_", "-") for name in names}
+
+
+class StudyCommand(TyperCommand):
+    """A command that takes ``--pre_load_masks`` with and without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give the option a value where it has none, as it would else take the next option for one."""
+        filled = [
+            f"{one}=true" if one.replace("_", "-") == _BARE and (after is None or after.startswith("-")) else one
+            for one, after in zip_longest(args, args[1:])
+        ]
+        return super().parse_args(ctx, filled)
 
 
 def _say_waiting(folder: Path) -> None:

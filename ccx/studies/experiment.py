@@ -13,23 +13,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx import clustering
 from ccx._version import VERSION
 from ccx.concepts import Concepts
 from ccx.datasets import Dataset
 from ccx.errors import InputError
 from ccx.models import NamedModel
-from ccx.pipeline import explain
+from ccx.networks import resolve_layer
+from ccx.pipeline import explain, inputs
 from ccx.pipeline.running import Progress
-from ccx.pipeline.searching import Search
+from ccx.pipeline.searching import Search, check_search
 from ccx.probing import probe
 from ccx.probing.identity import model_hashes
 from ccx.probing.sources import as_source
 from ccx.report import report_path, write_report
 from ccx.results import Explanations
+from ccx.search import SearchSettings
 from ccx.store import PathLike, json_text, write_text
 from ccx.studies.choosing import random_units
 from ccx.studies.sharing import alone_in
 
+_QUANTILE = 0.005  # as published; another one is part of the folder's name
 _VERSIONS = ("numpy", "numba", "torch", "torchvision")
 
 
@@ -72,7 +76,7 @@ class Experiment:
     Raises
     ------
     InputError
-        If there is no layer.
+        If there is no such layer, or a setting does not fit: before hours of work, not after.
 
     """
 
@@ -86,7 +90,7 @@ class Experiment:
         layers: Sequence[str] | None = None,
         shape: tuple[int, int] | None = None,
         clusters: int = 5,
-        quantile: float = 0.005,
+        quantile: float = _QUANTILE,
         length: int = 3,
         beam: int = 5,
         search: Search = "beam",
@@ -103,12 +107,18 @@ class Experiment:
         progress: Progress | bool | None = None,
         waiting: Callable[[Path], object] = lambda _folder: None,
     ) -> None:
-        self.data, self.network, self.name = data, network, name
+        self.data, self.network, self.name = data, network, _file_name(name)
         self._network_name = _file_name(network_name or f"{network.name}_{network.weights}")
         self.layers = tuple(layers if layers is not None else network.layers)
         if not self.layers:
             remedy = "name one, as network.module.named_modules() does"
             raise InputError("layers", wanted="at least one layer", got="none", remedy=remedy)
+        for layer in self.layers:
+            resolve_layer(network.module, layer)
+        check_search(search, False, SearchSettings(length, beam))
+        inputs.check_quantile(quantile)
+        clustering.unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile)  # checks them
+        random_units(None, 1, n_units, np.random.default_rng(seed))  # checks it
         height, width = network.preprocessing.size
         self.shape = shape if shape is not None else (height // 2, width // 2)
         self.clusters, self.quantile, self.length, self.beam, self.search = clusters, quantile, length, beam, search
@@ -152,7 +162,8 @@ class Experiment:
     def folder(self, layer: str) -> Path:
         """Return where the results of a layer are."""
         chosen = f"_{self.n_units}_units_{self.seed}" if self.n_units else ""
-        settings = f"{self.clusters}_{self.length}_{self.beam}_{self.search}{chosen}"
+        above = f"_q{self.quantile:g}" if self.clusters == 1 and self.quantile != _QUANTILE else ""
+        settings = f"{self.clusters}_{self.length}_{self.beam}_{self.search}{above}{chosen}"
         return self._results / self.name / self._network_name / f"{_file_name(layer)}_{settings}"
 
     def alone(self, layer: str) -> AbstractContextManager[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,20 @@ import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError, MissingExtraError
-from ccx.kernels import and_popcount, popcount, unpack, upsample_pack
+from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.report.drawing import pixels_of
 from ccx.report.formulas import shown_name
 from ccx.results import Explanation, Explanations
 from ccx.store import PathLike
+from ccx.store.files import reason, store_error
 from ccx.studies.choosing import random_units
 from ccx.studies.figures import write_figure
 
 _CHUNK = 512  # samples looked at in one go
+_SIDE, _GAP, _LINE = 2.0, 0.08, 0.18  # inches: of a photograph, between two, of a line of text
+_LINE_LETTERS = 14  # an inch
 
 
 def images(
@@ -41,7 +46,7 @@ def images(
 
     As the published system's script: for each range, lowest first, a row of `top_k` random samples on which the unit
     fires, the formula holds somewhere, and the sample's own IoU exceeds the explanation's; what is outside of the
-    bitmap is black.
+    bitmap is black. Above each stand the sample and its IoU.
 
     Parameters
     ----------
@@ -86,23 +91,34 @@ def images(
     chosen = random_units(units, max(explained, default=-1) + 1, 0, rng) if units is not None else explained
     if units is None:
         chosen = [explained[place] for place in random_units(None, len(explained), n_units, rng)]
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise store_error(folder, f"cannot be made ({reason(error)})", "choose another folder") from error
     paths = []
     with progress_reporter(progress, "drawing units") as report:
         for done, unit in enumerate(chosen):
             items = list(found.of_unit(unit))
-            figure = pyplot.figure(figsize=(2.1 * top_k, 2.5 * len(items)), layout="constrained")
-            rows = figure.subfigures(len(items), 1, squeeze=False)[:, 0]
-            for row, item in zip(rows, items, strict=True):
-                title = row.suptitle(_title(item), fontsize=9, x=0.01, ha="left", wrap=True)
-                title.set_parse_math(False)
-                axes = row.subplots(1, top_k, squeeze=False)[0]
-                for axis in axes:
-                    axis.set_axis_off()
-                shown = _samples(item, maps, concepts, top_k, seed)
-                for axis, (sample, fires) in zip(axes, shown, strict=False):
-                    axis.imshow(_blackened(pixels_of(photographs[sample], f"photographs[{sample}]"), fires))
-                    axis.set_title(str(sample), fontsize=7)
+            values = np.ascontiguousarray(maps[:, unit], np.float32)
+            rows = [(_title(item, top_k), list(_samples(item, values, concepts, top_k, seed))) for item in items]
+            width = top_k * (_SIDE + _GAP) + _GAP
+            top = sum(_LINE * (len(title) + 2) + _SIDE for title, _ in rows)
+            figure = pyplot.figure(figsize=(width, top))
+            # All pictures in one plot, in inches: a plot for each takes ten times as long.
+            axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, top), autoscale_on=False)
+            axes.set_axis_off()
+            for title, shown in rows:
+                top -= _LINE / 2
+                axes.text(_GAP, top, "\n".join(title), va="top", fontsize=9, parse_math=False)
+                top -= _LINE * len(title)
+                for column, (sample, iou, fires) in enumerate(shown):
+                    left = _GAP + column * (_SIDE + _GAP)
+                    axes.text(left, top - _LINE / 4, f"{sample}: {iou:.2f}", va="top", fontsize=7, color="#5c6570")
+                    image = _blackened(pixels_of(photographs[sample], f"photographs[{sample}]"), fires)
+                    high, wide = (_SIDE * n / max(image.shape[:2]) for n in image.shape[:2])
+                    below = top - _LINE
+                    axes.imshow(image, extent=(left, left + wide, below - high, below), aspect="auto")
+                top -= 1.5 * _LINE + _SIDE
             paths.append(Path(folder) / f"unit_{unit}_c_{found.settings.get('clusters', len(items))}.png")
             write_figure(figure, paths[-1])
             pyplot.close(figure)
@@ -110,30 +126,36 @@ def images(
     return paths
 
 
-def _title(item: Explanation) -> str:
-    where = "" if item.range is None else f"({item.range[0]:.4g}, {item.range[1]:.4g})  "
-    what = str(item.status) if item.formula is None else f"IoU {item.iou:.3f}  {shown_name(str(item.formula))}"
-    return f"{item.cluster + 1}  {where}{what}"
+def _title(item: Explanation, top_k: int) -> list[str]:
+    """Return what stands above a row, in lines as wide as `top_k` photographs."""
+    where = "" if item.range is None else f" ({item.range[0]:.4g}, {item.range[1]:.4g})".replace("inf", "∞")
+    what = str(item.status).replace("_", " ") if item.formula is None else f"IoU {item.iou:.3f}"
+    formula = "" if item.formula is None else f"   {shown_name(str(item.formula))}"
+    text = f"unit {item.unit}, range {item.cluster + 1}{where}   {what}{formula}"
+    return textwrap.wrap(text, int(_LINE_LETTERS * (_SIDE + _GAP) * top_k))
 
 
 def _samples(
-    item: Explanation, maps: npt.NDArray[Any], concepts: Concepts, top_k: int, seed: int
-) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
-    """Yield (sample, where it fires bool[H, W]) of random samples that qualify, until there are enough."""
+    item: Explanation, values: npt.NDArray[np.float32], concepts: Concepts, top_k: int, seed: int
+) -> Iterator[tuple[int, float, npt.NDArray[np.bool_]]]:
+    """Yield (sample, IoU on it, where it fires bool[H, W]) of random samples that qualify, until there are enough."""
     if item.formula is None or item.range is None:
         return
     order = np.random.default_rng([seed, item.unit, item.cluster]).permutation(concepts.n_samples)
+    everywhere = np.ones(concepts.atoms.n_atoms, np.bool_)
+    is_all_valid = concepts.n_cells == concepts.n_samples * math.prod(concepts.shape)
     n_left = top_k
     for start in range(0, len(order), _CHUNK):
         samples = order[start : start + _CHUNK]
-        values = np.ascontiguousarray(maps[samples, item.unit], np.float32)
-        bitmap = upsample_pack(values, concepts.shape, item.range)
+        bitmap = upsample_pack(values[samples], concepts.shape, item.range)
+        if not is_all_valid:
+            bitmap = logical_and(bitmap, atom_rows(concepts.atoms, everywhere, samples))
         mask = concepts.mask(item.formula, packed=True, samples=samples)
         shared = and_popcount(bitmap, mask)
         union = popcount(bitmap) + popcount(mask) - shared
         good = np.flatnonzero((shared > 0) & (shared > item.iou * union))[:n_left]
         fires = unpack(bitmap[good], concepts.shape[0] * concepts.shape[1]).reshape(-1, *concepts.shape)
-        yield from zip(samples[good].tolist(), fires, strict=True)
+        yield from zip(samples[good].tolist(), (shared[good] / union[good]).tolist(), fires, strict=True)
         n_left -= good.size
         if n_left == 0:
             return

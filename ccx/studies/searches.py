@@ -20,12 +20,15 @@ from ccx.pipeline.running import Progress, progress_reporter
 from ccx.pipeline.searching import Search, check_search, searcher
 from ccx.search import SearchSettings
 from ccx.studies.choosing import random_units
+from ccx.studies.figures import COLORS, tidy
 from ccx.studies.table import Table, mean_and_deviation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEARCHES: tuple[Search, ...] = ("mmesh", "cfh", "areas", "none", "beam", "optimal")
+_MOST_BELOW = 0.9  # of a mean: how far down a deviation is drawn, where a log scale has no end
+_WHOLE = 1000  # means from here on are written without digits behind the point
 _COLUMNS = ("search", "unit", "range", "seconds", "visited", "estimated", "iou", "formula")
 
 
@@ -47,7 +50,7 @@ class HeuristicComparison:
     runs: Table
 
     def plot(self) -> Figure:
-        """Return bars of the mean seconds and visited formulas of each search, on log scales.
+        """Return mean and deviation of seconds and of visited formulas of each search, on log scales.
 
         Raises
         ------
@@ -59,17 +62,30 @@ class HeuristicComparison:
             from matplotlib import pyplot  # noqa: PLC0415 - an optional library
         except ImportError as error:
             raise MissingExtraError("matplotlib", "plot", "the figure of compare_heuristics") from error
-        figure = pyplot.figure(figsize=(9, 3.4), layout="constrained")
         names = self.summary.column("search")
+        n_ranges = max(self.summary.column("ranges"), default=0)
+        figure = pyplot.figure(figsize=(9, 1.3 + 0.36 * len(names)), layout="constrained")
+        figure.suptitle(f"mean and deviation over {n_ranges} range{'' if n_ranges == 1 else 's'}", fontsize=10)
         pairs = (("seconds", "seconds a range"), ("visited", "formulas evaluated a range"))
-        for axis, (column, label) in zip(figure.subplots(1, 2), pairs, strict=True):
-            means = [value or 0.0 for value in self.summary.column(f"{column} mean")]
-            deviations = [value or 0.0 for value in self.summary.column(f"{column} sd")]
-            axis.bar(range(len(names)), means, yerr=deviations, capsize=3, color=[f"C{i}" for i in range(len(names))])
-            axis.set_xticks(range(len(names)), names)
-            axis.set_ylabel(label)
-            if any(means):
-                axis.set_yscale("log")
+        for axis, (column, label) in zip(figure.subplots(1, 2, sharey=True), pairs, strict=True):
+            numbers = zip(self.summary.column(f"{column} mean"), self.summary.column(f"{column} sd"), strict=True)
+            for place, (mean, deviation) in enumerate(numbers):
+                if mean:  # no search, or nothing visited: a log scale has no 0
+                    ends = [[min(deviation, _MOST_BELOW * mean)], [deviation]]
+                    color = COLORS[place % len(COLORS)]
+                    axis.errorbar([mean], [place], xerr=ends, fmt="o", color=color, capsize=3)
+                    axis.annotate(
+                        f"{mean:.3g}" if mean < _WHOLE else f"{mean:,.0f}",
+                        (mean, place), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8,
+                    )  # fmt: skip
+            axis.set_yticks(range(len(names)), names)
+            axis.set_ylim(len(names) - 0.5, -0.7)
+            axis.set_xlabel(label)
+            if any(self.summary.column(f"{column} mean")):
+                axis.set_xscale("log")
+                axis.xaxis.set_minor_formatter("")
+            axis.margins(x=0.12)
+            tidy(axis, lines_of="x")
         pyplot.close(figure)
         return figure
 

@@ -63,6 +63,14 @@ def analyze_activations(trained: Explanations, untrained: Explanations, *, share
     if trained.concepts_hash != untrained.concepts_hash:
         remedy = "explain both networks with the same concepts"
         raise InputError("untrained", wanted="the same concepts", got="others", remedy=remedy)
+    differ = [
+        f"{name}={untrained.settings.get(name)!r}, not {value!r}"
+        for name, value in trained.settings.items()
+        if name != "units" and value != untrained.settings.get(name)
+    ]
+    if differ:
+        remedy = "explain both networks in the same way"
+        raise InputError("untrained", wanted="the same settings", got="; ".join(differ), remedy=remedy)
     if not 0 < share <= 1:
         raise InputError("share", wanted="0 < share <= 1", got=repr(share), remedy="0.2 is the published one")
     formulas, lefts = _defaults(untrained, math.ceil(share * len(untrained.units)))

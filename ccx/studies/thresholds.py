@@ -15,6 +15,7 @@ from ccx.formula import Concept, Formula, Not
 from ccx.kernels.activations import as_maps
 from ccx.pipeline import explain, inputs
 from ccx.results import Explanation, Explanations
+from ccx.studies.figures import COLORS, tidy
 from ccx.studies.table import Table
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99, 0.995)
 _LEAST = 1e-6  # where the ranges of low activations begin
+_LAST_ABOVE = 0.5  # quantiles above this one are of low activations
+_N_COLUMNS = 4  # of the figure
 _NO_CATEGORY = "concept"
 
 
@@ -56,16 +59,24 @@ class Thresholds:
         except ImportError as error:
             raise MissingExtraError("matplotlib", "plot", "the figure of compare_thresholds") from error
         kinds = self.categories.columns[3:]
-        n_columns = 4
-        n_rows = -(-len(self.categories) // n_columns)
-        figure = pyplot.figure(figsize=(3 * n_columns, 2.4 * n_rows), layout="constrained")
-        axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).ravel()
-        for axis in axes[len(self.categories) :]:
+        n_shown = len(self.categories)
+        n_rows = -(-n_shown // _N_COLUMNS)
+        size = 3 * _N_COLUMNS, 0.6 + 2.1 * n_rows
+        figure = pyplot.figure(figsize=size, layout="constrained")
+        figure.suptitle("concepts in formulas (without those after NOT), by category", fontsize=11)
+        axes = figure.subplots(n_rows, _N_COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
+        for axis in axes[n_shown:]:
             axis.set_axis_off()
-        for axis, row in zip(axes, self.categories.rows, strict=False):
-            axis.bar(range(len(kinds)), row[3:], color=[f"C{i}" for i in range(len(kinds))])
-            axis.set_xticks(range(len(kinds)), kinds, rotation=45, ha="right", fontsize=8, parse_math=False)
-            axis.set_title(f"quantile {row[0]:g}", fontsize=9)
+        for place, (axis, (q, _, iou, *counts)) in enumerate(zip(axes, self.categories.rows, strict=False)):
+            axis.bar(range(len(kinds)), counts, color=[COLORS[i % len(COLORS)] for i in range(len(kinds))])
+            axis.set_xticks(range(len(kinds)), kinds, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
+            if place + _N_COLUMNS >= n_shown:  # the lowest of its column
+                axis.tick_params(axis="x", labelbottom=True)
+            side = "above" if q <= _LAST_ABOVE else "below"
+            mean = "nothing explained" if iou is None else f"mean IoU {iou:.3f}"
+            axis.set_title(f"quantile {q:g}, {side}: {mean}", fontsize=9)
+            axis.yaxis.get_major_locator().set_params(integer=True)
+            tidy(axis, lines_of="y")
         pyplot.close(figure)
         return figure
 
@@ -148,7 +159,7 @@ def unit_ranges_of(values: npt.NDArray[Any], quantiles: Sequence[float]) -> npt.
     if not numbers.size:
         return ranges
     for place, threshold in enumerate(np.quantile(numbers, [1 - q for q in quantiles])):
-        ends = (threshold, np.inf) if quantiles[place] <= 0.5 else (_LEAST, threshold)
+        ends = (threshold, np.inf) if quantiles[place] <= _LAST_ABOVE else (_LEAST, threshold)
         if ends[0] < ends[1]:
             ranges[place] = ends
     return ranges
