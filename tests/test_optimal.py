@@ -109,7 +109,7 @@ def test_a_plane_keeps_every_formula_that_reaches_the_threshold(iou, n_cells, da
     reached = Fraction(i, b + e)
     if reached > iou or (reached == iou and not strict):
         (plane,) = planes
-        assert 0 <= plane.p
+        assert plane.p >= 0
         assert max(plane.q, plane.p) * n_cells <= 2**60
         assert plane.q * i - plane.p * e >= cover.least(plane, threshold)
 
