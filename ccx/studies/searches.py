@@ -106,7 +106,7 @@ def compare_heuristics(
     threads: int | None = None,
     progress: Progress | bool | None = None,
 ) -> HeuristicComparison:
-    """Time searches on the same bitmaps: of each of some random units, one random range.
+    """Time searches on the same bitmaps: of each of some random units, one random range; none that is empty.
 
     The published study of heuristics (La Rosa et al. 2023, table of visited states), with every search in one run. A
     search's time is its own, on one thread, given what all searches of a data set or bitmap share.
@@ -158,6 +158,7 @@ def compare_heuristics(
                 ends = float(limits[cluster, 0]), float(limits[cluster, 1])
                 ((counts,),) = range_histogram(values[:, None], limits[cluster][None, None], concepts.atoms)
                 bitmap = partial(upsample_pack, values, concepts.shape, ends, threads=1)
+            if len(limits) and counts.any():  # nothing is to be found where the unit does not fire
                 if not rows:
                     for find in finders.values():  # what is compiled or read at first use is nobody's time
                         find(counts, bitmap)
