@@ -200,12 +200,42 @@ def _hope(worth, overlaps, partners, triples, depth, left, j):
 
 
 @jit
-def _sets(space, gains, gains_out, losses_out, losses, own, items, n, value, m, least, best):
+def _within_formula(space, listed, n_atoms, items, n):
+    """Count what each two of the items' concepts share inside S: (place of each concept, values, gains int64[k, k])."""
+    place = np.full(space.usable.size + 1, -1)
+    k = 0
+    for j in range(n):
+        if place[items[j] >> 1] < 0:
+            place[items[j] >> 1] = k
+            k += 1
+    values = np.zeros((k, k), np.int64)
+    gains = np.zeros((k, k), np.int64)
+    for i in range(n_atoms):
+        g = listed[i]
+        value = space.atom_values[g]
+        gain = max(value, np.int64(0))
+        for first in range(space.atom_starts[g], space.atom_starts[g + 1]):
+            row = place[space.atom_ranks[first]]
+            if row < 0:
+                continue
+            for second in range(space.atom_starts[g], first):
+                column = place[space.atom_ranks[second]]
+                if column >= 0:
+                    values[row, column] += value
+                    values[column, row] += value
+                    gains[row, column] += gain
+                    gains[column, row] += gain
+    return place, values, gains
+
+
+@jit
+def _sets(space, listed, n_atoms, own, items, n, value, m, least, best):
     """Search the sets of up to m items: best[item] = the most that a set which holds it may reach.
 
-    Pairs of items are worth at most their interplay, with its sign, and triples at most the least of their three
-    overlaps. The search stops refining after a number of steps, and then bounds what is left.
+    Pairs of items are worth their interplay, with its sign, and triples at most the least of their three overlaps.
+    The search stops refining after a number of steps, and then bounds what is left.
     """
+    place, values, gains = _within_formula(space, listed, n_atoms, items, n)
     weights = np.empty(n, np.int64)
     for j in range(n):
         weights[j] = -own[items[j]]
@@ -227,10 +257,16 @@ def _sets(space, gains, gains_out, losses_out, losses, own, items, n, value, m, 
                 continue
             if space.gains[c, e] == 0 and space.values[c, e] == 0:
                 continue
-            pair[i, j] = _interplay(space, gains, losses_out, ordered[j], ordered[i])
+            within = values[place[c], place[e]]
+            gain_within = gains[place[c], place[e]]
+            pair[i, j] = within - space.values[c, e]
+            if ordered[i] & 1 and ordered[j] & 1:
+                pair[i, j] = within
+            elif ordered[i] & 1 or ordered[j] & 1:
+                pair[i, j] = max(within, pair[i, j])
             _keep_top(top, m - 1, pair[i, j])
             if m > 2:
-                triple[i, j] = _overlap(space, gains_out, losses, c, e)
+                triple[i, j] = (space.gains[c, e] - gain_within) + (gain_within - within)
                 _keep_top(other_top, m - 1, triple[i, j])
         for k in range(m - 1):
             partners[j, k + 1] = partners[j, k] + top[k]
@@ -301,7 +337,7 @@ def _sets(space, gains, gains_out, losses_out, losses, own, items, n, value, m, 
 
 
 @jit
-def _bound_items(space, shared, gains, used, value, m, least, worthwhile, best):
+def _bound_items(space, shared, gains, listed, n_atoms, used, value, m, least, worthwhile, best):
     """Bound the completions of S by up to m operations without an AND: best int64[2 C], of those with each item."""
     n_concepts = used.size
     best[:] = NEVER
@@ -339,7 +375,7 @@ def _bound_items(space, shared, gains, used, value, m, least, worthwhile, best):
         for j in range(n):
             best[items[j]] = bound
     elif n > 0:
-        _sets(space, gains, gains_out, losses_out, losses, own, items, n, value, m, least, best)
+        _sets(space, listed, n_atoms, own, items, n, value, m, least, best)
         for j in range(n):
             best[items[j]] = min(best[items[j]], bound)
 
@@ -499,7 +535,7 @@ def expand(space, concepts, operators, m, bound, least, most, most_beside, insid
         knows_main |= concepts[j] == main
     worthwhile = least - most[n + m - 1]
     best = np.empty(2 * n_concepts, np.int64)
-    _bound_items(space, shared, gains, used, value, m, least, worthwhile, best)
+    _bound_items(space, shared, gains, listed, n_atoms, used, value, m, least, worthwhile, best)
     evaluations = _bound_later_ands(
         space, shared, gains, gains_beside, used, m - 1, least, most, most_beside, knows_main, best
     )
