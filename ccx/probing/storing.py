@@ -299,7 +299,7 @@ def _opened_log(folder: Path, settings: Mapping[str, Any], hashes: Mapping[str, 
 
 def _stored(log: RowLog, *, hashed: bool) -> tuple[int, list[str]]:
     """Return the number of stored samples, and their hashes if there are any."""
-    n_stored, digests = 0, []
+    n_stored, digests = 0, list[str]()
     for row in log.rows:
         first, stop, samples = row["first"], row.get("stop"), row.get("samples") or []
         if type(stop) is not int or not n_stored == first < stop or len(samples) != (stop - first if hashed else 0):
