@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -46,6 +47,38 @@ def test_what_lies_outside_the_bitmap_is_dark():
     lower, upper = found[2].range
     fires = (activations[sample, 0] > lower) & (activations[sample, 0] < upper)
     np.testing.assert_array_equal(shade == 0, fires)
+
+
+@pytest.mark.needs("matplotlib")
+@pytest.mark.parametrize("shape", [(1, 7), (5, 6)])
+def test_lines_run_along_the_edges_of_cells(shape):
+    """Tokens lie on a grid of one row: a line through the centres of cells would cut every corner."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((2, 1, *shape)) < 0.5
+    bitmaps = masks[:1] | masks[1:]
+    found = ccx.explain_bitmaps(bitmaps, masks, length=1)
+    figure = ccx.plot(found[0], ccx.Concepts.from_masks(masks), bitmaps=bitmaps, pictures=1)
+    (axis,) = [axis for axis in figure.subfigs[0].axes if axis.images]
+    for drawn, cells in zip(axis.collections, (bitmaps[0, 0], masks[int(str(found[0].formula)) - 1, 0]), strict=True):
+        edges = {
+            (min(one, other), max(one, other))
+            for path in drawn.get_paths()
+            for corners in [[tuple(corner) for corner in path.vertices.astype(int).tolist()]]
+            for start, end in itertools.pairwise(corners)
+            for one, other in itertools.pairwise(lattice(start, end))
+        }
+        padded = np.pad(cells, 1).astype(int)
+        assert len(edges) == np.abs(np.diff(padded, axis=0)).sum() + np.abs(np.diff(padded, axis=1)).sum()
+
+
+def lattice(start, end):
+    """Return all lattice points of an upright or level line."""
+    length = max(abs(end[0] - start[0]), abs(end[1] - start[1]))
+    assert 0 in (end[0] - start[0], end[1] - start[1])
+    return [
+        tuple(s + (e - s) * step // max(length, 1) for s, e in zip(start, end, strict=True))
+        for step in range(length + 1)
+    ]
 
 
 @pytest.mark.needs("matplotlib")

@@ -30,7 +30,20 @@ def drawable(bitmaps: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.bool_]
 
 
 def outline(bitmap: npt.NDArray[np.bool_]) -> str:
-    """Return the boundary of bool[H, W] as closed SVG paths, to fill with the even-odd rule; "" of an empty one.
+    """Return the boundary of bool[H, W] as closed SVG paths, to fill with the even-odd rule; "" of an empty one."""
+    pieces = []
+    for corners in loops(bitmap):
+        x, y = corners[0]
+        pieces.append(f"M{x} {y}")
+        for number, (next_x, next_y) in enumerate(corners[1:]):
+            pieces.append(f"v{next_y - y}" if number % 2 else f"h{next_x - x}")
+            x, y = next_x, next_y
+        pieces.append("z")
+    return "".join(pieces)
+
+
+def loops(bitmap: npt.NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
+    """Return the corners (x, y) of each closed line of the boundary of bool[H, W], from a horizontal edge on.
 
     The corners of the boundary pair up along each row of lattice points, first with second, third with fourth, ...,
     as these are the ends of its horizontal edges; along columns likewise. Following the two pairings in turn walks
@@ -50,22 +63,21 @@ def outline(bitmap: npt.NDArray[np.bool_]) -> str:
 
     x, y, vertical = columns.tolist(), rows.tolist(), partner.tolist()
     seen = [False] * len(x)
-    pieces = []
+    found = []
     for start in range(len(x)):
         if seen[start]:
             continue
-        pieces.append(f"M{x[start]} {y[start]}")
+        line = []
         here = start
         while True:
             across = here ^ 1  # corners stand in row order, so partners along a row are neighbours
             seen[here] = seen[across] = True
-            pieces.append(f"h{x[across] - x[here]}")
+            line += [(x[here], y[here]), (x[across], y[across])]
             here = vertical[across]
             if here == start:
                 break
-            pieces.append(f"v{y[here] - y[across]}")
-        pieces.append("z")
-    return "".join(pieces)
+        found.append(line)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

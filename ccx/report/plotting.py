@@ -10,7 +10,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, MissingExtraError
 from ccx.pipeline.judging import explained_samples
 from ccx.report.charts import concept_bars
-from ccx.report.drawing import pixels_of
+from ccx.report.drawing import loops, pixels_of
 from ccx.report.formulas import Painter, shown_name
 from ccx.report.pictures import FINE, Chosen, Pictures
 from ccx.report.writing import check_concepts
@@ -112,6 +112,8 @@ def _draw_row(figure: Any, item: Explanation, chosen: list[Chosen], images: Any,
 
 
 def _draw_picture(axis: Axes, one: Chosen, image: Any) -> None:
+    from matplotlib.collections import PolyCollection  # noqa: PLC0415 - an optional library
+
     height, width = one.fires.shape
     extent = (0, width, height, 0)
     axis.imshow(np.full((1, 1, 3), 150, np.uint8) if image is None else image, extent=extent, aspect="auto")
@@ -119,10 +121,10 @@ def _draw_picture(axis: Axes, one: Chosen, image: Any) -> None:
     shade[..., 3] = np.where(one.fires, 0.0, 0.6)
     axis.imshow(shade, extent=extent, aspect="auto", interpolation="nearest")
     for cells, color, line in ((one.fires, _FIRES, "solid"), (one.holds, _HOLDS, "dashed")):
-        padded = np.pad(cells, 1).astype(float)  # so that lines close at the edge
-        if cells.any():
-            x, y = np.arange(-1, width + 1) + 0.5, np.arange(-1, height + 1) + 0.5
-            axis.contour(x, y, padded, [0.5], colors=color, linewidths=1.2, linestyles=line)
+        edges = PolyCollection(
+            loops(cells), closed=True, facecolors="none", edgecolors=color, linewidths=1.2, linestyles=line
+        )
+        axis.add_collection(edges, autolim=False)
     axis.set_xlim(0, width)
     axis.set_ylim(height, 0)
     axis.set_title(f"{'≠ ' if one.disagrees else ''}{one.sample}: {one.iou:.2f}", fontsize=8)
