@@ -153,3 +153,16 @@ def test_arrows_lead_through_the_units(browser, data, tmp_path):
     assert browser.find_element("css selector", "h1").text == f"unit {order[-2]}"
     browser.find_element("css selector", "body").send_keys(Keys.ESCAPE)
     assert browser.current_url.endswith("index.html#units")
+
+
+def test_a_name_of_hundreds_of_letters_breaks_and_hides_no_column(browser, tmp_path):
+    masks = np.zeros((2, 3, 4, 4), bool)
+    masks[0, :, :2] = masks[1, :, 2:] = True
+    concepts = ccx.Concepts.from_masks(masks, ["x" * 300, "y" * 300])
+    activations = np.stack([masks[0], masks[1]], axis=1).astype(np.float32)
+    found = ccx.explain(activations, concepts, ranges=[(0.5, 2)], length=1, progress=False)
+    write_report(tmp_path / "report.html", found, concepts, activations=activations)
+    open_page(browser, (tmp_path / "report.html").as_uri())
+    hidden = "const box = document.querySelector(arguments[0]); return box.scrollWidth - box.clientWidth;"
+    assert browser.execute_script(hidden, ".scroll") == 0
+    assert browser.execute_script(hidden, "html") == 0
