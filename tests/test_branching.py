@@ -281,3 +281,33 @@ def test_explain_passes_limits_on_and_says_what_is_proven():
     assert not stopped[0].optimal
     assert stopped[0].score <= proven.score <= stopped[0].upper_bound
     assert stopped.settings["evaluation_limit"] == 1
+
+
+def test_no_bound_cuts_off_the_best_formula():
+    """The tightest `least` there is: the best value of all formulas of four concepts."""
+    tight = 0
+    for seed in range(60):
+        masks, bitmap = a_problem(seed, 5, 40)
+        concepts = concepts_of(masks)
+        atoms, counts = concepts.atoms, histogram(bitmap, concepts)
+        pairs = pairs_of(atoms, counts, atoms.pair_cells, pair_counts(atoms, counts), 3, 1, np.ones(5, bool), 1)
+        members, values = masks[pairs.order], np.where(bitmap, 3, -1)
+        main = int(np.argmax(pairs.values.diagonal()))
+        space = kernels.space_of(atoms, counts, pairs, 3, 1, main)
+        every = [reference.completions(members, values, (c,), (), k) for c in range(5) for k in range(4)]
+        valued = [one for some in every for one in some.items()]
+        most, most_beside = np.zeros((2, 4), np.int64)
+        for k in range(1, 4):
+            most[k] = max(0, *(v for (ids, _), v in valued if len(ids) <= k))
+            most_beside[k] = max(0, *(v for (ids, _), v in valued if len(ids) <= k and main not in ids))
+        best = max(v for (ids, _), v in valued if len(ids) == 4)
+        tight += best > most[3]
+        for (ids, operators), value in valued:
+            if len(ids) == 4 and value == best and is_sorted(ids, operators, 1):
+                arguments = 1 << 50, best, most, most_beside
+                children, _, _ = kernels.expand(space, kernels.room_for(atoms), ids[:1], (), 3, *arguments)
+                bounds = {(c, op): bound for c, op, bound in children.tolist()}
+                assert bounds[ids[1], operators[0]] >= best
+                _, found, _ = kernels.expand(space, kernels.room_for(atoms), ids[:2], operators[:1], 2, *arguments)
+                assert [ids[2], operators[1], ids[3], operators[2]] in found.tolist()
+    assert tight > 5  # else a fourth concept adds nothing
