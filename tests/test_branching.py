@@ -286,13 +286,13 @@ def test_explain_passes_limits_on_and_says_what_is_proven():
 def test_no_bound_cuts_off_the_best_formula():
     """The tightest `least` there is: the best value of all formulas of four concepts."""
     tight = 0
-    for seed in range(60):
+    for seed in range(100):
         masks, bitmap = a_problem(seed, 5, 40)
         concepts = concepts_of(masks)
         atoms, counts = concepts.atoms, histogram(bitmap, concepts)
         pairs = pairs_of(atoms, counts, atoms.pair_cells, pair_counts(atoms, counts), 3, 1, np.ones(5, bool), 1)
         members, values = masks[pairs.order], np.where(bitmap, 3, -1)
-        main = int(np.argmax(pairs.values.diagonal()))
+        main = seed % 5  # bounds hold whichever it is
         space = kernels.space_of(atoms, counts, pairs, 3, 1, main)
         every = [reference.completions(members, values, (c,), (), k) for c in range(5) for k in range(4)]
         valued = [one for some in every for one in some.items()]
