@@ -161,3 +161,5 @@ def test_wrong_matrices():
     with pytest.raises(InputError, match=r"finite values, got NaN, infinity .* unit 1"):
         ccx.explain(broken, concepts)
     assert len(ccx.explain(broken, concepts, units=[0], progress=False)) == 1
+    with pytest.raises(DTypeError, match=r"got csr_array; only ccx\.explain takes sparse matrices"):
+        ccx.studies.compare_thresholds(broken, concepts)

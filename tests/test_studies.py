@@ -112,6 +112,9 @@ def test_ranges_of_quantiles_hold_their_share_of_the_non_zero_activations():
     for q, (lower, upper) in zip(studies.QUANTILES, unit_ranges_of(values, studies.QUANTILES), strict=True):
         share = np.mean((values[50:] > lower) & (values[50:] < upper))
         assert share == pytest.approx(q if q <= 0.5 else 1 - q, abs=0.0011), q
+    (lower, upper), (least, most) = unit_ranges_of(values, [0.5, 0.51])
+    assert np.isinf(upper)
+    assert (least, most) == (1e-6, pytest.approx(lower - 9.99))
     assert np.isnan(unit_ranges_of(np.zeros(4), [0.1])).all()
     assert np.isnan(unit_ranges_of(np.full(4, -1.0), [0.9])).all()
 
@@ -190,6 +193,19 @@ def test_compare_heuristics(data):
         studies.compare_heuristics(activations, concepts, searches=["best"])
 
 
+def test_best_counts_the_ranges_on_which_no_search_finds_more():
+    rng = np.random.default_rng(0)
+    concepts = ccx.Concepts.from_masks(rng.random((8, 4, 4, 4)) < 0.4)
+    activations = rng.random((4, 8, 4, 4)).astype(np.float32)
+    found = studies.compare_heuristics(
+        activations, concepts, searches=["none", "optimal"], beam=2, quantile=0.3, n_units=0, progress=False
+    )
+    ious = np.array(found.runs.column("iou")).reshape(8, 2)
+    equal = int((ious[:, 0] == ious[:, 1]).sum())
+    assert equal < 8  # so narrow a beam misses some
+    assert found.summary.column("best") == [equal, 8]
+
+
 # Specialization
 
 
@@ -225,6 +241,7 @@ def test_analyze_activations_by_hand():
     assert found.shares.rows == (("1", 3, 1 / 3, 1 / 3, 1 / 3), ("2", 2, 0.5, 0.5, 0.0), ("all", 5, 0.4, 0.4, 0.2))
     more = studies.analyze_activations(trained, untrained, share=0.6)  # k = 3, but only two left parts occur again
     assert [row[1:] for row in more.defaults.rows if row[0] == "left part"] == [("(a OR b)", 5), ("(c AND d)", 2)]
+    assert studies.analyze_activations(trained, untrained, share=0.3).defaults == found.defaults  # ceil(1.5)
     fewer = studies.analyze_activations(trained, untrained, share=0.2)
     assert Counter(fewer.units.column("kind")) == {"unspecialized": 1, "weakly specialized": 2, "specialized": 2}
     with pytest.raises(InputError, match="same concepts"):

@@ -81,6 +81,8 @@ def test_counts_are_those_of_a_network_changed_by_hand(kind):
         assert (row["lower"], row["upper"]) == (limits[0], None if np.isinf(limits[1]) else limits[1])
         assert (row["affected"], row["changed"]) == by_hand(net, images, {row["unit"]: limits})
     assert len(found.alone) == 5
+    upside_down = {unit: one[::-1] for unit, one in ranges.items()}
+    assert studies.ranges_importance(net, batches, "body", upside_down, alone=True, progress=False) == found
     assert net.training
     assert net.body[1].training
     assert not net.body._forward_hooks

@@ -90,8 +90,10 @@ def as_array(value: Any, argument: str) -> Any:
         got = f"a {type(value).__name__} that is no regular table of numbers"
     else:
         got = type(value).__name__
-    wanted = "an array (NumPy, CuPy, torch) or nested lists of numbers"
-    raise DTypeError(argument, wanted=wanted, got=got, remedy="convert it with numpy.asarray first")
+    wanted, remedy = "an array (NumPy, CuPy, torch) or nested lists of numbers", "convert it with numpy.asarray first"
+    if hasattr(value, "toarray"):  # a scipy sparse matrix, of which numpy.asarray makes no numbers
+        remedy = "only ccx.explain takes sparse matrices; write out the units that you need, float[N, U, H, W]"
+    raise DTypeError(argument, wanted=wanted, got=got, remedy=remedy)
 
 
 def _view_of_tensor(tensor: Any, argument: str) -> Any:
