@@ -426,7 +426,7 @@ def test_images_are_in_natural_order(tmp_path):
     names = ["1a.png", "2.png", "10.png", "a.png", "a2b1.png", "a2b10.png", "a02c.png", "a10.png"]
     for name in reversed(names):
         (tmp_path / name).touch()
-    assert [path.name for path in files.read_images(tmp_path, len(names))] == names
+    assert [path.name for path in files.read_images(str(tmp_path), len(names))] == names
 
 
 def test_images_are_checked_before_the_run(data):

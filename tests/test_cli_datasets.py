@@ -61,6 +61,37 @@ def test_problems_are_listed(broden: Path, tmp_path: Path) -> None:
     assert "o.png: empty" in text
 
 
+def test_a_folder_with_images_left_out_up_to_the_report(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / f"images/{name}.png", png(photo(2, 3)))
+    for name in ("a", "c"):
+        write(tmp_path / f"labels/{name}.png", png(np.array([[0, 1, 1], [2, 255, 1]], np.uint8)))
+    write(tmp_path / "labels/damaged.png", "")
+    write(tmp_path / "names.txt", "sky\nsea\n")
+    write(tmp_path / "only.txt", "a\nc\n")
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((2, 3, 2, 3)))
+    paths = f"folder:{tmp_path / 'images'},{tmp_path / 'labels'},{tmp_path / 'names.txt'}"
+    spec = f"{paths},void=255,only={tmp_path / 'only.txt'}"
+    code, text = run("concepts", "build", "--data", spec, "--out", tmp_path / "c.ccx")
+    assert code == 0, text
+    assert "2 concepts, 2 samples of 2×3 cells" in text
+    explain = ("explain", tmp_path / "a.npy", "--concepts", tmp_path / "c.ccx", "--out", tmp_path / "run", "--images")
+    code, text = run(*explain, tmp_path / "images")
+    assert code == 2
+    assert "images: expected 2 images, got 3 in" in text
+    code, text = run(*explain, spec)
+    assert code == 0, text
+    assert (tmp_path / "run/report.html").read_text(encoding="utf-8").count("data:image/jpeg") == 2
+    assert "left out" not in text
+    (tmp_path / "labels/damaged.png").unlink()
+    code, text = run("concepts", "build", "--data", f"{paths},void=255", "--out", tmp_path / "d.ccx")
+    assert code == 0, text
+    assert "1 image without a label map is left out: b\n" in text
+    code, text = run("concepts", "build", "--data", f"{paths},voids=255", "--out", tmp_path / "d.ccx")
+    assert code == 2
+    assert "options of folder: image_suffix, label_suffix, only, first_id, void, none, got 'voids=255'" in text
+
+
 def test_tokens(tmp_path: Path) -> None:
     table = write(tmp_path / "t.csv", "sample,position,concept\n0,1,noun\n1,0,verb\n")
     np.save(tmp_path / "lengths.npy", [2, 1])

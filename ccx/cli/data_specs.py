@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
+from ccx.cli import terminal
 from ccx.datasets import Broden, CocoInstances, CocoPanoptic, Dataset, Folder, Pairs, demo
 from ccx.errors import InputError
 
@@ -20,6 +25,7 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "crowd": str,
     "image_suffix": str,
     "label_suffix": str,
+    "only": Path,
     "first_id": int,
     "void": lambda text: [int(part) for part in text.split("+")],
     "none": lambda text: [int(part) for part in text.split("+")],
@@ -43,13 +49,18 @@ def open_data(spec: str) -> Dataset:
     if not colon or kind not in _KINDS:
         raise InputError("--data", wanted=FORMS, got=repr(spec), remedy="see docs/datasets.md")
     make, wanted = _KINDS[kind]
-    paths, options = [], {}
+    known = [name for name in _OPTIONS if name in inspect.signature(make).parameters]
+    paths: list[str] = []
+    options: dict[str, Any] = {}
     for part in rest.split(","):
         name, equals, value = part.partition("=")
         name = name.replace("-", "_")
-        if not equals or name not in _OPTIONS:
+        if not equals or (name not in known and len(paths) < len(wanted)):
             paths.append(part)
             continue
+        if name not in known:
+            remedy = "leave it out"
+            raise InputError("--data", wanted=f"options of {kind}: {', '.join(known)}", got=repr(part), remedy=remedy)
         try:
             options[name] = _OPTIONS[name](value)
         except ValueError as error:
@@ -57,11 +68,14 @@ def open_data(spec: str) -> Dataset:
     if len(paths) != len(wanted):
         form = f"{kind}:{','.join(wanted)}"
         raise InputError("--data", wanted=form, got=repr(spec), remedy="write the paths in this order, with commas")
-    try:
-        return make(*paths, **options)
-    except TypeError as error:
-        remedy = "see docs/datasets.md"
-        raise InputError("--data", wanted=f"options of {kind}", got=repr(spec), remedy=remedy) from error
+    data = make(*paths, **options)
+    if isinstance(data, Folder) and data.without_labels and "only" not in options:
+        n_images, first = len(data.without_labels), data.without_labels[0]
+        listed = f"image without a label map is left out: {first}"
+        if n_images > 1:
+            listed = f"images without label maps are left out, such as {first}"
+        terminal.errors().print(Text(f"{n_images} {listed}"), soft_wrap=True)
+    return data
 
 
 def _demo() -> Dataset:

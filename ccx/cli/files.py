@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.cli import options
+from ccx.cli.data_specs import DEMO, open_data
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.pipeline.running import progress_reporter
@@ -227,24 +228,27 @@ def read_concepts(
         )
 
 
-def read_images(path: Path, n_samples: int) -> Any:
-    """Return one image a sample: an array file, or the picture files of a folder, in natural order of their names.
+def read_images(place: str, n_samples: int) -> Any:
+    """Return one image a sample: of an array file, a data set, or a folder in natural order of its pictures' names.
 
     Raises
     ------
     InputError
-        If there is not one image a sample.
+        If there is not one image a sample, or the text names no data set.
     StoreError
         If they cannot be read.
 
     """
+    path = Path(place)
     if path.is_dir():
         images: Any = picture_files(path)
-    else:
+    elif path.is_file() or not (":" in place or place == DEMO):
         images = read_array(path, "images")
+    else:
+        images = open_data(place).images
     if len(images) != n_samples:
-        remedy = "give one image a sample, in the order of the samples (files: by name)"
-        raise InputError("images", wanted=f"{n_samples} images", got=f"{len(images)} in {path}", remedy=remedy)
+        remedy = "give one image a sample, in the order of the samples (files: by name), or the data set itself"
+        raise InputError("images", wanted=f"{n_samples} images", got=f"{len(images)} in {place}", remedy=remedy)
     return images
 
 

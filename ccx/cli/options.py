@@ -25,7 +25,10 @@ ConceptsFile = Annotated[Path | None, _file("--concepts", "A file of 'ccx concep
 Names = Annotated[Path | None, _file("--names", "Names of the concepts: .txt, .json or .csv.", _CONCEPTS)]
 Valid = Annotated[Path | None, _file("--valid", "bool[N, H, W], false where a cell counts nowhere.", _CONCEPTS)]
 Images = Annotated[
-    Path | None, _file("--images", "Photographs for the report: an array file or a folder.", dir_okay=True)
+    str | None,
+    typer.Option(
+        "--images", help="Photographs for the report: an array file, a folder, or a data set as for 'ccx probe'."
+    ),
 ]
 Key = Annotated[str | None, typer.Option("--key", help="Which array of the activations' file.")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Processors to use; all by default.")]
