@@ -234,6 +234,21 @@ def test_what_cannot_be_is_refused_before_anything_runs(ccx_, tmp_path):
         assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "library", "extra"),
+    [
+        (["metrics", "--format=parquet"], "pyarrow", "parquet"), (["images"], "matplotlib", "plot"),
+        (["compare-heuristics"], "matplotlib", "plot"), (["compare-thresholds"], "matplotlib", "plot"),
+    ],
+)  # fmt: skip
+def test_a_missing_library_is_named_before_anything_runs(ccx_, tmp_path, monkeypatch, command, library, extra):
+    monkeypatch.setitem(sys.modules, "pandas", sys)  # there, for all that matters here
+    monkeypatch.setitem(sys.modules, library, None)
+    output = ccx_(*command, *FEW, f"--root-activations={tmp_path}/a", status=2)
+    assert f"ccx[{extra}]" in output
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_bare_pre_load_masks_takes_nothing_for_its_value(ccx_):
     for flags in (["--pre_load_masks", "--model=nope"], ["--model=nope", "--pre_load_masks"],
                   ["--pre_load_masks", "True", "--model=nope"]):  # fmt: skip

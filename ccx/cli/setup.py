@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import tomllib
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from ccx import models
 from ccx.cli import options, terminal
 from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.datasets import Broden, Dataset
-from ccx.errors import InputError
+from ccx.errors import InputError, MissingExtraError
 from ccx.store.files import reason, store_error
 from ccx.studies import Experiment, Table
 from ccx.studies.table import check_format
@@ -98,6 +99,9 @@ class Setup:
         if self.format not in _FORMATS:
             wanted = " or ".join(_FORMATS)
             raise InputError("--format", wanted=wanted, got=repr(self.format), remedy="see --help")
+        if self.format == "parquet":
+            for library in ("pandas", "pyarrow"):
+                require(library, "parquet", "--format parquet")
         if self.max_images < 0:
             wanted, remedy = "an integer >= 0", "0 = all images"
             raise InputError("--max-images", wanted=wanted, got=str(self.max_images), remedy=remedy)
@@ -172,6 +176,12 @@ class Setup:
             spec = hashlib.sha256(self.data.encode("utf-8", "surrogateescape")).hexdigest()[:8]
             name = f"{kind}_{Path(rest.split(',')[0]).name}_{spec}"  # many data sets lie in a folder named images
         return f"{name}_{self.max_images}" if self.max_images else name
+
+
+def require(library: str, extra: str, purpose: str) -> None:
+    """Raise `MissingExtraError` if a library is not installed: before hours of work that need it at the end."""
+    if importlib.util.find_spec(library) is None:
+        raise MissingExtraError(library, extra, purpose)
 
 
 def study(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ccx import studies
 from ccx.cli import running, terminal
-from ccx.cli.setup import Setup, study
+from ccx.cli.setup import Setup, require, study
 from ccx.errors import InputError
 from ccx.studies import Experiment, Table
 
@@ -52,6 +52,8 @@ def compare_heuristics(
     """Compare what the heuristics save: time and formulas visited, of random units and ranges."""
     if heuristic not in _HEURISTICS:
         raise InputError("--heuristic", wanted=" or ".join(_HEURISTICS), got=repr(heuristic), remedy="see --help")
+    if figure:
+        require("matplotlib", "plot", "the figure (--no-figure leaves it out)")
     experiment = setup.experiment()
     searches = studies.SEARCHES if heuristic == "all" else tuple(one for one in studies.SEARCHES if one == heuristic)
     for layer in experiment.layers:
@@ -85,6 +87,8 @@ def compare_thresholds(
     figure: Annotated[bool, typer.Option("--figure/--no-figure", help="Draw it.")] = True,
 ) -> None:
     """Explain units at eleven quantiles, and count the categories that their formulas name."""
+    if figure:
+        require("matplotlib", "plot", "the figure (--no-figure leaves it out)")
     experiment = setup.experiment()
     for layer in experiment.layers:
         compared = studies.compare_thresholds(
@@ -169,6 +173,7 @@ def images(
     dir_images: Annotated[Path, typer.Option("--dir-images", help="Folder of the figures.")] = Path("figures/units"),
 ) -> None:
     """Draw a figure a unit: photographs on which it fires and its formula holds, all else black."""
+    require("matplotlib", "plot", "ccx images")
     experiment = setup.experiment()
     for layer in experiment.layers:
         found = experiment.found(layer)
