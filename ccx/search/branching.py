@@ -114,22 +114,23 @@ class _Search:
         while planes:
             plane = planes.pop()
             frontier, order = self._draw(plane, length)
-            settled = False
-            improved = None
+            settled, improved, tighter = False, None, list[Plane]()
             while frontier.upper() >= (least := self._cover.least(plane, self._best.threshold(length))):
                 settled = improved is not None and frontier.expanded - improved >= _SETTLED
                 if settled or self._limit.reached():
                     break
                 if frontier.expanded >= _MANY and (tighter := self._cover.split(plane, threshold)):
-                    planes += tighter
                     break
                 concepts, operators = frontier.expand_next(least)
                 if self._offer(order[concepts], operators):
                     improved = frontier.expanded
             else:
+                self._lower(length, {one: self._gain_of_most(one, length) for one in planes})
                 continue
+            # Noted before the plane is split: what its parts leave open is no more than what it did.
             open_ = {one: self._gain_of_most(one, length) for one in planes}
-            self._lower(length, {**open_, plane: frontier.upper()})
+            self._lower(length, {**open_, plane: min(frontier.upper(), self._gain_of_most(plane, length))})
+            planes += tighter
             if self._limit.reached():
                 return False
             if settled:
@@ -236,7 +237,7 @@ class _Search:
     def _lower(self, length: int, open_: dict[Plane, int]) -> None:
         """Note that what is open of a length has at most so much value in each of its planes."""
         ranks = [self._upper_rank(length, plane, value) for plane, value in open_.items()]
-        if None not in ranks:
+        if ranks and None not in ranks:
             upper = max(one for one in ranks if one is not None) * self._objective.factor(length)
             before = self.upper_ranks[length]
             self.upper_ranks[length] = upper if before is None else min(before, upper)
