@@ -163,6 +163,19 @@ def score(result, masks, bitmap, length_penalty, scoring, **_):
     return Objective.of(settings, int(bitmap.sum()), bitmap.size).score(one)
 
 
+def test_limits_are_of_proofs_alone():
+    masks = np.zeros((2, 3, 2, 2), bool)
+    masks[0, :, 0] = masks[1, 1:] = True
+    bitmaps = masks[:1]
+    for options in ({"time_limit": 1.0}, {"evaluation_limit": 9}, {"evaluation_limit": 9, "search": "mmesh"}):
+        with pytest.raises(InputError, match=r"_limit: expected None with search"):
+            ccx.explain_bitmaps(bitmaps, masks, **options)
+    with pytest.raises(InputError, match="time_limit: expected None beside null"):
+        ccx.explain_bitmaps(bitmaps, masks, search="optimal", time_limit=1.0, null=3)
+    found = ccx.explain_bitmaps(bitmaps, masks, search="optimal", evaluation_limit=9, null=3, progress=False)
+    assert found[0].chance is not None
+
+
 def test_a_time_limit_of_nothing_still_proves_three_concepts():
     masks, bitmap = a_problem(HARD, 6, 65)
     result = proof(masks, bitmap, length=5, time_limit=0.0)

@@ -289,6 +289,17 @@ def test_data_sets_checkpoints_and_quantiles_have_folders_of_their_own(ccx_, pla
     assert all(one.startswith("broden_broden1_224_") for one in found[1:])
 
 
+def test_all_bad_files_are_named_before_anything_is_probed(ccx_, place, tmp_path):
+    root = write_broden(tmp_path, 4)
+    (root / "images" / "ade20k" / "0001.jpg").write_bytes(b"no picture")
+    (root / "images" / "ade20k" / "0002_object.png").unlink()
+    roots = [f"--root-{name}={tmp_path}/{name}" for name in ("segmentations", "activations", "results")]
+    output = ccx_("run", *FEW, "--data", f"broden:{root}", *roots, status=2)
+    assert "0001.jpg" in output
+    assert "0002_object.png" in output
+    assert not list(tmp_path.rglob("*.npy*"))
+
+
 # Kills and company
 
 COMMAND = [

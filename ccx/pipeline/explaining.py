@@ -118,7 +118,8 @@ def explain(
         See `ccx.search.SearchSettings`.
     time_limit, evaluation_limit
         With ``search="optimal"`` and a length above 3: seconds, or formulas bounded or counted, a bitmap, after which
-        the best formula so far is returned with a proven `upper_bound`; None = until it is proven.
+        the best formula so far is returned with a proven `upper_bound`; None = until it is proven. Up to three
+        concepts are always proven first, whatever that takes; `time_limit` goes with no `null`.
     null
         Number r of permutations that each score is compared with (`Explanation.chance`): the search is repeated
         with the bitmap's samples exchanged, r times for each row. 0 = no comparison.
@@ -165,7 +166,7 @@ def explain(
     options = SearchSettings(
         length, beam, candidates, length_penalty, top, min_iou, resolve(scoring), time_limit, evaluation_limit
     )
-    check_search(search, published, options)
+    check_search(search, published, options, null)
     inputs.check_quantile(quantile)
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
     annotated = inputs.as_concepts(concepts, threads)
@@ -288,7 +289,7 @@ def explain_bitmaps(
     options = SearchSettings(
         length, beam, candidates, length_penalty, top, min_iou, resolve(scoring), time_limit, evaluation_limit
     )
-    check_search(search, published, options)
+    check_search(search, published, options, null)
     annotated = inputs.as_concepts(concepts, threads)
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
     places = places_for(device, packed)

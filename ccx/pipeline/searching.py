@@ -27,8 +27,8 @@ Searcher: TypeAlias = Callable[[npt.NDArray[np.int64], Callable[[], npt.NDArray[
 """Searches a bitmap, given int64[G], its cells by atom, and what makes its packed rows uint64[N, n_words]."""
 
 
-def check_search(search: Any, published: Any, settings: SearchSettings) -> None:
-    """Raise `InputError` unless there is such a search and it can be run as published."""
+def check_search(search: Any, published: Any, settings: SearchSettings, null: Any = 0) -> None:
+    """Raise `InputError` unless there is such a search, and it can be run as asked, `null` times once more."""
     if search not in get_args(Search):
         wanted = " or ".join(f'"{one}"' for one in get_args(Search))
         raise InputError("search", wanted=wanted, got=repr(search), remedy="see the documentation of explain")
@@ -38,6 +38,16 @@ def check_search(search: Any, published: Any, settings: SearchSettings) -> None:
         raise InputError("published", wanted=wanted, got=got, remedy="leave it out")
     if search == "optimal":
         check_provable(settings, n_concepts=0)  # how many may occur is known later
+    for name in ("time_limit", "evaluation_limit"):
+        if search != "optimal" and getattr(settings, name) is not None:
+            remedy = 'leave it out: only search="optimal" can be stopped'
+            raise InputError(
+                name, wanted=f"None with search={search!r}", got=repr(getattr(settings, name)), remedy=remedy
+            )
+    if null and settings.time_limit is not None:
+        # Exchanged samples would get other seconds than the true ones, and p would mean nothing.
+        remedy = "use evaluation_limit, which is the same for every search"
+        raise InputError("time_limit", wanted="None beside null", got=repr(settings.time_limit), remedy=remedy)
     if search in get_args(Heuristic) and settings.scoring is not SCORES["iou"]:
         wanted, remedy = '"iou", which the published searches estimate', 'use search="beam" or "optimal"'
         raise InputError("scoring", wanted=wanted, got=repr(settings.scoring.name), remedy=remedy)

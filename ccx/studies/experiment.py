@@ -17,7 +17,7 @@ from ccx import clustering
 from ccx._version import VERSION
 from ccx.concepts import Concepts
 from ccx.datasets import Dataset
-from ccx.errors import InputError
+from ccx.errors import FilesError, InputError
 from ccx.models import NamedModel
 from ccx.networks import resolve_layer
 from ccx.pipeline import explain, inputs
@@ -141,6 +141,9 @@ class Experiment:
         """Return what a layer puts out for every image, a map of the file in the folder of activations."""
         if layer not in self._maps:
             folder = self._activations / self.name / self._network_name / _file_name(layer)
+            problems = self.data.check(progress=self.progress)
+            if problems:
+                raise FilesError(problems, "repair them, or leave those images out; nothing was probed yet")
             with alone_in(folder, self._waiting):
                 maps: Any = probe(
                     self.network,
