@@ -203,6 +203,24 @@ def test_images(ccx_, place):
     assert all(path.name.startswith("unit_") and path.name.endswith("_c_2.png") for path in figures)
 
 
+@pytest.mark.parametrize(
+    ("command", "written"),
+    [
+        ("run_clustering", "report.html"), ("compare_heuristics", "heuristics.csv"),
+        ("compare_thresholds", "thresholds.csv"), ("compute_metrics", "metrics.csv"),
+        ("compute_ranges_importance", "ranges_importance.csv"), ("analyze_activations", "specialization.csv"),
+        ("generate_images", "manifest.json"),
+    ],
+)  # fmt: skip
+def test_every_study_with_a_checkpoint(ccx_, place, tmp_path, command, written):
+    own = {"generate_images": [f"--dir_images={tmp_path}/figures"], "compare_heuristics": ["--heuristic=cfh"]}
+    ccx_(command, "--pretrained=places365", "--random_units=2", "--length=1", "--num_clusters=2", *own.get(command, []))
+    folder = place / "data/results/ade20k/resnet18_places365/layer4_2_1_5_beam_2_units_0"
+    assert (folder / written).stat().st_size > 0
+    if command == "generate_images":
+        assert len(list((tmp_path / "figures").iterdir())) == 2
+
+
 def test_layers_data_sets_and_configuration(ccx_, place, tmp_path):
     config = tmp_path / "study.toml"
     config.write_text(
