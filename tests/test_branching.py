@@ -93,6 +93,17 @@ def test_however_far_bounds_are_refined(seed, n_concepts, effort, beam, top):
     assert found_by(result) == best_formulas(every_formula(masks, bitmap, length), top)
 
 
+def test_the_main_concept_may_come_last_by_and():
+    """Three concepts hold a third of the bitmap each, beside much else; the fourth cuts all that off."""
+    bitmap = np.arange(321) < 15
+    main = np.arange(321) < 21
+    masks = np.array([main] + [np.isin(np.arange(321) // 5, [k, *range(5 + 20 * k, 25 + 20 * k)]) for k in range(3)])
+    result = proof(masks, bitmap, length=4, beam=1)
+    assert proof(masks, bitmap, length=3).found[0].concepts == (0,)
+    assert found_by(result) == best_formulas(every_formula(masks, bitmap, 4), 1)
+    assert (result.found[0].iou, result.found[0].concepts) == (1.0, (1, 2, 3, 0))
+
+
 @given(seed=SEEDS, top=st.sampled_from([1, 5]))
 def test_many_ties(seed, top):
     """A few cells and concepts that look alike: most formulas tie with others."""
