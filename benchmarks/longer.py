@@ -8,6 +8,7 @@ CPU seconds of one thread, beam search and the shorter lengths included (docs/op
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file runs as a script
 
-from benchmarks._machine import Clock
+from benchmarks._machine import Clock, machine
 from benchmarks.synthetic import generate
 from ccx.clustering import unit_ranges
 from ccx.kernels import range_histogram
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=8, help="take every so many ranges (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="time limit of a range (default: %(default)s)")
     options = parser.parse_args()
+    print(machine())
     data = generate(options.samples, options.units)
     concepts = data.concepts()
     counts = []
@@ -41,9 +43,9 @@ def main() -> None:
         ranges = unit_ranges(values, clusters=CLUSTERS)
         counts += list(range_histogram(values[:, None], ranges[None], concepts.atoms)[0])
     beam_search(concepts, counts[0], SearchSettings(length=4), threads=1)
-    optimal_search(concepts, counts[0], SearchSettings(length=4, evaluation_limit=1), threads=1)  # compiles
+    optimal_search(concepts, counts[0], SearchSettings(length=4, time_limit=options.seconds), threads=1)  # compiles
     for length in options.lengths:
-        seconds, gaps, better = [], [], 0
+        seconds, gaps, better, proven = [], [], 0, 0
         for count in counts[:: options.step]:
             beam = beam_search(concepts, count, SearchSettings(length=length), threads=1)
             with Clock() as clock:
@@ -52,15 +54,20 @@ def main() -> None:
                 )
             best = found.found[0].iou
             better += best > beam.found[0].iou
+            proven += found.optimal
             seconds.append(clock.cpu)
-            if not found.optimal and found.upper_bound is not None:
-                gaps.append(found.upper_bound / best - 1)
+            upper = math.inf if found.upper_bound is None else found.upper_bound
+            if not found.optimal:
+                gaps.append(upper / best - 1)
             print(
-                f"length {length}: IoU {best:.5f}, {clock.cpu:.2f} s, upper bound {found.upper_bound:.5f}", flush=True
+                f"length {length}: IoU {best:.5f}, upper bound {upper:.5f}, {found.evaluations:.2e} evaluations, "
+                f"{clock.cpu:.2f} CPU s of {clock.wall:.2f} s, {clock.others:.1f} processors busy beside",
+                flush=True,
             )
         print(
-            f"length {length}: {len(seconds)} ranges, median {np.median(seconds):.2f} s, at most {max(seconds):.2f} s, "
-            f"{len(gaps)} not proven, their gaps {[f'{gap:.1%}' for gap in gaps]}; the beam fell short in {better}"
+            f"length {length}: {proven} of {len(seconds)} ranges proven, median {np.median(seconds):.2f} CPU s, "
+            f"at most {max(seconds):.2f}; gaps of the others {[f'{gap:.2%}' for gap in gaps]}; "
+            f"the beam fell short in {better}"
         )
 
 
