@@ -15,7 +15,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import canonical_ids
 from ccx.kernels import branching as kernels
-from ccx.kernels import reference
+from ccx.kernels import cpu, reference
 from ccx.kernels.atoms import pair_counts
 from ccx.kernels.optimal import pairs_of
 from ccx.search import SearchSettings, branching, optimal_search
@@ -236,6 +236,24 @@ def test_an_interrupted_search_can_be_begun_again(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             proof(masks, bitmap, length=5, beam=1)
     assert proof(masks, bitmap, length=5, beam=1) == wanted
+
+
+def test_an_interrupt_that_numba_reports_as_an_error_of_its_own_is_one(monkeypatch):
+    """As seen where a signal came while arguments were read: two errors deep."""
+
+    def interrupted(*_):
+        try:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as one:
+                raise SystemError("unpickle") from one
+        except SystemError as two:
+            raise SystemError("dispatcher") from two
+
+    masks, bitmap = a_problem(HARD, 6, 65)
+    monkeypatch.setattr(cpu.branching, "expand", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        proof(masks, bitmap, length=5, beam=1)
 
 
 @given(seed=SEEDS, effort=EFFORTS, data=st.data())

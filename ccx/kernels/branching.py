@@ -157,9 +157,18 @@ def expand(
 
     """
     arrays: tuple[Any, ...] = np.array(concepts, np.int32), np.array(operators, np.uint8)
-    found: tuple[IntArray, IntArray, int] = backend_for(space.values).branching.expand(
-        space, *arrays, longer, bound, least, most, most_beside, *room
-    )
+    try:
+        found: tuple[IntArray, IntArray, int] = backend_for(space.values).branching.expand(
+            space, *arrays, longer, bound, least, most, most_beside, *room
+        )
+    except SystemError as error:
+        # Numba unpickles types while it reads the arguments, and reports an interrupt there as this error.
+        cause: BaseException | None = error
+        while isinstance(cause, SystemError):
+            cause = cause.__cause__
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause from None
+        raise
     return found
 
 

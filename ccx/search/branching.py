@@ -25,7 +25,7 @@ IntArray = npt.NDArray[np.int64]
 _MAX_OPEN = 1 << 24  # extensions that wait, about 0.4 GB; with more, the longest formulas are finished first
 _SETTLED = 32  # formulas expanded without another improvement before planes are drawn anew
 _MANY = 2_000  # formulas expanded before a plane that can be split is
-_BISECTIONS = 40
+_BISECTIONS = 80  # down to neighbouring floats, so that the result does not depend on where they start
 _NOTHING = -(1 << 62)
 _NO_SCORE = 1 << 20  # above any score that a bound is sought for
 

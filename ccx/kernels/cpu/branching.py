@@ -408,13 +408,11 @@ def _bound_later_ands(space, shared, gains, gains_beside, used, m, least, most, 
     n_concepts = used.size
     main = space.main
     most_later = np.int64(NEVER)
-    most_gain = np.int64(NEVER)
     most_value = np.int64(NEVER)
     evaluations = 0
     for c in range(n_concepts):
         if used[c]:
             continue
-        most_gain = max(most_gain, gains[c])
         most_value = max(most_value, shared[c])
         if m > 1:
             most_later = max(
@@ -424,21 +422,14 @@ def _bound_later_ands(space, shared, gains, gains_beside, used, m, least, most, 
         if used[c]:
             continue
         gain_out = space.gains[c, c] - gains[c]
-        loss = gains[c] - shared[c]
-        if m == 1:  # ((S op c) AND d)
+        if m == 1:  # ((S OR c) AND d)
             if most_value + gain_out >= least:
                 evaluations += n_concepts
                 for d in range(n_concepts):
                     if not used[d] and d != c:
                         bound = shared[d] + min(space.gains[c, d], min(gain_out, space.gains[d, d] - gains[d]))
                         best[2 * c] = max(best[2 * c], bound)
-            if most_gain >= least:
-                evaluations += n_concepts
-                for d in range(n_concepts):
-                    if not used[d] and d != c:
-                        overlap = min(space.gains[c, d] - space.values[c, d], min(loss, gains[d] - shared[d]))
-                        best[2 * c + 1] = max(best[2 * c + 1], min(gains[d], shared[d] + overlap))
-            continue
+            continue  # ((S AND NOT c) AND d) is ((S AND d) AND NOT c), which comes in that order
         if most_later + gain_out >= least:
             knows = knows_main or c == main
             beside = gain_out
