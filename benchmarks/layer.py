@@ -170,7 +170,8 @@ def measure(n_samples: int, n_units: int, threads: int, seed: int = 0) -> Report
     with Clock() as hashing:
         _ = concepts.content_hash  # results carry it
     stages = _time_units(data, concepts, threads)
-    explained, clocks = _time_explain(data, concepts)
+    explained, clocks = _time_explain(data, concepts, "beam")
+    _, proving = _time_explain(data, concepts, "optimal")
     peak = memory.beyond()
     chosen = rng.choice(len(explained), min(N_CHECKED_FORMULAS, len(explained)), replace=False)
     checks.append(work.check_explanations(data, [explained[i] for i in sorted(chosen.tolist())]))
@@ -178,6 +179,13 @@ def measure(n_samples: int, n_units: int, threads: int, seed: int = 0) -> Report
     at_scale = n_samples >= FULL_SCALE
     fixed = building.cpu + pairs.cpu + hashing.cpu
     a_unit = sum(one.cpu for one, _ in clocks) / n_units
+    a_proven_unit = sum(one.cpu for one, _ in proving) / n_units
+    on_two = sum(two.wall for _, two in proving) / n_units
+    proven_on_two = Figure(
+        f"the same, {LAYER_UNITS} units", on_two * LAYER_UNITS + fixed, "s", 420 if at_scale else None
+    )
+    proven_on_two.note = "extrapolated, wall, two threads"
+    proven_on_two.disturbed = max(two.starved(2) for _, two in proving) > MAX_STARVED
     # Others on the machine make wall times longer: of all chunks, believe the least disturbed.
     one, two = min(clocks, key=lambda pair: pair[0].starved(1) + pair[1].starved(2))
     scaling = Figure("two threads against one", one.wall / two.wall, "×", 1.7, at_least=True)
@@ -205,6 +213,14 @@ def measure(n_samples: int, n_units: int, threads: int, seed: int = 0) -> Report
         ),
         Figure("explain, a unit of 5 ranges", a_unit, "s", note=f"CPU, {n_units} units, one thread"),
         Figure(f"explain, {LAYER_UNITS} units", a_unit * LAYER_UNITS + fixed, "s", note="extrapolated, one thread"),
+        Figure(
+            f"explain with proofs, {LAYER_UNITS} units",
+            a_proven_unit * LAYER_UNITS + fixed,
+            "s",
+            720 if at_scale else None,
+            note="extrapolated, CPU, one thread",
+        ),
+        proven_on_two,
         scaling,
         Figure("peak memory beyond the inputs", peak / 1e9, "GB", 4, note="atoms, then explain on 1 and 2 threads"),
         *_start_figures(),
@@ -320,7 +336,9 @@ def _timed(seconds: list[float], call: Callable[[], Any]) -> Any:
     return result
 
 
-def _time_explain(data: Synthetic, concepts: ccx.Concepts) -> tuple[list[ccx.Explanation], list[tuple[Clock, Clock]]]:
+def _time_explain(
+    data: Synthetic, concepts: ccx.Concepts, search: str
+) -> tuple[list[ccx.Explanation], list[tuple[Clock, Clock]]]:
     """Explain all units, a few at a time, with one thread and then with two -> rows, (clock of one, clock of two).
 
     Raises
@@ -338,6 +356,7 @@ def _time_explain(data: Synthetic, concepts: ccx.Concepts) -> tuple[list[ccx.Exp
             "clusters": CLUSTERS,
             "length": LENGTH,
             "beam": BEAM,
+            "search": search,
             "units": units,
             "progress": False,
         }
