@@ -25,6 +25,15 @@ _N_BARS = 15
 _WIDTH = 100  # characters of a formula before it breaks
 
 
+def pyplot_for(purpose: str) -> Any:
+    """Return Matplotlib's pyplot, or raise `MissingExtraError` that says what for."""
+    try:
+        from matplotlib import pyplot  # noqa: PLC0415 - an optional library
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot", purpose) from error
+    return pyplot
+
+
 def plot(
     found: Explanation | Explanations,
     concepts: Concepts,
@@ -64,10 +73,7 @@ def plot(
         (`ShapeError`, `DTypeError`) if the arguments do not belong to each other.
 
     """
-    try:
-        from matplotlib import pyplot  # noqa: PLC0415 - an optional library
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot", "ccx.plot") from error
+    pyplot = pyplot_for("ccx.plot")
 
     if isinstance(found, Explanation):
         items = [found]
@@ -80,7 +86,7 @@ def plot(
     if not items:
         raise InputError("found", wanted="at least one explanation", got="none", remedy="explain some units first")
     if isinstance(found, Explanations) and len(found.units) > 1:
-        figure = pyplot.figure(figsize=(11, 4.5), layout="constrained")
+        figure: Figure = pyplot.figure(figsize=(11, 4.5), layout="constrained")
         _draw_overview(figure, found, concepts)
     else:
         if activations is None and bitmaps is None:

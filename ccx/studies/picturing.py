@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.concepts import Concepts
-from ccx.errors import InputError, MissingExtraError
+from ccx.errors import InputError
 from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.report.drawing import pixels_of
 from ccx.report.formulas import shown_name
+from ccx.report.plotting import pyplot_for
 from ccx.results import Explanation, Explanations
 from ccx.store import PathLike
 from ccx.store.files import reason, store_error
@@ -75,10 +76,7 @@ def images(
         If a file cannot be read or written.
 
     """
-    try:
-        from matplotlib import pyplot  # noqa: PLC0415 - an optional library
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot", "ccx.studies.images") from error
+    pyplot = pyplot_for("ccx.studies.images")
     if top_k < 1:
         raise InputError("top_k", wanted="an integer >= 1", got=repr(top_k), remedy="5 is usual")
     if len(photographs) != concepts.n_samples:

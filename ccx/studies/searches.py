@@ -12,12 +12,12 @@ import numpy as np
 
 from ccx.clustering import unit_ranges
 from ccx.concepts import Concepts
-from ccx.errors import MissingExtraError
 from ccx.formula import left_deep
 from ccx.kernels import range_histogram, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.pipeline.searching import Search, check_search, searcher
+from ccx.report.plotting import pyplot_for
 from ccx.search import SearchSettings
 from ccx.studies.choosing import random_units
 from ccx.studies.figures import COLORS, tidy
@@ -58,13 +58,10 @@ class HeuristicComparison:
             If Matplotlib is not installed.
 
         """
-        try:
-            from matplotlib import pyplot  # noqa: PLC0415 - an optional library
-        except ImportError as error:
-            raise MissingExtraError("matplotlib", "plot", "the figure of compare_heuristics") from error
+        pyplot = pyplot_for("the figure of compare_heuristics")
         names = self.summary.column("search")
         n_ranges = max(self.summary.column("ranges"), default=0)
-        figure = pyplot.figure(figsize=(9, 1.3 + 0.36 * len(names)), layout="constrained")
+        figure: Figure = pyplot.figure(figsize=(9, 1.3 + 0.36 * len(names)), layout="constrained")
         figure.suptitle(f"mean and deviation over {n_ranges} range{'' if n_ranges == 1 else 's'}", fontsize=10)
         pairs = (("seconds", "seconds a range"), ("visited", "formulas evaluated a range"))
         for axis, (column, label) in zip(figure.subplots(1, 2, sharey=True), pairs, strict=True):

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.concepts import Concepts
-from ccx.errors import InputError, MissingExtraError
+from ccx.errors import InputError
 from ccx.formula import Concept, Formula, Not
 from ccx.kernels.activations import as_maps
 from ccx.pipeline import explain, inputs
+from ccx.report.plotting import pyplot_for
 from ccx.results import Explanation, Explanations
 from ccx.studies.figures import COLORS, tidy
 from ccx.studies.table import Table
@@ -54,15 +55,12 @@ class Thresholds:
             If Matplotlib is not installed.
 
         """
-        try:
-            from matplotlib import pyplot  # noqa: PLC0415 - an optional library
-        except ImportError as error:
-            raise MissingExtraError("matplotlib", "plot", "the figure of compare_thresholds") from error
+        pyplot = pyplot_for("the figure of compare_thresholds")
         kinds = self.categories.columns[3:]
         n_shown = len(self.categories)
         n_rows = -(-n_shown // _N_COLUMNS)
         size = 3 * _N_COLUMNS, 0.6 + 2.1 * n_rows
-        figure = pyplot.figure(figsize=size, layout="constrained")
+        figure: Figure = pyplot.figure(figsize=size, layout="constrained")
         figure.suptitle("concepts in formulas (without those after NOT), by category", fontsize=11)
         axes = figure.subplots(n_rows, _N_COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
         for axis in axes[n_shown:]:
