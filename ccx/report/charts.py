@@ -60,7 +60,7 @@ def concept_bars(found: Explanations, painter: Painter) -> tuple[list[Bar], int]
     plain: Counter[str] = Counter()
     negated: Counter[str] = Counter()
     for item in found:
-        names = _literals(item.formula)
+        names = literals(item.formula)
         plain.update(name for name, is_negated in names if not is_negated)
         negated.update(name for name, is_negated in names if is_negated)
     ranked = sorted(plain | negated, key=lambda name: (-plain[name] - negated[name], name))
@@ -82,7 +82,7 @@ def category_bars(best: Iterable[Explanation], painter: Painter) -> list[Categor
     n_units: Counter[str] = Counter()
     names: dict[str, set[str]] = {kind: set() for kind in painter.color_of}
     for item in best:
-        plain = {name for name, is_negated in _literals(item.formula) if not is_negated}
+        plain = {name for name, is_negated in literals(item.formula) if not is_negated}
         kinds = {name: painter.category_of[name] for name in plain if name in painter.category_of}
         n_units.update(set(kinds.values()))
         for name, kind in kinds.items():
@@ -110,7 +110,7 @@ def activation_chart(values: npt.NDArray[np.float32], items: Sequence[Explanatio
     return ActivationChart(heights.tolist(), lower, upper, bands)
 
 
-def _literals(formula: Formula | None) -> set[tuple[str, bool]]:
+def literals(formula: Formula | None) -> set[tuple[str, bool]]:
     """Return the names in a formula, each with whether it is negated."""
     names: set[tuple[str, bool]] = set()
     stack: list[tuple[Formula, bool]] = [] if formula is None else [(formula, False)]

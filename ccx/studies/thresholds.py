@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
-from ccx.formula import Concept, Formula, Not
 from ccx.kernels.activations import as_maps
 from ccx.pipeline import explain, inputs
+from ccx.report.charts import literals
 from ccx.report.plotting import pyplot_for
 from ccx.results import Explanation, Explanations
 from ccx.studies.figures import COLORS, tidy
@@ -134,7 +134,7 @@ def compare_thresholds(
     by_quantile = []
     for q in quantiles:
         items = [item for own, item in rows if own == q and item is not None]
-        named = [kind_of[name] for item in items if item.formula is not None for name in _plain(item.formula)]
+        named = [kind_of[name] for item in items for name, is_negated in literals(item.formula) if not is_negated]
         mean = float(np.mean([item.iou for item in items])) if items else None
         by_quantile.append((q, len(items), mean, *(named.count(kind) for kind in kinds)))
     return Thresholds(
@@ -175,16 +175,3 @@ def _ends(item: Explanation) -> tuple[float, float | None]:
     """Return the ends of a range; None for infinity, which JSON has not."""
     lower, upper = item.range or (0.0, np.inf)
     return lower, upper if np.isfinite(upper) else None
-
-
-def _plain(formula: Formula) -> list[str]:
-    """Return the names in a left-deep formula that are not negated."""
-    stack: list[Formula] = [formula]
-    names = []
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Concept):
-            names.append(node.name)
-        elif not isinstance(node, Not):
-            stack += node.children
-    return names
