@@ -54,7 +54,7 @@ class Server:
                 pass
 
         class Quiet(ThreadingHTTPServer):
-            daemon_threads = True
+            daemon_threads = False  # server_close waits for them
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # clients that go away are part of the tests

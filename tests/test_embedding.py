@@ -11,7 +11,9 @@ import sys
 import textwrap
 import threading
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +51,21 @@ def global_state() -> dict[str, Any]:
         "recursion": sys.getrecursionlimit(),
         "switch interval": sys.getswitchinterval(),
         "hooks": (sys.excepthook, sys.stdout, sys.stderr, threading.excepthook),
-        "threads": {thread.name for thread in threading.enumerate()},
     }
     if "torch" in sys.modules:
         import torch
 
         state["torch"] = (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_rng_state().tolist())
     return state
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Whatever runs inside leaves the global state as it was, and starts no thread that stays (others may end)."""
+    before, threads = global_state(), set(threading.enumerate())
+    yield
+    assert global_state() == before
+    assert set(threading.enumerate()) <= threads
 
 
 def test_several_threads_of_another_tool(capfd: pytest.CaptureFixture[str]) -> None:
@@ -78,10 +88,8 @@ def test_several_threads_of_another_tool(capfd: pytest.CaptureFixture[str]) -> N
         assert callers[index] == {threading.get_ident()}  # called back on the thread of the caller
         return found
 
-    before = global_state()
-    with ThreadPoolExecutor(4) as pool:
+    with untouched(), ThreadPoolExecutor(4) as pool:
         found = list(pool.map(explain, range(8)))
-    assert global_state() == before
     assert capfd.readouterr() == ("", "")
     for index in range(8):
         assert calls[index] == [(done, 6) for done in range(7)]
@@ -91,17 +99,16 @@ def test_several_threads_of_another_tool(capfd: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_global_state_is_touched(threads: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     concepts = made_concepts()
-    before = global_state()
-    with np.errstate(all="raise"):
-        inside = np.geterr()
-        found = ccx.explain(layer(0), concepts, threads=threads, out=tmp_path / "run", top=3)
-        assert np.geterr() == inside
-    repr(found)
-    found.save(tmp_path / "found.json")
-    concepts.save(tmp_path / "concepts")
-    concepts.validate()
-    concepts.subset(["a", "b"]).mask("(a AND NOT b)")
-    assert global_state() == before
+    with untouched():
+        with np.errstate(all="raise"):
+            inside = np.geterr()
+            found = ccx.explain(layer(0), concepts, threads=threads, out=tmp_path / "run", top=3)
+            assert np.geterr() == inside
+        repr(found)
+        found.save(tmp_path / "found.json")
+        concepts.save(tmp_path / "concepts")
+        concepts.validate()
+        concepts.subset(["a", "b"]).mask("(a AND NOT b)")
     assert capfd.readouterr() == ("", "")
 
 
@@ -179,9 +186,8 @@ def test_in_a_loop_with_torch(capfd: pytest.CaptureFixture[str]) -> None:
     images = torch.rand(N, 3, 8, 11)
     concepts = made_concepts()
     output = model(images)
-    before = global_state()
-    found = ccx.explain(output, concepts, threads=1)
-    assert global_state() == before
+    with untouched():
+        found = ccx.explain(output, concepts, threads=1)
     assert output.requires_grad
     output.sum().backward()  # the graph is still there
     assert model.weight.grad is not None
