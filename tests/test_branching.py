@@ -286,9 +286,7 @@ def test_no_completion_exceeds_the_bound_of_its_beginning(seed, effort, data):
             most_beside[length] = max([0, *(v for (ids, _), v in every if len(ids) <= length and main not in ids)])
     full = reference.completions(members, values, *begun, longer)
     least = int(np.quantile(list(full.values()), data.draw(st.sampled_from([0.5, 0.9, 0.99, 1.0]))))
-    children, found, _ = kernels.expand(
-        space, kernels.room_for(atoms), *begun, longer, 1 << 50, least, most, most_beside
-    )
+    children, found, _ = expanded(space, atoms, *begun, longer, least, most, most_beside)
     reached = {canonical(*parts): value for parts, value in full.items() if value >= least and is_sorted(*parts, n)}
     if longer == 2:
         listed = {canonical((*begun[0], c, d), (*begun[1], op, second)) for c, op, d, second in found.tolist()}
@@ -298,6 +296,11 @@ def test_no_completion_exceeds_the_bound_of_its_beginning(seed, effort, data):
     for parts, value in full.items():
         if value >= least and is_sorted(*parts, n):
             assert bounds[parts[0][n], parts[1][n - 1]] >= value
+
+
+def expanded(space, atoms, concepts, operators, *rest):
+    (one,) = kernels.expand(space, kernels.room_for(atoms), [kernels.Begun(concepts, operators, 1 << 50)], *rest)
+    return one
 
 
 def canonical(ids, operators):
@@ -366,10 +369,10 @@ def test_no_bound_cuts_off_the_best_formula():
         tight += best > most[3]
         for (ids, operators), value in valued:
             if len(ids) == 4 and value == best and is_sorted(ids, operators, 1):
-                arguments = 1 << 50, best, most, most_beside
-                children, _, _ = kernels.expand(space, kernels.room_for(atoms), ids[:1], (), 3, *arguments)
+                arguments = best, most, most_beside
+                children, _, _ = expanded(space, atoms, ids[:1], (), 3, *arguments)
                 bounds = {(c, op): bound for c, op, bound in children.tolist()}
                 assert bounds[ids[1], operators[0]] >= best
-                _, found, _ = kernels.expand(space, kernels.room_for(atoms), ids[:2], operators[:1], 2, *arguments)
+                _, found, _ = expanded(space, atoms, ids[:2], operators[:1], 2, *arguments)
                 assert [ids[2], operators[1], ids[3], operators[2]] in found.tolist()
     assert tight > 5  # else a fourth concept adds nothing

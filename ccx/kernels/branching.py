@@ -1,17 +1,20 @@
 """Branch and bound over left-deep formulas of any length (docs/optimal.md): thin over the backend.
 
-Concepts are numbered as in `ccx.kernels.optimal.Pairs`. All arrays lie in main memory.
+Concepts are numbered as in `ccx.kernels.optimal.Pairs`. A `Space` is made in main memory; `Space.at` copies it to a
+GPU, and formulas are then bounded there.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ccx.kernels._dispatch import backend_for
+from ccx.kernels._dispatch import backend_for, on_gpu
 from ccx.kernels.atoms import Atoms
+from ccx.kernels.devices import Place
 from ccx.kernels.optimal import Pairs
 
 IntArray = npt.NDArray[np.int64]
@@ -62,6 +65,19 @@ class Space(NamedTuple):
     most_shared: IntArray
     most_beside: IntArray
     effort: Effort
+
+    def at(self, place: Place) -> Space:
+        """Return the space with its arrays in another place."""
+        arrays = {name: value for name, value in self._asdict().items() if isinstance(value, np.ndarray)}
+        return self._replace(**{name: place.upload(np.ascontiguousarray(value)) for name, value in arrays.items()})
+
+
+class Begun(NamedTuple):
+    """A formula that others begin with: concepts, by rank, operators between them, and what bounds its completions."""
+
+    concepts: tuple[int, ...]
+    operators: tuple[int, ...]
+    bound: int
 
 
 class Room(NamedTuple):
@@ -129,24 +145,15 @@ def without_main(space: Space) -> Space:
 
 
 def expand(
-    space: Space,
-    room: Room,
-    concepts: tuple[int, ...],
-    operators: tuple[int, ...],
-    longer: int,
-    bound: int,
-    least: int,
-    most: IntArray,
-    most_beside: IntArray,
-) -> tuple[IntArray, IntArray, int]:
-    """Bound the completions of all extensions of a formula by `longer` >= 2 concepts.
+    space: Space, room: Room, begun: Sequence[Begun], longer: int, least: int, most: IntArray, most_beside: IntArray
+) -> list[tuple[IntArray, IntArray, int]]:
+    """Bound the completions of all extensions of formulas of one length by `longer` >= 2 concepts.
 
-    bound: what is known of the formula's completions; least: the least value that is wanted of formulas of that full
-    length; most, most_beside int64[length]: the most value of formulas of up to so many concepts, the index; without
-    the main concept.
+    least: the least value that is wanted of formulas of that full length; most, most_beside int64[length]: the most
+    value of formulas of up to so many concepts, the index; without the main concept. `room` is for main memory.
 
-    Returns
-    -------
+    Returns for each formula
+    ------------------------
     children int64[k, 3] of concept, operator, bound
         Where more than two concepts follow: extensions of which a completion may reach `least`.
     found int64[f, 4] of concept, operator, concept, operator
@@ -156,11 +163,20 @@ def expand(
     Formulas that differ in the order of operands in a run of one connective come once.
 
     """
-    arrays: tuple[Any, ...] = np.array(concepts, np.int32), np.array(operators, np.uint8)
-    try:
-        found: tuple[IntArray, IntArray, int] = backend_for(space.values).branching.expand(
-            space, *arrays, longer, bound, least, most, most_beside, *room
+    backend = backend_for(space.values).branching
+    concepts = np.array([one.concepts for one in begun], np.int32)
+    operators = np.array([one.operators for one in begun], np.uint8)
+    bounds = np.array([one.bound for one in begun], np.int64)
+    if on_gpu(space.values):
+        results: list[tuple[IntArray, IntArray, int]] = backend.expand(
+            space, concepts, operators, longer, bounds, least, most, most_beside
         )
+        return results
+    try:
+        return [
+            backend.expand(space, *formula, longer, bound, least, most, most_beside, *room)
+            for *formula, bound in zip(concepts, operators, bounds, strict=True)
+        ]
     except SystemError as error:
         # Numba unpickles types while it reads the arguments, and reports an interrupt there as this error.
         cause: BaseException | None = error
@@ -169,7 +185,12 @@ def expand(
         if isinstance(cause, KeyboardInterrupt):
             raise cause from None
         raise
-    return found
+
+
+def at_a_time(space: Space) -> int:
+    """Return how many formulas are worth expanding together, where the space lies."""
+    n_formulas: int = backend_for(space.values).branching.AT_A_TIME
+    return n_formulas
 
 
 def best_pair_value(pairs: Pairs, usable: npt.NDArray[np.bool_]) -> int:

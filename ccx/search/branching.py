@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ccx.formula import canonical_ids
 from ccx.kernels import branching as kernels
 from ccx.kernels.atoms import Atoms, concept_counts, pair_counts
+from ccx.kernels.devices import MAIN_MEMORY, Place
 from ccx.kernels.formulas import formula_counts
 from ccx.kernels.optimal import pairs_of
 from ccx.search.found import Found, Objective
@@ -64,12 +65,14 @@ def prove_longer(
     longest: int,
     usable: npt.NDArray[np.bool_],
     limit: Limit,
+    place: Place = MAIN_MEMORY,
 ) -> Proof:
     """Offer to `best` what precedes it among the formulas of 4 to `longest` concepts, until nothing does or at a limit.
 
-    All shorter formulas have been offered before. The lengths are searched one after the other.
+    All shorter formulas have been offered before. The lengths are searched one after the other. Atoms and counts lie
+    in main memory; formulas are bounded at `place`, with the same results wherever that is.
     """
-    search = _Search(atoms, counts, objective, best, usable, limit)
+    search = _Search(atoms, counts, objective, best, usable, limit, place)
     lengths = range(4, min(longest, int(usable.sum())) + 1)
     for length in lengths:
         search.begin(length)
@@ -90,9 +93,10 @@ class _Search:
         best: Incumbents,
         usable: npt.NDArray[np.bool_],
         limit: Limit,
+        place: Place,
     ) -> None:
         self._atoms, self._counts, self._objective, self._best = atoms, counts, objective, best
-        self._usable, self._limit = usable, limit
+        self._usable, self._limit, self._place = usable, limit, place
         self._cover = Cover(objective)
         self._hits = pair_counts(atoms, counts, threads=1)
         self._room = kernels.room_for(atoms)
@@ -169,7 +173,7 @@ class _Search:
             most_beside[shorter] = most[shorter]
             if shorter < length - 1 and start < most[shorter]:
                 most_beside[shorter] = self._most_value(beside, shorter, start, most_beside, most_beside, pairs.order)
-        return _Frontier(space, self._room, length, most, most_beside, self._limit), pairs.order
+        return _Frontier(space, self._place, self._room, length, most, most_beside, self._limit), pairs.order
 
     def _most_value(
         self,
@@ -181,7 +185,7 @@ class _Search:
         order: npt.NDArray[np.int32],
     ) -> int:
         """Return the most value of formulas of up to `length` concepts, or `known` if that is more."""
-        frontier = _Frontier(space, self._room, length, most, most_beside, self._limit)
+        frontier = _Frontier(space, self._place, self._room, length, most, most_beside, self._limit)
         while frontier.upper() > known and not self._limit.reached():
             concepts, operators = frontier.expand_next(known + 1)
             if len(concepts):
@@ -277,13 +281,17 @@ class _Frontier:
     def __init__(
         self,
         space: kernels.Space,
+        place: Place,
         room: kernels.Room,
         length: int,
         most: IntArray,
         most_beside: IntArray,
         limit: Limit,
     ) -> None:
-        self._space, self._room, self._length, self._limit = space, room, length, limit
+        self._space, self._room, self._length, self._limit = space.at(place), room, length, limit
+        self._at_a_time = kernels.at_a_time(self._space)
+        self._ahead: dict[kernels.Begun, tuple[IntArray, IntArray, int]] = {}
+        self._least = _NOTHING  # that those were expanded for
         self._most, self._most_beside = most, most_beside
         self._heaps: list[list[_Siblings]] = [[] for _ in range(length)]
         self._numbers = count()
@@ -304,18 +312,14 @@ class _Frontier:
         """
         heap = self._next_heap()
         siblings = heap[0]
-        concept, operator, bound = siblings.children[siblings.next].tolist()
+        begun = siblings.begun(siblings.next)
+        children, found, evaluations = self._expand(heap, begun, least)
         self._n_open -= 1
         if siblings.next + 1 < len(siblings.children):
             heapq.heapreplace(heap, siblings.after())
         else:
             heapq.heappop(heap)
-        concepts = (*siblings.concepts, concept)
-        operators = (*siblings.operators, operator) if siblings.concepts else ()
-        longer = self._length - len(concepts)
-        children, found, evaluations = kernels.expand(
-            self._space, self._room, concepts, operators, longer, bound, least, self._most, self._most_beside
-        )
+        concepts, operators, _ = begun
         self.expanded += 1
         self._limit.evaluations += evaluations
         self._push(concepts, operators, children)
@@ -324,6 +328,29 @@ class _Frontier:
             np.hstack([np.tile(np.array(concepts, np.int32), (n_found, 1)), found[:, 0::2].astype(np.int32)]),
             np.hstack([np.tile(np.array(operators, np.uint8), (n_found, 1)), found[:, 1::2].astype(np.uint8)]),
         )
+
+    def _expand(self, heap: list[_Siblings], begun: kernels.Begun, least: int) -> tuple[IntArray, IntArray, int]:
+        """Expand a formula, and where that pays others of its length which are likely to follow."""
+        if least != self._least:
+            self._ahead.clear()
+            self._least = least
+        if begun not in self._ahead:
+            batch = [begun, *self._likely(heap, begun, least)]
+            longer = self._length - len(begun.concepts)
+            results = kernels.expand(self._space, self._room, batch, longer, least, self._most, self._most_beside)
+            self._ahead.update(zip(batch, results, strict=True))
+        return self._ahead.pop(begun)
+
+    def _likely(self, heap: list[_Siblings], begun: kernels.Begun, least: int) -> list[kernels.Begun]:
+        """Return those of the greatest bounds that are not expanded yet, besides `begun`: it takes what is at hand."""
+        n = self._at_a_time - 1
+        waiting = (
+            siblings.begun(i)
+            for siblings in heapq.nsmallest(n, heap)
+            for i in range(siblings.next, min(siblings.next + n + 1, len(siblings.children)))
+        )
+        fresh = (one for one in waiting if one.bound >= least and one != begun and one not in self._ahead)
+        return heapq.nlargest(n, fresh, key=lambda one: one.bound)
 
     def _push(self, concepts: tuple[int, ...], operators: tuple[int, ...], children: IntArray) -> None:
         if len(children):
@@ -349,6 +376,12 @@ class _Siblings(NamedTuple):
     operators: tuple[int, ...]
     children: IntArray
     next: int
+
+    def begun(self, i: int) -> kernels.Begun:
+        """Return the formula that extension number i makes."""
+        concept, operator, bound = self.children[i].tolist()
+        operators = (*self.operators, operator) if self.concepts else ()
+        return kernels.Begun((*self.concepts, concept), operators, bound)
 
     def after(self) -> _Siblings:
         """Return what is left without the first."""

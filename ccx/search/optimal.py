@@ -104,7 +104,7 @@ def optimal_search(
     limit.evaluations += bounds + visited
     if settings.length > PROVEN_LENGTH and meets:
         here = concepts.atoms.sets_at(MAIN_MEMORY)
-        proof = prove_longer(here, to_host(counts), objective, best, settings.length, usable, limit)
+        proof = prove_longer(here, to_host(counts), objective, best, settings.length, usable, limit, place_of(counts))
     return SearchResult(
         best.found,
         visited + proof.counted,

@@ -16,6 +16,7 @@ from ccx.kernels.cpu._jit import inline, jit
 
 OR, AND, AND_NOT = 0, 1, 2
 NEVER = -(1 << 62)
+AT_A_TIME = 1
 
 
 @inline

@@ -7,12 +7,11 @@ go.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from ccx.kernels.cuda.device import Array, Device, device_of, launch
+from ccx.kernels.cuda.device import Array, device_of, launch
+from ccx.kernels.cuda.tables import listed
 
 Ints = NDArray[np.int32]
 
@@ -42,7 +41,7 @@ def good_pairs(values: Array, least: int) -> Ints:
     """Serve `ccx.kernels.cpu.optimal.good_pairs`."""
     device = device_of(values)
     n = values.shape[0]
-    found = _listed(device, "good_pairs", [device.contiguous(values, np.int64)], n, (n, least), (3, np.int32))
+    found = listed(device, "optimal", "good_pairs", [device.contiguous(values, np.int64)], n, (n, least), (3, np.int32))
     pairs: Ints = device.download(found)
     return pairs
 
@@ -52,7 +51,7 @@ def promising_pairs(values: Array, gains: Array, least: int) -> tuple[Ints, int]
     device = device_of(values, gains)
     n = values.shape[0]
     matrices = [device.contiguous(matrix, np.int64) for matrix in (values, gains)]
-    pairs = _listed(device, "open_pairs", matrices, n, (n, least), (3, np.int32))
+    pairs = listed(device, "optimal", "open_pairs", matrices, n, (n, least), (3, np.int32))
     n_pairs = pairs.shape[0]
     results = device.empty((2, n_pairs), np.int64)
     launch(device, "optimal", "try_pairs", 32 * n_pairs, (*matrices, pairs, results, *_i64(n_pairs, n, least)))
@@ -101,29 +100,9 @@ def good_extensions(
         *(device.contiguous(matrix, np.int64) for matrix in (triples, sizes, hits)),
     ]
     counted = (triples.shape[1], n_pairs, n, q, p, least)
-    found = _listed(device, "good_extensions", arrays, n_pairs, counted, (7, np.int64))
+    found = listed(device, "optimal", "good_extensions", arrays, n_pairs, counted, (7, np.int64))
     extensions: NDArray[np.int64] = device.download(found)
     return extensions, 3 * n_pairs * (n - 2)
-
-
-def _listed(
-    device: Device,
-    table: str,
-    arrays: Sequence[Array],
-    n_rows: int,
-    sizes: Sequence[int],
-    entry: tuple[int, DTypeLike],
-) -> Array:
-    """Return the entries of a table, row after row: count them, say where each row's go, write them."""
-    counts = device.empty((n_rows,), np.int64)
-    launch(device, "optimal", f"count_{table}", 32 * n_rows, (*arrays, counts, *_i64(*sizes)))
-    n_found = device.download(counts)
-    ends = n_found.cumsum()
-    found = device.empty((int(n_found.sum()), entry[0]), entry[1])
-    if found.size:
-        args = (*arrays, device.upload(ends - n_found), found, *_i64(*sizes))
-        launch(device, "optimal", f"list_{table}", 32 * n_rows, args)
-    return found
 
 
 def _i64(*values: int) -> tuple[np.int64, ...]:

@@ -5,7 +5,6 @@
 // (`estimate_totals`), each occurrence adds the difference (`estimate_occurrences`), and `estimate_quotients` puts the
 // two together. All sums are exact: int64, added modulo 2^64.
 
-constexpr int kOr = 0, kAnd = 1, kAndNot = 2;
 constexpr int kMmesh = 0, kAreas = 2;  // the kinds of estimates; 1 is CFH
 
 // Sums over the samples of a formula: cells in the bitmap; cells; what the published code counts for AND NOT an absent

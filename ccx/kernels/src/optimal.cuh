@@ -3,8 +3,6 @@
 // n concepts are numbered by gain, descending; matrices are i64[n, n], of what each two of them share. Formulas are
 // (a op b), and ((a op b) op c).
 
-constexpr int kOr = 0, kAnd = 1, kAndNot = 2;
-
 // What (a op b) adds up to.
 __device__ __forceinline__ i64 of_pair(const i64* shared, i64 n, i64 a, i64 b, int op) {
   const i64 both = shared[a * n + b];
@@ -39,50 +37,6 @@ KERNEL void order_pairs(const i64* __restrict__ all_sizes, const i64* __restrict
     hits[pair] = hit;
     values[pair] = q * hit - p * (size - hit);
     gains[pair] = all_gains[from];
-  }
-}
-
-// Lists of entries (row, column, operator) that pass the test of a table, in this order, whatever order warps run in: a
-// warp counts the entries of a row, the host adds the counts up, and a warp writes the entries from the row's start on.
-
-// The operators that pass, a bit each.
-template <class Table>
-__device__ __forceinline__ u32 operators_of(const Table& table, i64 row, i64 column) {
-  u32 operators = 0;
-#pragma unroll
-  for (int op = 0; op < 3; ++op) operators |= u32{table.passes(row, column, op)} << op;
-  return operators;
-}
-
-template <class Table>
-__device__ __forceinline__ void count_entries(const Table& table, i64* counts) {
-  for (i64 row = first_task(); row < table.n_rows; row += task_step()) {
-    u32 n_found = 0;
-    for (i64 column = lane_id(); column < table.n; column += 32) n_found += __popc(operators_of(table, row, column));
-    n_found = warp_sum(n_found);
-    if (lane_id() == 0) counts[row] = n_found;
-  }
-}
-
-template <class Table>
-__device__ __forceinline__ void list_entries(const Table& table, const i64* starts) {
-  const u32 lanes_before = (1u << lane_id()) - 1;
-  for (i64 row = first_task(); row < table.n_rows; row += task_step()) {
-    i64 start = starts[row];
-    for (i64 first = 0; first < table.n; first += 32) {
-      const i64 column = first + lane_id();
-      const u32 operators = column < table.n ? operators_of(table, row, column) : 0;
-      i64 at = start;
-#pragma unroll
-      for (int op = 0; op < 3; ++op) {
-        const u32 lanes = __ballot_sync(ALL_LANES, operators >> op & 1);
-        at += __popc(lanes & lanes_before);
-        start += __popc(lanes);
-      }
-#pragma unroll
-      for (int op = 0; op < 3; ++op)
-        if (operators >> op & 1) table.write(at++, row, column, op);
-    }
   }
 }
 
