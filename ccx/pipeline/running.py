@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
 from typing import Any, TypeVar
 
 from ccx.errors import InputError
+from ccx.stopping import stoppable
 
 J = TypeVar("J")
 T = TypeVar("T")
@@ -19,21 +21,25 @@ Progress = Callable[[int, int], object]
 def in_order(work: Callable[[J], T], jobs: Sequence[J], n_workers: int) -> Iterator[T]:
     """Yield ``work(job)`` of every job in order, `n_workers` at a time; few results wait in memory.
 
-    When the consumer stops or a job fails, jobs that have not begun are dropped.
+    When the consumer stops or is interrupted, or a job fails, jobs that have not begun are dropped, and those that have
+    end at their next `ccx.stopping.check`.
     """
     if n_workers == 1:
         yield from map(work, jobs)
         return
+    stop = Event()
+    job_of = stoppable(work, stop)
     with ThreadPoolExecutor(n_workers, thread_name_prefix="ccx") as pool:
         pending: deque[Future[T]] = deque()
         try:
             for job in jobs:
-                pending.append(pool.submit(work, job))
+                pending.append(pool.submit(job_of, job))
                 if len(pending) > 2 * n_workers:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:
+            stop.set()
             for future in pending:
                 future.cancel()
 

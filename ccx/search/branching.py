@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ccx import stopping
 from ccx.formula import canonical_ids
 from ccx.kernels import branching as kernels
 from ccx.kernels.atoms import Atoms, concept_counts, pair_counts
@@ -40,7 +41,8 @@ class Limit:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def reached(self) -> bool:
-        """Return whether it is time to stop."""
+        """Return whether it is time to stop; raise `Stopped` if nobody waits for the proof."""
+        stopping.check()
         late = self._end is not None and time.monotonic() >= self._end
         return late or (self._most is not None and self.evaluations >= self._most)
 

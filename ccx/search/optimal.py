@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from ccx import stopping
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import Operator
@@ -72,6 +73,7 @@ def optimal_search(
         near = best.found[-1].intersection if best.found and length == PROVEN_LENGTH else None
         planes = cover.planes(best.threshold(length), near)
         while planes:
+            stopping.check()
             plane = planes.pop()
             if pairs is None or (plane.q, plane.p) != made_for:
                 made_for = plane.q, plane.p
@@ -90,6 +92,7 @@ def optimal_search(
                 planes += tighter
                 continue
             for head, group in _by_head(candidates, starts, pairs.order):
+                stopping.check()
                 if best.threshold(length) != threshold:
                     threshold = best.threshold(length)
                     least = cover.least(plane, threshold)
