@@ -22,6 +22,15 @@ from tests.test_optimal import histogram
 pytestmark = pytest.mark.needs("gxx")
 
 SEEDS = st.integers(0, 2**32 - 1)
+# Where what is left after sifting decides what follows.
+MORE_EFFORTS = st.builds(
+    Effort,
+    few=st.sampled_from([0, 3]),
+    many=st.sampled_from([3, 6, 1_024]),
+    partners=st.sampled_from([1, 2, 32]),
+    turns=st.sampled_from([1, 2, 4]),
+    steps=st.sampled_from([0, 10, 40, 200]),
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,13 +75,12 @@ class Case:
         return most, np.maximum(most - self._rng.integers(0, 3, length).cumsum(), 0)
 
 
-def check(gpu, case, longer, least):
+def check(gpu, case, longer, least, known):
     """Expand on the GPU and on the CPU -> how many extensions and completions were found."""
-    most, most_beside = case.known(len(case.begun[0].concepts) + longer)
     there = case.space.at(gpu)
     assert isinstance(there.values, DeviceArray)
-    got = kernels.expand(there, None, case.begun, longer, least, most, most_beside)
-    wanted = kernels.expand(case.space, kernels.room_for(case.atoms), case.begun, longer, least, most, most_beside)
+    got = kernels.expand(there, None, case.begun, longer, least, *known)
+    wanted = kernels.expand(case.space, kernels.room_for(case.atoms), case.begun, longer, least, *known)
     n_found = 0
     for ours, theirs in zip(got, wanted, strict=True):
         for one, other in zip(ours[:2], theirs[:2], strict=True):
@@ -82,15 +90,36 @@ def check(gpu, case, longer, least):
     return n_found
 
 
+def edges(case, longer, known):
+    """Return least values at which an extension or a completion is just found, or just not."""
+    space, room = case.space, kernels.room_for(case.atoms)
+    every = kernels.expand(space, room, case.begun, longer, -1_000, *known)
+    bounds = [bound for children, _, _ in every for bound in children[:, 2].tolist()]
+    low, high = -1_000, 1_000
+    while not bounds and high - low > 1:  # the greatest value of a completion
+        middle = (low + high) // 2
+        found = any(len(found) for _, found, _ in kernels.expand(space, room, case.begun, longer, middle, *known))
+        low, high = (middle, high) if found else (low, middle)
+    return sorted({*bounds, low})
+
+
 @given(
-    gpu=gpus(), seed=SEEDS, n_concepts=st.integers(2, 9), n=st.integers(1, 3), longer=st.integers(2, 4),
-    least=st.integers(-5, 60), effort=EFFORTS, budget=st.sampled_from([1 << 30, 0]),
-)  # fmt: skip
-def test_expansions(gpu, seed, n_concepts, n, longer, least, effort, budget):
+    gpu=gpus(),
+    seed=SEEDS,
+    n_concepts=st.integers(2, 12),
+    n=st.integers(1, 3),
+    longer=st.integers(2, 4),
+    effort=EFFORTS | MORE_EFFORTS,
+    budget=st.sampled_from([1 << 30, 0]),
+    data=st.data(),
+)
+def test_expansions(gpu, seed, n_concepts, n, longer, effort, budget, data):
     case = Case(seed, n_concepts, 65, n, effort, with_main=seed % 3 > 0)
+    known = case.known(len(case.begun[0].concepts) + longer)
+    least = data.draw(st.sampled_from(edges(case, longer, known))) + data.draw(st.sampled_from([0, 0, 1, -20]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu, "budget", budget)
-        check(gpu, case, longer, least)
+        check(gpu, case, longer, least, known)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +132,7 @@ def test_more_concepts_than_a_warp_has_lanes(longer, effort):
     for seed in range(2):
         case = Case(seed, 45, 200, 1 + seed % 2, effort)
         for least in (100, 250, 500, 750):
-            n_found += check(gpu, case, longer, least)
+            n_found += check(gpu, case, longer, least, case.known(len(case.begun[0].concepts) + longer))
     assert n_found > 100
 
 
