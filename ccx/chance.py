@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ccx import stopping
 from ccx.errors import InputError
 from ccx.evidence import Chance
 from ccx.kernels.atoms import Atoms, total_counts
@@ -222,6 +223,7 @@ def _histograms(rows: Rows, atoms: Atoms, orders: Orders, threads: int) -> Itera
     n_batches = -(-len(orders) // _batch_size(atoms))
     start = 0
     for part in np.array_split(orders, n_batches):
+        stopping.check()
         yield start, permuted_histogram(rows, part, atoms, threads=threads)
         start += len(part)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ import pytest
 import ccx
 from ccx import stopping
 from ccx.kernels import branching as kernels
+from ccx.kernels.cpu._jit import parallel
+from ccx.pipeline import searching
 from ccx.pipeline.running import in_order
 
 GIVEN_UP = 60.0  # seconds after which a job that nothing stops fails, so that the test ends
@@ -58,12 +63,81 @@ def test_jobs_that_have_begun_end(how: str, monkeypatch: pytest.MonkeyPatch) -> 
         timer.cancel()
 
 
+class Slices:
+    """Work on slices 1 and up that ends only where it is stopped; `ended` holds the slices that were."""
+
+    def __init__(self) -> None:
+        self.ended: list[int] = []
+        self.begun = threading.Semaphore(0)
+        self.gave_up = threading.Event()
+
+    def __call__(self, start: int, _stop: int) -> None:
+        self.begun.release()
+        while not self.gave_up.wait(0.001):
+            try:
+                stopping.check()
+            except stopping.Stopped:
+                self.ended.append(start)
+                raise
+
+    @contextmanager
+    def giving_up(self) -> Iterator[None]:
+        timer = threading.Timer(GIVEN_UP, self.gave_up.set)
+        timer.start()
+        yield
+        timer.cancel()
+
+
+def test_a_job_that_fails_ends_those_beside_it() -> None:
+    slices = Slices()
+
+    def work(job: int) -> None:
+        if job:
+            slices(job, job + 1)
+        assert slices.begun.acquire(timeout=GIVEN_UP)
+        raise ZeroDivisionError
+
+    with slices.giving_up(), pytest.raises(ZeroDivisionError):
+        next(in_order(work, [0, 1], 2))
+    assert slices.ended == [1]
+
+
+def test_a_slice_that_fails_ends_those_beside_it() -> None:
+    slices = Slices()
+
+    def work(start: int, stop: int) -> None:
+        if start:
+            slices(start, stop)
+        for _ in range(2):
+            assert slices.begun.acquire(timeout=GIVEN_UP)
+        raise ZeroDivisionError
+
+    with slices.giving_up(), pytest.raises(ZeroDivisionError):
+        parallel(work, 3, 3)
+    assert sorted(slices.ended) == [1, 2]
+
+
+def test_a_job_that_ends_ends_its_slices() -> None:
+    slices = Slices()
+    results = in_order(lambda job: job and parallel(slices, 2, 2), [0, 1], 2)
+    with slices.giving_up():
+        assert next(results) == 0
+        for _ in range(2):
+            assert slices.begun.acquire(timeout=GIVEN_UP)
+        results.close()
+    assert sorted(slices.ended) == [0, 1]
+
+
 def test_the_signal_is_of_its_thread_alone() -> None:
-    signal = threading.Event()
-    signal.set()
-    stopping.check()
+    wanted, unwanted = threading.Event(), threading.Event()
+    unwanted.set()
+
+    def check(_: int) -> None:
+        stopping.check()
+
+    stopping.stoppable(check, wanted)(0)
     with pytest.raises(stopping.Stopped):
-        stopping.stoppable(lambda _: stopping.check(), signal)(0)
+        stopping.stoppable(check, unwanted)(0)
     stopping.check()
 
 
@@ -100,3 +174,35 @@ def test_a_long_proof_is_given_up_and_nothing_is_lost(tmp_path, monkeypatch):
     rows = [(tmp_path / name / "rows.jsonl").read_bytes() for name in ("run", "whole")]
     assert rows[0] == rows[1]
     assert max(one.evaluations for one in found) > 10_000
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C: for the main thread, also where pytest runs in the background and would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("n_bitmaps", [1, 2])
+def test_an_interrupt_ends_the_searches_of_permuted_bitmaps(
+    n_bitmaps: int, interrupt: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one bitmap on 2 threads the main thread waits for searches, with two on 4 a job does."""
+    rng = np.random.default_rng(5)
+    masks = rng.random((14, 12, 12, 1)) < 0.5
+    bitmaps = rng.random((n_bitmaps, 12, 12, 1)) < 0.5
+    options = {"search": "optimal", "length": 5, "evaluation_limit": 100_000, "null": 40, "threads": 2 * n_bitmaps}
+    searches: list[int] = []
+    optimal_search = searching.optimal_search
+
+    def searched(*args: Any, **keywords: Any) -> Any:
+        searches.append(threading.get_ident())
+        if len(searches) == n_bitmaps + 3:  # a permuted one
+            interrupt()
+        return optimal_search(*args, **keywords)
+
+    monkeypatch.setattr(searching, "optimal_search", searched)
+    with pytest.raises(KeyboardInterrupt):
+        ccx.explain_bitmaps(bitmaps, masks, progress=False, **options)
+    assert n_bitmaps + 3 <= len(searches) <= n_bitmaps + 13  # of 41 * n_bitmaps

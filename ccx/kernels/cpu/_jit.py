@@ -16,11 +16,14 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from threading import Event
 from typing import Any
 
 import numba
 from llvmlite import ir
 from numba.extending import intrinsic
+
+from ccx.stopping import stoppable
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -79,12 +82,18 @@ def parallel(work: Callable[[int, int], Any], n_items: int, threads: int | None 
     """Call ``work(start, stop)`` over contiguous slices of ``range(n_items)``, one a thread.
 
     `threads=None` uses every available processor. Results come back in the order of the slices; an
-    error in any slice is raised here.
+    error in any slice is raised here. Then, or where this is interrupted, the others end at their next
+    `ccx.stopping.check`, if they make any.
     """
     n_slices = max(1, min(threads or available_threads(), n_items))
     bounds = [n_items * i // n_slices for i in range(n_slices + 1)]
     slices = list(pairwise(bounds))
     if n_slices == 1:
         return [work(*slices[0])]
+    stop = Event()
+    work_on = stoppable(lambda piece: work(*piece), stop)
     with ThreadPoolExecutor(n_slices) as pool:
-        return list(pool.map(lambda piece: work(*piece), slices))
+        try:
+            return list(pool.map(work_on, slices))
+        finally:
+            stop.set()

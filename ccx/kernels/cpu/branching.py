@@ -120,7 +120,6 @@ def _sift(space, gains, gains_out, losses_out, losses, own, items, n, value, m, 
     triple_top = np.zeros(m, np.int64)
     most = np.empty(n, np.int64)
     most_beside_one = np.empty(n, np.int64)  # the same with one partner less
-    largest = np.empty(n, np.int64)
     beside = np.empty(n, np.int64)
     for j in range(n):
         item = items[j]
@@ -151,7 +150,6 @@ def _sift(space, gains, gains_out, losses_out, losses, own, items, n, value, m, 
         for k in range(m - 1):
             most[j] += k * triple_top[k]
             most_beside_one[j] += k * triple_top[k] if k < m - 2 else 0
-        largest[j] = triple_top[0]
     alive = np.zeros(n, np.bool_)
     done = np.zeros(n, np.bool_)
     for turn in range(space.effort.turns):
@@ -177,7 +175,7 @@ def _sift(space, gains, gains_out, losses_out, losses, own, items, n, value, m, 
             if not done[j] and items[j] >> 1 != items[best] >> 1 and rest + most[j] >= least:
                 overlap = _overlap(space, gains_out, losses, items[best] >> 1, items[j] >> 1)
                 beside[j] = most_beside_one[j] + _interplay(space, gains, losses_out, items[best], items[j])
-                beside[j] += (m - 2) * min(overlap, largest[j])  # triples of the two and another
+                beside[j] += (m - 2) * overlap  # triples of the two and another
                 _keep_top(top, m - 1, beside[j])
         bound = value + own[items[best]] + _sum(top, m - 1)
         if bound < least:
@@ -472,7 +470,7 @@ def _in_order(operator, c, last_operator, last, n):
         return c > last or (n > 1 and last_operator != OR)
     if operator == AND:
         return last_operator != AND_NOT and (c > last or (n > 1 and last_operator != AND))
-    return c > last or n == 1 or last_operator != AND_NOT
+    return c > last or last_operator != AND_NOT
 
 
 @jit

@@ -116,7 +116,7 @@ def _best_by_items(device: Device, space: Any, batch: _Batch, m: int, least: int
     own, best = device.empty(table, np.int64), device.empty(table, np.int64)
     args = (*scope, bounds, items, n_items, own, best, *_i64(*sizes, m, least, worthwhile))
     launch(device, "branching", "gather_items", 32 * n_formulas, args)
-    most, tops = device.empty((3, *table), np.int64), device.empty((2, m - 1, *table), np.int64)
+    most, tops = device.empty((2, *table), np.int64), device.empty((2, m - 1, *table), np.int64)
     args = (*scope, space.partners, space.masses, items, n_items, own, most, tops)
     args += _i64(*sizes, space.partners.shape[1], m, effort.few)
     launch(device, "branching", "bound_items", n_formulas * 2 * n_concepts, args)

@@ -1,8 +1,8 @@
 // Bounds for branch and bound over left-deep formulas. docs/optimal.md says why they hold, ccx/kernels/cpu/branching.py
 // computes the same on the CPU, and ccx/kernels/cuda/branching.py launches these kernels one after the other.
 //
-// A batch holds formulas S of n concepts each, which m more are to follow. Concepts are ranks, 0 .. C - 1. An item is an
-// operation that is no AND: 2 c is OR c, 2 c + 1 is AND NOT c. Every array is in row-major order, one row a formula
+// A batch holds formulas S of n concepts each, which m more are to follow. Concepts are ranks, 0 .. C - 1. An item is
+// an operation that is no AND: 2 c is OR c, 2 c + 1 is AND NOT c. Every array is in row-major order, one row a formula
 // first of all; n_formulas or n_chosen says how many.
 
 constexpr i64 kChunkAtoms = 1024;  // what a warp takes at a time
@@ -12,7 +12,7 @@ constexpr i64 kChunkAtoms = 1024;  // what a warp takes at a time
 struct Scope {
   const i64 *values, *gains;  // i64[C, C]
   const u8* usable;           // [C]
-  const i64 *totals, *sums;   // of the formula: [3] its value, gain, gain beside the main concept; [3, C + 1] in concepts
+  const i64 *totals, *sums;   // of the formula: [3] value, gain, gain beside the main concept; [3, C + 1] in concepts
   const int* concepts;        // [n] of the formula
   i64 n_concepts, n;
 
@@ -58,8 +58,8 @@ struct Scope {
 
 __device__ __forceinline__ Scope scope_of(const i64* values, const i64* gains, const u8* usable, const i64* totals,
                                           const i64* sums, const int* concepts, i64 n_concepts, i64 n, i64 formula) {
-  return {values,     gains, usable, totals + formula * 3, sums + formula * 3 * (n_concepts + 1), concepts + formula * n,
-          n_concepts, n};
+  return {values, gains, usable, totals + formula * 3, sums + formula * 3 * (n_concepts + 1),
+          concepts + formula * n, n_concepts, n};
 }
 
 // ---- The formulas -------------------------------------------------------------------------------------------------
@@ -113,9 +113,9 @@ KERNEL void begin_formulas(const i64* __restrict__ atom_starts, const int* __res
   }
 }
 
-// -> bounds i64[n_formulas], of completions by items alone; items int[n_formulas, 2 C], those that may occur in one that
-// reaches `least`, ascending, n_items int[n_formulas]; own i64[n_formulas, 2 C], what each is worth alone, else never;
-// best i64[n_formulas, 2 C], never.
+// -> bounds i64[n_formulas], of completions by items alone; items int[n_formulas, 2 C], those that may occur in one
+// that reaches `least`, ascending, n_items int[n_formulas]; own i64[n_formulas, 2 C], what each is worth alone, else
+// never; best i64[n_formulas, 2 C], never.
 // Bytes: 40 a concept, m + 2 times, from the cache; 36 written. Operations: about 20 a concept, m + 2 times.
 KERNEL void gather_items(const i64* __restrict__ values, const i64* __restrict__ gains, const u8* __restrict__ usable,
                          const i64* __restrict__ totals, const i64* __restrict__ sums,
@@ -155,9 +155,9 @@ KERNEL void gather_items(const i64* __restrict__ values, const i64* __restrict__
   }
 }
 
-// Where a formula has more than `few` items: partners int[C, k], masses i64[C, k + 1] -> most i64[3, n_formulas, 2 C]: of
-// sets that hold item number j, of those with one partner less, and of its overlap with any other. tops i64[2, m - 1,
-// n_formulas, 2 C] is working space.
+// Where a formula has more than `few` items: partners int[C, k], masses i64[C, k + 1] -> most i64[2, n_formulas, 2 C]:
+// of sets that hold item number j, and of those with one partner less. tops i64[2, m - 1, n_formulas, 2 C] is working
+// space.
 // Bytes and operations: for each of k partners of an item about 100 bytes, from the cache, and 40 operations.
 KERNEL void bound_items(const i64* __restrict__ values, const i64* __restrict__ gains, const u8* __restrict__ usable,
                         const i64* __restrict__ totals, const i64* __restrict__ sums,
@@ -196,14 +196,13 @@ KERNEL void bound_items(const i64* __restrict__ values, const i64* __restrict__ 
     }
     most[slot] = whole;
     most[n_slots + slot] = less;
-    most[2 * n_slots + slot] = triples.at(0);
   }
 }
 
-// Where a formula has more than `few` items, drop those that no set of up to m may hold and reach `least`; where more than
-// `many` are left, give them the bound of all. -> n_items int[n_formulas], how many of the first are left to pair;
-// place int[n_formulas, C + 1], zeros before: for each of their concepts, 1, 2 ....
-// marks u8[n_formulas, 2 C] and beside i64[n_formulas, 2 C] are working space.
+// Where a formula has more than `few` items, drop those that no set of up to m may hold and reach `least`; where more
+// than `many` are left, give them the bound of all. -> n_items int[n_formulas], how many of the first are left to pair;
+// place int[n_formulas, C + 1], zeros before: for each of their concepts, 1, 2 .... marks u8[n_formulas, 2 C] and
+// beside i64[n_formulas, 2 C] are working space.
 // Bytes and operations: up to 2 m + 2 passes over the items a turn, of 20 bytes from the cache and 40 operations.
 KERNEL void sift_items(const i64* __restrict__ values, const i64* __restrict__ gains, const u8* __restrict__ usable,
                        const i64* __restrict__ totals, const i64* __restrict__ sums, const int* __restrict__ concepts,
@@ -238,8 +237,8 @@ KERNEL void sift_items(const i64* __restrict__ values, const i64* __restrict__ g
           i64 sum = kNever;
           const i64 other = items[row + j];
           if (!last && good && j != chosen && other >> 1 != item >> 1) {
-            const i64 overlap = scope.overlap(item >> 1, other >> 1), largest = most[2 * n_slots + row + j];
-            sum = most[n_slots + row + j] + scope.interplay(item, other) + (m - 2) * min(overlap, largest);
+            const i64 overlap = scope.overlap(item >> 1, other >> 1);  // triples of the two and another
+            sum = most[n_slots + row + j] + scope.interplay(item, other) + (m - 2) * overlap;
           }
           beside[row + j] = sum;
         }
@@ -282,7 +281,8 @@ KERNEL void sift_items(const i64* __restrict__ values, const i64* __restrict__ g
 
 // ---- Completions with an AND --------------------------------------------------------------------------------------
 
-// The most value of formulas of so many concepts: all, and those without the main concept; which concept that is, or -1.
+// The most value of formulas of so many concepts: all, and those without the main concept; which concept that is, or
+// -1.
 struct Known {
   const i64 *most, *most_beside, *most_shared, *most_beside_shared;
   i64 main;
@@ -307,8 +307,8 @@ __device__ __forceinline__ i64 with_and(const Scope& scope, const Known& known, 
   return bound;
 }
 
-// -> best_ands i64[n_formulas, 2]: of completions by m operations that begin with an AND, the most value and, where m > 1,
-// the most bound.
+// -> best_ands i64[n_formulas, 2]: of completions by m operations that begin with an AND, the most value and, where m >
+// 1, the most bound.
 // Bytes: 24 a concept. Operations: about 10 m a concept.
 KERNEL void bound_ands(const i64* __restrict__ values, const i64* __restrict__ gains, const u8* __restrict__ usable,
                        const i64* __restrict__ totals, const i64* __restrict__ sums, const int* __restrict__ concepts,
@@ -368,7 +368,7 @@ KERNEL void raise_for_ands(const i64* __restrict__ values, const i64* __restrict
     if (lane_id()) continue;
     i64* best_of_c = best + (formula * n_concepts + c) * 2;
     best_of_c[0] = max(best_of_c[0], bound);
-    if (m > 1 && later >= least) best_of_c[1] = max(best_of_c[1], later);  // at m == 1 the AND comes first
+    if (later >= least) best_of_c[1] = max(best_of_c[1], later);  // never at m == 1: there the AND comes first
   }
 }
 
@@ -378,7 +378,7 @@ KERNEL void raise_for_ands(const i64* __restrict__ values, const i64* __restrict
 __device__ __forceinline__ bool in_order(int op, i64 c, int last_op, i64 last, i64 n) {
   if (op == kOr) return c > last || (n > 1 && last_op != kOr);
   if (op == kAnd) return last_op != kAndNot && (c > last || (n > 1 && last_op != kAnd));
-  return c > last || n == 1 || last_op != kAndNot;
+  return c > last || last_op != kAndNot;
 }
 
 // At most what a formula of such gains is worth with m more operations, as those are a formula of their own beside it.
@@ -396,9 +396,9 @@ __device__ __forceinline__ i64 continued(const Scope& scope, const Known& known,
   return bound;
 }
 
-// operators u8[n_formulas, n - 1], limits i64[n_formulas], what is known of all completions -> bounds i64[n_formulas, C, 3]
-// of the completions of (S op c); never where none reaches `least`, or where it is another formula's. Extensions in order
-// are added to evaluations.
+// operators u8[n_formulas, n - 1], limits i64[n_formulas], what is known of all completions -> bounds i64[n_formulas,
+// C, 3] of the completions of (S op c); never where none reaches `least`, or where it is another formula's. Extensions
+// in order are added to evaluations.
 // Bytes: 80 a concept, 24 written. Operations: about 30 + 10 m a concept.
 KERNEL void bound_extensions(const i64* __restrict__ values, const i64* __restrict__ gains,
                              const u8* __restrict__ usable, const i64* __restrict__ totals,
@@ -455,8 +455,8 @@ KERNEL void bound_extensions(const i64* __restrict__ values, const i64* __restri
 // ---- Extensions by two concepts, counted --------------------------------------------------------------------------
 
 // extensions int[n_extensions, 3] of formula, c, op; starts, stops i64[C], posted int: each concept's atoms -> added to
-// joint u64[n_extensions, C + 1], zeros before: the value of what c adds to the formula (OR), or shares with it, in each
-// concept, and to changes u64[n_extensions] that of all of it.
+// joint u64[n_extensions, C + 1], zeros before: the value of what c adds to the formula (OR), or shares with it, in
+// each concept, and to changes u64[n_extensions] that of all of it.
 // Bytes: 21 an atom of c, 4 a concept of an atom. Operations: an atomic addition a concept of an atom that counts.
 KERNEL void joint_values(const i64* __restrict__ starts, const i64* __restrict__ stops, const int* __restrict__ posted,
                          const i64* __restrict__ atom_starts, const int* __restrict__ atom_ranks,

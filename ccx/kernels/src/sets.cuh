@@ -1,16 +1,17 @@
 // The search of the sets of items that may follow a formula: the last step of the bounds of branching.cuh, which says
 // what items are and where they come from. ccx/kernels/cpu/branching.py computes the same on the CPU.
 //
-// n_chosen formulas of a batch have a few items each, at most `width`. Tables of item pairs lie at `offsets` i64[n_chosen],
-// n_items squared each; other arrays have a row of `width` a formula. An item's number is its place in items, and its
-// rank its place once sorted by what it is worth alone.
+// n_chosen formulas of a batch have a few items each, at most `width`. Tables of item pairs lie at `offsets`
+// i64[n_chosen], n_items squared each; other arrays have a row of `width` a formula. An item's number is its place in
+// items, and its rank its place once sorted by what it is worth alone.
 
 constexpr i64 kChunkAtoms = 1024;  // what a warp takes at a time
 
 // inside u8[n_formulas, n_atoms]; place int[n_formulas, C + 1], 1, 2 ... for the concepts of items, else 0 -> added to
 // values and gains u64[offsets ...], zeros before: what each two of those share inside the formula, at (greater place,
 // lesser place), in rows as long as there are items.
-// Bytes: 1 an atom, 24 one that is inside, 8 a concept of such an atom. Operations: two atomic additions a pair of these.
+// Bytes: 1 an atom, 24 one that is inside, 8 a concept of such an atom. Operations: two atomic additions a pair of
+// these.
 KERNEL void count_within(const i64* __restrict__ atom_starts, const int* __restrict__ atom_ranks,
                          const i64* __restrict__ atom_values, const u8* __restrict__ inside,
                          const int* __restrict__ place, const int* __restrict__ chosen,
@@ -39,8 +40,8 @@ KERNEL void count_within(const i64* __restrict__ atom_starts, const int* __restr
   }
 }
 
-// own i64[n_formulas, 2 C]; items int[n_formulas, 2 C] -> ordered int[n_chosen, width], descending by what they are worth
-// alone, equals as they come; worth i64[n_chosen, m, width], of which the first row is what that is.
+// own i64[n_formulas, 2 C]; items int[n_formulas, 2 C] -> ordered int[n_chosen, width], descending by what they are
+// worth alone, equals as they come; worth i64[n_chosen, m, width], of which the first row is what that is.
 // Bytes: 12 a pair of items, from the cache. Operations: two comparisons a pair.
 KERNEL void order_items(const i64* __restrict__ own, const int* __restrict__ items, const int* __restrict__ chosen,
                         const int* __restrict__ n_items, int* __restrict__ ordered, i64* __restrict__ worth,
@@ -62,10 +63,10 @@ KERNEL void order_items(const i64* __restrict__ own, const int* __restrict__ ite
   }
 }
 
-// all_values, all_gains i64[C, C]; values, gains of count_within -> for ranks i < j, at [i, j]: pairs, what two items are
-// worth beyond the sum of both, never where they are of one concept; triples, if m > 2, what of that three may share;
-// partners i64[n_chosen, 2, m, width], the sums of the k largest of the former, and of the latter with each other.
-// tops i64[2, m - 1, n_chosen, width] is working space.
+// all_values, all_gains i64[C, C]; values, gains of count_within -> for ranks i < j, at [i, j]: pairs, what two items
+// are worth beyond the sum of both, never where they are of one concept; triples, if m > 2, what of that three may
+// share; partners i64[n_chosen, 2, m, width], the sums of the k largest of the former, and of the latter with each
+// other. tops i64[2, m - 1, n_chosen, width] is working space.
 // Bytes: 48 a pair of items. Operations: about 20.
 KERNEL void pair_items(const i64* __restrict__ all_values, const i64* __restrict__ all_gains,
                        const i64* __restrict__ values, const i64* __restrict__ gains, const int* __restrict__ place,
