@@ -106,6 +106,7 @@ def optimal_search(
     proof = Proof(0, True, None)
     limit.evaluations += bounds + visited
     if settings.length > PROVEN_LENGTH and meets:
+        hits = pairs = None  # their room is needed
         here = concepts.atoms.sets_at(MAIN_MEMORY)
         proof = prove_longer(here, to_host(counts), objective, best, settings.length, usable, limit, place_of(counts))
     return SearchResult(
