@@ -6,17 +6,22 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import ccx
-from ccx import stopping
+from ccx import chance, stopping
 from ccx.kernels import branching as kernels
+from ccx.kernels import optimal as pair_kernels
+from ccx.kernels import pack
 from ccx.kernels.cpu._jit import parallel
 from ccx.pipeline import searching
 from ccx.pipeline.running import in_order
+from ccx.search import Found, Objective, SearchSettings, optimal_search
+from tests.test_optimal import histogram
 
 GIVEN_UP = 60.0  # seconds after which a job that nothing stops fails, so that the test ends
 
@@ -167,7 +172,7 @@ def test_a_long_proof_is_given_up_and_nothing_is_lost(tmp_path, monkeypatch):
         patched.setattr(kernels, "expand", watched)
         with pytest.raises(KeyboardInterrupt):
             ccx.explain_bitmaps(bitmaps, masks, progress=interrupt, **options)
-    assert len(calls_after) <= 4  # what was being done, not what was left to do
+    assert len(calls_after) <= 100  # what was being done, of more than 2,000 that were left to do
     found = ccx.explain_bitmaps(bitmaps, masks, progress=False, **options)
     whole = ccx.explain_bitmaps(bitmaps, masks, progress=False, **options | {"out": tmp_path / "whole", "threads": 1})
     assert found == whole
@@ -194,7 +199,6 @@ def test_an_interrupt_ends_the_searches_of_permuted_bitmaps(
     bitmaps = rng.random((n_bitmaps, 12, 12, 1)) < 0.5
     options = {"search": "optimal", "length": 5, "evaluation_limit": 100_000, "null": 40, "threads": 2 * n_bitmaps}
     searches: list[int] = []
-    optimal_search = searching.optimal_search
 
     def searched(*args: Any, **keywords: Any) -> Any:
         searches.append(threading.get_ident())
@@ -206,3 +210,63 @@ def test_an_interrupt_ends_the_searches_of_permuted_bitmaps(
     with pytest.raises(KeyboardInterrupt):
         ccx.explain_bitmaps(bitmaps, masks, progress=False, **options)
     assert n_bitmaps + 3 <= len(searches) <= n_bitmaps + 13  # of 41 * n_bitmaps
+
+
+@pytest.mark.parametrize(
+    ("last", "calls"),
+    [
+        ("good_pairs", ["good_pairs"]),
+        ("good_extensions", ["good_pairs", "promising_pairs", "good_extensions"]),
+    ],
+)
+def test_proofs_of_three_concepts_end_too(last: str, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between planes, and between the groups of pairs that one leaves."""
+    rng = np.random.default_rng(5)
+    concepts = ccx.Concepts.from_masks(rng.random((14, 1, 12, 12)) < 0.5)
+    counts = histogram(rng.random(144) < 0.5, concepts)
+    unwanted = threading.Event()
+    made: list[str] = []
+
+    def watched(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            made.append(name)
+            if name == last:
+                unwanted.set()
+            return kernel(*args)
+
+        return call
+
+    for name in ("good_pairs", "promising_pairs", "good_extensions"):
+        monkeypatch.setattr(pair_kernels, name, watched(name, getattr(pair_kernels, name)))
+    search = stopping.stoppable(lambda length: optimal_search(concepts, counts, SearchSettings(length)), unwanted)
+    with pytest.raises(stopping.Stopped):
+        search(3)
+    assert made == calls
+
+
+def test_the_null_of_samples_held_out_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No search looks for the signal there: it is looked for between batches of histograms."""
+    rng = np.random.default_rng(5)
+    masks = rng.random((3, 12, 12, 1)) < 0.5
+    concepts = ccx.Concepts.from_masks(masks)
+    atoms, rows = concepts.atoms, pack(masks[0].reshape(12, -1))
+    orders = chance.permutations(np.zeros(12, np.int64), 10, 0)
+    unwanted, batches = threading.Event(), []
+    permuted_histogram = chance.permuted_histogram
+
+    def watched(*args: Any, **keywords: Any) -> Any:
+        batches.append(args)
+        unwanted.set()
+        return permuted_histogram(*args, **keywords)
+
+    monkeypatch.setattr(chance, "permuted_histogram", watched)
+    monkeypatch.setattr(chance, "_BATCH_BYTES", 12 * atoms.n_atoms * 3)
+    formula, inside = Found((0,), (), 1, 1, 2), np.zeros(atoms.n_atoms, np.bool_)
+
+    def judged(n_cells: int) -> Any:
+        objective = partial(Objective.of, SearchSettings(), total=concepts.n_cells)
+        return chance.formula_chance(formula, inside, rows, atoms, orders, objective, n_cells, threads=1)
+
+    with pytest.raises(stopping.Stopped):
+        stopping.stoppable(judged, unwanted)(2)
+    assert len(batches) == 1

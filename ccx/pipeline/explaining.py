@@ -118,8 +118,9 @@ def explain(
         See `ccx.search.SearchSettings`.
     time_limit, evaluation_limit
         With ``search="optimal"`` and a length above 3: seconds, or formulas bounded or counted, a bitmap, after which
-        the best formula so far is returned with a proven `upper_bound`; None = until it is proven. Up to three
-        concepts are always proven first, whatever that takes; `time_limit` goes with no `null`.
+        the best formula so far is returned with a proven `upper_bound`; None = until it is proven. Seconds count from
+        the beginning of the bitmap's search, but formulas of up to three concepts are always proven first, however
+        long that takes: no limit cuts it short. `time_limit` goes with no `null`.
     null
         Number r of permutations that each score is compared with (`Explanation.chance`): the search is repeated
         with the bitmap's samples exchanged, r times for each row. 0 = no comparison.

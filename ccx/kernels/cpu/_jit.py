@@ -91,9 +91,12 @@ def parallel(work: Callable[[int, int], Any], n_items: int, threads: int | None 
     if n_slices == 1:
         return [work(*slices[0])]
     stop = Event()
-    work_on = stoppable(lambda piece: work(*piece), stop)
+
+    def work_on(piece: tuple[int, int]) -> Any:
+        return work(*piece)
+
     with ThreadPoolExecutor(n_slices) as pool:
         try:
-            return list(pool.map(work_on, slices))
+            return list(pool.map(stoppable(work_on, stop), slices))
         finally:
             stop.set()
