@@ -194,6 +194,30 @@ def score(result, masks, bitmap, length_penalty, scoring, **_):
     return Objective.of(asked, int(bitmap.sum()), bitmap.size).score(one)
 
 
+def test_a_bound_that_is_reached_is_no_lie():
+    """Stopped just before the optimum is found, the greatest open value is the optimum's own."""
+    masks = np.array([[1, 0, 1, 1, 1], [0, 0, 0, 1, 1], [1, 0, 0, 1, 1], [0, 0, 0, 1, 0], [0, 0, 0, 1, 0]], bool)
+    bitmap = np.array([0, 1, 1, 0, 1], bool)
+    whole = proof(masks, bitmap, length=4, beam=1)
+    for limit in range(1, whole.evaluations):
+        assert proof(masks, bitmap, length=4, beam=1, evaluation_limit=limit).upper_bound >= whole.found[0].iou
+
+
+def test_what_scores_nothing_is_not_found():
+    """Half of every atom lies in the bitmap, so that MCC is 0, which the planes of many cells do not tell from more."""
+    half = np.random.default_rng(HARD).random((4, 200)) < 0.5
+    result = proof(np.tile(half, 2), np.arange(400) < 200, length=4, scoring="mcc")
+    assert result.found == []
+    assert result.optimal
+
+
+def test_a_limit_is_reached_where_it_is_met():
+    limit = branching.Limit(5, None)
+    for done, reached in ((4, False), (5, True), (6, True)):
+        limit.evaluations = done
+        assert limit.reached() == reached
+
+
 def test_limits_are_of_proofs_alone():
     masks = np.zeros((2, 3, 2, 2), bool)
     masks[0, :, 0] = masks[1, 1:] = True

@@ -140,6 +140,13 @@ PLANTED = [
     # AND NOT d takes from c what c loses; OR c brings back of d what gains.
     ({"s": 50, "c": 9, "sd": -4, "cd": -5, "e": 3}, "sced", (OR, OR, AND_NOT), 62),
     ({"s": 50, "c": 4, "sd": -9, "scd": 5, "se": -3}, "sdec", (AND_NOT, AND_NOT, OR), 59),
+    # Of the partners of c, those that overlap most, x and y, only gain with it; what it loses is shared with z.
+    (
+        {"s": 50, "z": 9, "w": 8, "c": -7, "cx": 5, "cy": 5, "cz": -3, "x": -20, "y": -20},
+        "sczw",
+        (OR, OR, OR),
+        67,
+    ),
 ]
 
 
