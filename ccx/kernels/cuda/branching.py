@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.kernels.cuda.device import Array, Device, device_of, launch
+from ccx.kernels.cuda.device import Array, Device, device_of, int64s, launch
 from ccx.kernels.cuda.tables import listed
 
 IntArray = NDArray[np.int64]
@@ -58,28 +58,26 @@ def expand(
     bounds = device.empty((n_formulas, n_concepts, 3), np.int64)
     scope, sizes = _scope(space, batch), (n_formulas, n, n_concepts)
     warps = 32 * n_formulas
-    launch(device, "branching", "bound_ands", warps, (*scope, *known, best_ands, *_i64(*sizes, space.main, m - 1)))
-    args: tuple[Any, ...] = (*scope, *known, best_ands, best, evaluations, *_i64(*sizes, space.main, m - 1, least))
+    launch(device, "branching", "bound_ands", warps, (*scope, *known, best_ands, *int64s(*sizes, space.main, m - 1)))
+    args: tuple[Any, ...] = (*scope, *known, best_ands, best, evaluations, *int64s(*sizes, space.main, m - 1, least))
     launch(device, "branching", "raise_for_ands", warps * n_concepts, args)
     ends = (best, batch.operators, device.upload(limits), bounds, evaluations)
-    args = (*scope, *known, *ends, *_i64(*sizes, space.main, m, least, worthwhile))
+    args = (*scope, *known, *ends, *int64s(*sizes, space.main, m, least, worthwhile))
     launch(device, "branching", "bound_extensions", n_formulas * n_concepts, args)
     extended, n_evaluated = device.download(bounds), device.download(evaluations)
     rows = np.argwhere(extended != _NEVER)
     starts = np.searchsorted(rows[:, 0], np.arange(n_formulas + 1))
-    spans = [slice(starts[f], starts[f + 1]) for f in range(n_formulas)]
     nothing = np.empty((0, 4), np.int64)
     if m > 2:
         children = np.column_stack([rows[:, 1:], extended[tuple(rows.T)]])
-        return [(children[span], nothing, int(n_evaluated[f])) for f, span in enumerate(spans)]
+        return [(children[starts[f] : starts[f + 1]], nothing, int(n_evaluated[f])) for f in range(n_formulas)]
     found = _completions(device, space, batch, rows.astype(np.int32), least)
-    results = []
-    for f, span in enumerate(spans):
-        own = found[(found[:, 0] >= span.start) & (found[:, 0] < span.stop)]
-        formulas = np.column_stack([rows[own[:, 0], 1:], own[:, 1:]]).astype(np.int64)
-        n_counted = 3 * n_concepts * (span.stop - span.start)
-        results.append((nothing[:, :3], formulas, int(n_evaluated[f]) + int(n_counted)))
-    return results
+    completions = np.column_stack([rows[found[:, 0], 1:], found[:, 1:]])
+    of_formula = np.searchsorted(found[:, 0], starts)
+    n_evaluated += 3 * n_concepts * np.diff(starts)
+    return [
+        (nothing[:, :3], completions[of_formula[f] : of_formula[f + 1]], int(n_evaluated[f])) for f in range(n_formulas)
+    ]
 
 
 def _begun(device: Device, space: Any, concepts: NDArray[np.int32], operators: NDArray[np.uint8]) -> _Batch:
@@ -95,7 +93,7 @@ def _begun(device: Device, space: Any, concepts: NDArray[np.int32], operators: N
         device.zeros((n_formulas, 3), np.int64),
         device.zeros((n_formulas, 3, n_concepts + 1), np.int64),
     )
-    sizes = _i64(n_formulas, n, n_atoms, n_concepts)
+    sizes = int64s(n_formulas, n, n_atoms, n_concepts)
     args = (space.atom_starts, space.atom_ranks, space.atom_values, space.in_main, *batch[2:], *sizes)
     launch(device, "branching", "begin_formulas", n_formulas * n_atoms, args)
     return batch
@@ -114,16 +112,16 @@ def _best_by_items(device: Device, space: Any, batch: _Batch, m: int, least: int
     bounds = device.empty((n_formulas,), np.int64)
     items, n_items = device.empty(table, np.int32), device.empty((n_formulas,), np.int32)
     own, best = device.empty(table, np.int64), device.empty(table, np.int64)
-    args = (*scope, bounds, items, n_items, own, best, *_i64(*sizes, m, least, worthwhile))
+    args = (*scope, bounds, items, n_items, own, best, *int64s(*sizes, m, least, worthwhile))
     launch(device, "branching", "gather_items", 32 * n_formulas, args)
     most, tops = device.empty((2, *table), np.int64), device.empty((2, m - 1, *table), np.int64)
     args = (*scope, space.partners, space.masses, items, n_items, own, most, tops)
-    args += _i64(*sizes, space.partners.shape[1], m, effort.few)
+    args += int64s(*sizes, space.partners.shape[1], m, effort.few)
     launch(device, "branching", "bound_items", n_formulas * 2 * n_concepts, args)
     marks, beside = device.empty(table, np.uint8), device.empty(table, np.int64)
     place = device.zeros((n_formulas, n_concepts + 1), np.int32)
     args = (*scope, bounds, own, most, items, n_items, best, marks, beside, place)
-    args += _i64(*sizes, m, least, effort.few, effort.many, effort.turns)
+    args += int64s(*sizes, m, least, effort.few, effort.many, effort.turns)
     launch(device, "branching", "sift_items", 32 * n_formulas, args)
     counts = device.download(n_items).astype(np.int64)
     for chosen in _fitting(counts, m, device.free_bytes() // _LARGEST_SHARE):
@@ -167,20 +165,20 @@ def _search_sets(
     values, gains = device.zeros((n_cells,), np.int64), device.zeros((n_cells,), np.int64)
     sets = (formulas, n_items, offsets)
     args: tuple[Any, ...] = (space.atom_starts, space.atom_ranks, space.atom_values, batch.inside, place, *sets)
-    args += (values, gains, *_i64(n_chosen, n_atoms, n_concepts))
+    args += (values, gains, *int64s(n_chosen, n_atoms, n_concepts))
     launch(device, "sets", "count_within", n_chosen * n_atoms, args)
     ordered = device.empty((n_chosen, width), np.int32)
     worth, overlaps = device.empty((n_chosen, m, width), np.int64), device.zeros((n_chosen, m, width), np.int64)
-    args = (own, items, formulas, n_items, ordered, worth, *_i64(n_chosen, n_concepts, m, width))
+    args = (own, items, formulas, n_items, ordered, worth, *int64s(n_chosen, n_concepts, m, width))
     launch(device, "sets", "order_items", n_chosen * width, args)
     pairs, triples = device.empty((n_cells,), np.int64), device.empty((n_cells if m > 2 else 1,), np.int64)
     partners = device.empty((n_chosen, 2, m, width), np.int64)
     tops = device.empty((2, m - 1, n_chosen, width), np.int64)
     args = (space.values, space.gains, values, gains, place, *sets, ordered, pairs, triples, partners, tops)
-    launch(device, "sets", "pair_items", n_chosen * width, (*args, *_i64(n_chosen, n_concepts, m, width)))
+    launch(device, "sets", "pair_items", n_chosen * width, (*args, *int64s(n_chosen, n_concepts, m, width)))
     stack = device.empty((n_chosen, 4, m), np.int64)
     args = (batch.totals, bounds, *sets, ordered, pairs, triples, partners, worth, overlaps, stack, best)
-    args += _i64(n_chosen, n_concepts, m, width, least, space.effort.steps)
+    args += int64s(n_chosen, n_concepts, m, width, least, space.effort.steps)
     launch(device, "sets", "search_sets", 32 * n_chosen, args)
 
 
@@ -196,14 +194,10 @@ def _completions(
         rows = device.upload(part)
         joint, changes = device.zeros((len(part), n_concepts + 1), np.int64), device.empty((len(part),), np.int64)
         args: tuple[Any, ...] = (space.starts, space.stops, space.posted, space.atom_starts, space.atom_ranks)
-        args += (space.atom_values, batch.inside, rows, joint, changes, *_i64(len(part), n_atoms, n_concepts))
+        args += (space.atom_values, batch.inside, rows, joint, changes, *int64s(len(part), n_atoms, n_concepts))
         launch(device, "branching", "joint_values", 32 * len(part), args)
         arrays = (*_scope(space, batch), rows, joint, changes)
         sizes = (len(part), batch.n, n_concepts, least)
         table = listed(device, "branching", "completions", arrays, len(part), sizes, (3, np.int32))
         found.append(device.download(table) + np.array([start, 0, 0], np.int32))
     return np.concatenate(found)
-
-
-def _i64(*values: int) -> tuple[np.int64, ...]:
-    return tuple(map(np.int64, values))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.kernels.cuda.device import Array, device_of, launch
+from ccx.kernels.cuda.device import Array, device_of, int64s, launch
 from ccx.kernels.cuda.tables import listed
 
 Ints = NDArray[np.int32]
@@ -21,7 +21,7 @@ def atom_gains(cells: Array, counts: Array, q: int, p: int) -> Array:
     device = device_of(cells, counts)
     (n_atoms,) = cells.shape
     gains = device.empty((n_atoms,), np.int64)
-    args = (device.contiguous(cells, np.int64), device.contiguous(counts, np.int64), gains, *_i64(n_atoms, q, p))
+    args = (device.contiguous(cells, np.int64), device.contiguous(counts, np.int64), gains, *int64s(n_atoms, q, p))
     launch(device, "optimal", "atom_gains", n_atoms, args)
     return gains
 
@@ -32,7 +32,7 @@ def ordered(sizes: Array, hits: Array, gains: Array, order: Ints, q: int, p: int
     n = order.size
     matrices = (device.contiguous(matrix, np.int64) for matrix in (sizes, hits, gains))
     results = tuple(device.empty((n, n), np.int64) for _ in range(4))
-    args = (*matrices, device.upload(order), *results, *_i64(sizes.shape[0], n, q, p))
+    args = (*matrices, device.upload(order), *results, *int64s(sizes.shape[0], n, q, p))
     launch(device, "optimal", "order_pairs", n * n, args)
     return results
 
@@ -54,7 +54,7 @@ def promising_pairs(values: Array, gains: Array, least: int) -> tuple[Ints, int]
     pairs = listed(device, "optimal", "open_pairs", matrices, n, (n, least), (3, np.int32))
     n_pairs = pairs.shape[0]
     results = device.empty((2, n_pairs), np.int64)
-    launch(device, "optimal", "try_pairs", 32 * n_pairs, (*matrices, pairs, results, *_i64(n_pairs, n, least)))
+    launch(device, "optimal", "try_pairs", 32 * n_pairs, (*matrices, pairs, results, *int64s(n_pairs, n, least)))
     promising, n_tried = device.download(results)
     return device.download(pairs)[promising != 0], int(n_tried.sum())
 
@@ -82,7 +82,7 @@ def triple_counts(
         device.contiguous(cells, np.int64),
         device.contiguous(counts, np.int64),
         triples,
-        *_i64(head_atoms.size, n_rows, n),
+        *int64s(head_atoms.size, n_rows, n),
     )
     launch(device, "optimal", "triple_counts", 32 * head_atoms.size, args)
     return triples
@@ -103,7 +103,3 @@ def good_extensions(
     found = listed(device, "optimal", "good_extensions", arrays, n_pairs, counted, (7, np.int64))
     extensions: NDArray[np.int64] = device.download(found)
     return extensions, 3 * n_pairs * (n - 2)
-
-
-def _i64(*values: int) -> tuple[np.int64, ...]:
-    return tuple(map(np.int64, values))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ccx.kernels.cuda.device import Array, Device, launch
+from ccx.kernels.cuda.device import Array, Device, int64s, launch
 
 
 def listed(
@@ -21,7 +21,7 @@ def listed(
 ) -> Array:
     """Return the entries of a table, row after row: count them, say where each row's go, write them."""
     counts = device.empty((n_rows,), np.int64)
-    numbers = tuple(map(np.int64, sizes))
+    numbers = int64s(*sizes)
     launch(device, family, f"count_{table}", 32 * n_rows, (*arrays, counts, *numbers))
     n_found = device.download(counts)
     ends = n_found.cumsum()

@@ -58,13 +58,13 @@ __device__ __forceinline__ i64 warp_most(i64 value) {
   return value;
 }
 
-struct Place { i64 value, at; };
+struct Largest { i64 value, at; };
 
 // The greatest value_of(j) of start <= j < end that comes after `before` in descending order, the first of equals first;
 // at = -1 where all that are left are `lowest` or less.
 template <class Values>
-__device__ __forceinline__ Place next_most(Place before, i64 lowest, i64 start, i64 end, const Values& value_of) {
-  Place mine = {lowest, -1};
+__device__ __forceinline__ Largest next_most(Largest before, i64 lowest, i64 start, i64 end, const Values& value_of) {
+  Largest mine = {lowest, -1};
   for (i64 j = start + lane_id(); j < end; j += 32) {
     const i64 value = value_of(j);
     if (value > mine.value && (value < before.value || (value == before.value && j > before.at))) mine = {value, j};
@@ -79,7 +79,7 @@ struct Top { i64 sum, least; };  // of the k greatest, and the last of these
 // What the k greatest values add up to; 0 stands for what is negative or lacks.
 template <class Values>
 __device__ __forceinline__ Top top_of(i64 k, i64 start, i64 end, const Values& value_of) {
-  Place last = {kHighest, -1};
+  Largest last = {kHighest, -1};
   Top top = {0, 0};
   for (i64 i = 0; i < k; ++i) {
     last = next_most(last, 0, start, end, value_of);
