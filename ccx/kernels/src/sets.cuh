@@ -1,5 +1,5 @@
 // The search of the sets of items that may follow a formula: the last step of the bounds of branching.cuh, which says
-// what items are and where they come from. ccx/kernels/cpu/branching.py computes the same on the CPU.
+// what items are and where they come from. ccx/kernels/cpu/sets.py computes the same on the CPU.
 //
 // n_chosen formulas of a batch have a few items each, at most `width`. Tables of item pairs lie at `offsets`
 // i64[n_chosen], n_items squared each; other arrays have a row of `width` a formula. An item's number is its place in
