@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ccx import stopping
 from ccx.formula import canonical_ids
 from ccx.kernels import branching as kernels
-from ccx.kernels.atoms import Atoms, concept_counts, pair_counts
+from ccx.kernels.atoms import Atoms, concept_counts
 from ccx.kernels.devices import MAIN_MEMORY, Place
 from ccx.kernels.formulas import formula_counts
 from ccx.kernels.optimal import pairs_of
@@ -62,6 +62,7 @@ class Proof(NamedTuple):
 def prove_longer(
     atoms: Atoms,
     counts: IntArray,
+    hits: IntArray,
     objective: Objective,
     best: Incumbents,
     longest: int,
@@ -71,10 +72,11 @@ def prove_longer(
 ) -> Proof:
     """Offer to `best` what precedes it among the formulas of 4 to `longest` concepts, until nothing does or at a limit.
 
-    All shorter formulas have been offered before. The lengths are searched one after the other. Atoms and counts lie
-    in main memory; formulas are bounded at `place`, with the same results wherever that is.
+    All shorter formulas have been offered before. The lengths are searched one after the other. Atoms, counts
+    and `hits` (the `pair_counts` of these) lie in main memory; formulas are bounded at `place`, with the same results
+    wherever that is.
     """
-    search = _Search(atoms, counts, objective, best, usable, limit, place)
+    search = _Search(atoms, counts, hits, objective, best, usable, limit, place)
     lengths = range(4, min(longest, int(usable.sum())) + 1)
     for length in lengths:
         search.begin(length)
@@ -91,6 +93,7 @@ class _Search:
         self,
         atoms: Atoms,
         counts: IntArray,
+        hits: IntArray,
         objective: Objective,
         best: Incumbents,
         usable: npt.NDArray[np.bool_],
@@ -100,7 +103,7 @@ class _Search:
         self._atoms, self._counts, self._objective, self._best = atoms, counts, objective, best
         self._usable, self._limit, self._place = usable, limit, place
         self._cover = Cover(objective)
-        self._hits = pair_counts(atoms, counts, threads=1)
+        self._hits = hits
         self._room = kernels.room_for(atoms)
         self._weights = np.stack([atoms.cells, counts])
         self.upper_ranks: dict[int, Fraction | None] = {}

@@ -106,9 +106,10 @@ def optimal_search(
     proof = Proof(0, True, None)
     limit.evaluations += bounds + visited
     if settings.length > PROVEN_LENGTH and meets:
-        hits = pairs = None  # their room is needed
-        here = concepts.atoms.sets_at(MAIN_MEMORY)
-        proof = prove_longer(here, to_host(counts), objective, best, settings.length, usable, limit, place_of(counts))
+        hits = to_host(pair_counts(atoms, counts, threads=threads) if hits is None else hits)
+        pairs = None  # their room is needed
+        here, on_host = concepts.atoms.sets_at(MAIN_MEMORY), to_host(counts)
+        proof = prove_longer(here, on_host, hits, objective, best, settings.length, usable, limit, place_of(counts))
     return SearchResult(
         best.found,
         visited + proof.counted,
