@@ -22,7 +22,8 @@ from PIL import Image
 
 from ccx.concepts import Concepts
 from ccx.datasets import Pairs
-from ccx.datasets.pictures import PICTURES, read_image
+from ccx.datasets.pictures import read_image
+from ccx.images import SUFFIXES
 
 BACKGROUND = 0
 SIDE = 520  # the shorter side of pictures, as the published weights were evaluated
@@ -36,7 +37,7 @@ class Predictions:
     """
 
     def __init__(self, folder: Path, model: torch.nn.Module, *, side: int = SIDE, least: float = 0.0) -> None:
-        self.images = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+        self.images = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         self._model = model.eval()
         self._side = side
         self._least = least

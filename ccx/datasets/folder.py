@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
-from ccx.datasets.pictures import PICTURES, read_header, read_ids, read_image
+from ccx.datasets.pictures import read_header, read_ids, read_image
 from ccx.datasets.tables import named, path_of, read_lines
 from ccx.errors import InputError, StoreError
+from ccx.images import SUFFIXES
 from ccx.store import PathLike
 from ccx.store.files import store_error
 
@@ -103,7 +104,7 @@ class Folder(Dataset):
             ("labels", self._labels, maps, label_suffix),
         ):
             if not there:
-                kinds = f"files that end in {suffix}" if suffix is not None else ", ".join(sorted(PICTURES))
+                kinds = f"files that end in {suffix}" if suffix is not None else ", ".join(sorted(SUFFIXES))
                 remedy = "check the folder" if suffix is None else f"check the folder and {argument[:-1]}_suffix"
                 raise InputError(argument, wanted=f"pictures ({kinds})", got=f"none in {folder}", remedy=remedy)
         if not any(stem in pictures and stem in maps for stem in stems):
@@ -149,7 +150,7 @@ def _by_stem(folder: Path, suffix: str | None, argument: str) -> dict[str, Path]
     """Return the pictures of a folder by their paths without suffix, in order."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in PICTURES or not path.is_file():
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
             continue
         name = path.relative_to(folder).as_posix()
         if suffix is not None and not name.endswith(suffix):

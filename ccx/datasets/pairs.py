@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
-from ccx.datasets.pictures import PICTURES, ids_of, read_header
+from ccx.datasets.pictures import ids_of, read_header
 from ccx.datasets.tables import named
 from ccx.errors import InputError, StoreError
+from ccx.images import SUFFIXES
 from ccx.store.files import store_error
 
 _HASHED = 16  # samples whose content tells one data set from another
@@ -83,7 +84,7 @@ class Pairs(Dataset):
             entry = files[sample]
             listed += entry if isinstance(entry, (list, tuple)) else [entry]
         paths = [Path(entry) for entry in listed if isinstance(entry, (str, Path))]
-        return list(dict.fromkeys(path for path in paths if path.suffix.lower() in PICTURES))
+        return list(dict.fromkeys(path for path in paths if path.suffix.lower() in SUFFIXES))
 
     def _pair(self, sample: int) -> tuple[Any, Any]:
         where = self._name(sample)

@@ -15,8 +15,6 @@ from ccx.kernels.pictures import MAX_FILTER, Ids, cell_indices
 from ccx.store import PathLike
 from ccx.store.files import reason, store_error
 
-PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"

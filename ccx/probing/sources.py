@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccx.errors import CCXError, DTypeError, InputError, ShapeError, StoreError
+from ccx.images import SUFFIXES
 from ccx.networks import check_order
 from ccx.store import PathLike
 from ccx.store.files import reason, store_error
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
 Preprocess = Callable[[Any], Any]
-_PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _REMEDY = "let it yield tensors, tuples that begin with one, or mappings of tensors"
 
 
@@ -215,11 +215,11 @@ def picture_files(folder: PathLike) -> list[Path]:
 
     """
     try:
-        files = sorted((path for path in Path(folder).iterdir() if path.suffix.lower() in _PICTURES), key=_natural)
+        files = sorted((path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES), key=_natural)
     except OSError as error:
         raise store_error(folder, f"cannot read this folder ({reason(error)})", "check the path") from error
     if not files:
-        raise store_error(folder, "has no picture files", f"known are {', '.join(sorted(_PICTURES))}")
+        raise store_error(folder, "has no picture files", f"known are {', '.join(sorted(SUFFIXES))}")
     return files
 
 
