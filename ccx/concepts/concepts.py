@@ -27,6 +27,7 @@ from ccx.formula import Formula, parse
 from ccx.kernels import rows
 from ccx.kernels._dispatch import as_array, describe
 from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
+from ccx.networks import check_count, check_order
 from ccx.store import PathLike, content_hash, load_arrays, save_arrays
 
 FILE_FORMAT = "ccx-concepts/1"
@@ -82,7 +83,8 @@ class Concepts:
         ----------
         labels
             int[N, L, H, W] or int[N, H, W] (one layer), ids 0..C, 0 = none; or an iterable of such
-            batches, or of (batch, valid) pairs, which is never held in memory at once. A concept that
+            batches, or of (batch, valid) pairs, which is never held in memory at once (a torch
+            DataLoader must not shuffle). A concept that
             stands in several layers of one cell counts once.
         names
             C names; ``names[0]`` belongs to id 1.
@@ -103,7 +105,7 @@ class Concepts:
             If the result would not fit into memory.
 
         """
-        names = check_names(names)
+        names, announced = check_names(names), None
         if hasattr(labels, "shape"):
             array = as_array(labels, "labels")
             flags = None if valid is None else as_array(valid, "valid")
@@ -113,7 +115,8 @@ class Concepts:
             remedy = "let the iterable yield (labels, valid) pairs"
             raise InputError("valid", wanted="an array of labels beside it", got="batches of labels", remedy=remedy)
         elif isinstance(labels, Iterable):
-            n_samples, batches = 0, labels
+            announced = check_order(labels, "labels")
+            n_samples, batches = announced or 0, labels
         else:
             remedy = "convert with numpy.asarray first"
             raise DTypeError("labels", wanted="integer ids", got=type(labels).__name__, remedy=remedy)
@@ -135,6 +138,7 @@ class Concepts:
             done += n
             if progress is not None:
                 progress(done, n_samples)
+        check_count(done, announced, "labels")
         return cls(_finished(builder, done, "labels"), names, categories)
 
     @classmethod

@@ -5,7 +5,6 @@ its own training flag. torch is imported by the functions that need it.
 """
 
 from ccx.networks.hooks import (
-    check_order,
     device_of,
     evaluating,
     image_batches,
@@ -16,9 +15,11 @@ from ccx.networks.hooks import (
     resolve_layer,
 )
 from ccx.networks.interventions import ClassesAfter, inside_ranges, intervening, zeroed_ranges
+from ccx.networks.ordering import check_count, check_order
 
 __all__ = [
     "ClassesAfter",
+    "check_count",
     "check_order",
     "device_of",
     "evaluating",

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
+from ccx.networks.ordering import check_count, check_order
 
 if TYPE_CHECKING:
     import torch
@@ -207,9 +208,10 @@ def image_batches(loader: Iterable[Any]) -> Iterator[torch.Tensor]:
     Raises
     ------
     InputError
-        If it is a torch DataLoader that shuffles: its samples could not be told apart.
+        If it is no loader whose samples come in order (`check_order`): they could not be told apart.
     DTypeError, ShapeError
-        If a batch is something else, or its images are no array of floats with four axes.
+        If a batch is something else, its images are no array of floats with four axes, or a DataLoader yields more or
+        fewer than its data set has.
     MissingExtraError
         If torch is not installed.
 
@@ -217,7 +219,7 @@ def image_batches(loader: Iterable[Any]) -> Iterator[torch.Tensor]:
     require_torch("reading images")
     import torch
 
-    check_order(loader)
+    n_samples, done = check_order(loader), 0
     for batch in loader:
         first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         try:
@@ -232,21 +234,9 @@ def image_batches(loader: Iterable[Any]) -> Iterator[torch.Tensor]:
         if images.ndim != 4:
             remedy = "let it yield batches, not single images"
             raise ShapeError("loader", wanted="images [n, channels, height, width]", got=described, remedy=remedy)
+        done += len(images)
         yield images
-
-
-def check_order(loader: Any) -> None:
-    """Raise unless `loader` is an iterable of batches, and, if it is a torch DataLoader, one that does not shuffle."""
-    import torch
-
-    data = torch.utils.data
-    shuffling = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
-    if isinstance(getattr(loader, "sampler", None), shuffling):
-        remedy = "build the DataLoader with shuffle=False"
-        raise InputError("loader", wanted="samples in a fixed order", got="one that shuffles", remedy=remedy)
-    if not isinstance(loader, Iterable):
-        remedy = "pass a DataLoader or a list of batches"
-        raise DTypeError("loader", wanted="an iterable of batches", got=type(loader).__name__, remedy=remedy)
+    check_count(done, n_samples)
 
 
 def _listed(names: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from ccx import networks
-from ccx.errors import InputError, ShapeError, StoreError
+from ccx.errors import InputError, StoreError
 from ccx.kernels import memory
 from ccx.models import NamedModel
 from ccx.pipeline.running import Progress, check_progress, progress_reporter
@@ -56,7 +56,8 @@ def probe(
         A torch module, or a network of `ccx.models.load`, whose layers and preprocessing are the defaults.
     loader
         Batches: any iterable of tensors, of tuples that begin with one (others are ignored), or of mappings of tensors,
-        which become the model's keyword arguments; a torch DataLoader, if it does not shuffle. One array of all
+        which become the model's keyword arguments; a torch DataLoader whose sampler lists all
+        samples in order. One array of all
         samples, or a mapping of such. Or single samples: a torch data set with an index, a data set of
         `ccx.datasets`, a list of images (paths, Pillow, uint8[h, w, 3]), a folder of pictures (in natural order of
         their names), or an array uint8[N, h, w, 3].
@@ -204,9 +205,7 @@ def _into_folder(
 def _check_end(n_samples: int, announced: int | None) -> None:
     if n_samples == 0:
         raise InputError("loader", wanted="at least one batch", got="none", remedy="an iterator can be used only once")
-    if announced is not None and n_samples != announced:
-        remedy = "let len() of the data set and what it yields agree"
-        raise ShapeError("loader", wanted=f"{announced} samples", got=str(n_samples), remedy=remedy)
+    networks.check_count(n_samples, announced)
 
 
 def _layer_names(layers: Any, module: Any) -> tuple[str, ...]:

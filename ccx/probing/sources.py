@@ -89,8 +89,8 @@ def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, wo
         loader = _Rows(loader)
     items = _as_items(loader)
     if items is None:
-        check_order(loader)
-        return Source(_batches(loader), _n_samples(loader))
+        n_samples = check_order(loader)
+        return Source(_batches(loader), n_samples)
     batches = torch.utils.data.DataLoader(
         _Items(items, preprocessing),
         batch_size=batch_size,
@@ -162,19 +162,6 @@ def _cut(samples: Callable[[slice], Any], n_samples: int, batch_size: int) -> So
     """Cut what holds all samples into batches."""
     parts = (samples(slice(first, first + batch_size)) for first in range(0, n_samples, batch_size))
     return Source(_batches(parts), n_samples)
-
-
-def _n_samples(loader: Any) -> int | None:
-    """Return the samples that a torch DataLoader yields, where its data set and sampler tell."""
-    sampler = getattr(loader, "sampler", None)
-    size = getattr(loader, "batch_size", None)
-    if sampler is None or size is None:
-        return None
-    try:
-        n_samples = len(sampler)
-    except TypeError:
-        return None
-    return n_samples // size * size if getattr(loader, "drop_last", False) else n_samples
 
 
 def _as_items(loader: Any) -> Sequence[Any] | None:
