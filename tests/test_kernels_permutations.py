@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_refused(rows, orders, error, words):
 
 def test_memory_is_asked_for_first(monkeypatch):
     atoms, rows = made()
-    monkeypatch.setattr(memory, "available_bytes", lambda: 12 * 3 * 2 - 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda: (12 * 3 + 8 * 2) * 2 - 1)
     with pytest.raises(MemoryBudgetError, match="permutations"):
         permuted_histogram(rows, [[0, 1], [1, 0]], atoms)
     assert permuted_histogram(rows, [[0, 1]], atoms).shape == (1, 3)

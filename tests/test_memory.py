@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ccx
 from ccx.errors import MemoryBudgetError
 from ccx.kernels import memory
+from ccx.kernels.devices import copy_of_units
 
 MOUNT_V2 = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 MOUNT_V1 = "35 31 0:30 {root} /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory"
@@ -137,6 +140,42 @@ def test_what_does_not_fit_is_refused_by_name(machine):
     with pytest.raises(MemoryBudgetError, match=r"fit: expected .* the 16\.0 GB .* 17\.0 GB; use less"):
         memory.require_bytes("fit", 17 * GB, "use less")
     memory.require_bytes("fit", 15 * GB, "use less")
+
+
+def test_a_stream_of_labels_stops_before_memory_ends(monkeypatch):
+    left = iter([10 * GB, 10 * GB, 50_000_000])  # asked for every 64 MiB of cell maps
+    monkeypatch.setattr(memory, "available_bytes", lambda: next(left))
+    labels = np.ones((1, 1, 512, 512), np.int8)
+    drawn = 0
+
+    def batches():
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield labels.repeat(32, 0)  # 16 MiB of cell maps
+
+    with pytest.raises(MemoryBudgetError, match="samples: expected work that fits into the 0\\.1 GB"):
+        ccx.Concepts.from_label_maps(batches(), ["thing"])
+    assert drawn == 10
+
+
+def test_units_of_a_view_are_copied_alone():
+    view = np.broadcast_to(np.arange(12, dtype=np.float64).reshape(3, 4, 1, 1), (3, 4, 100_000, 100_000))
+    found = copy_of_units(view[:, :, :2, :3], [2])
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, view[:, 2:3, :2, :3])
+    code = """
+import resource
+import numpy as np
+from ccx.kernels.devices import copy_of_units
+view = np.broadcast_to(np.ones((3, 1, 7, 7), np.float32), (3, 1 << 24, 7, 7))  # 9.9 GB if it were written out
+copy_of_units(view[:, :2], [0])
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+assert copy_of_units(view, [5, 7]).shape == (3, 2, 7, 7)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_this_machine_says_something():

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.errors import DTypeError, InputError, MemoryBudgetError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
 from ccx.kernels.cpu._jit import parallel
 from ccx.kernels.devices import Place, parse_places, place_of
@@ -29,6 +29,7 @@ DENSE_PAIRS = 4_096
 """Up to this many concepts, `pair_counts` is a dense matrix (134 MB at the limit)."""
 
 _BATCH_CELLS = 1 << 22  # cells a batch: 16 MB of codes
+_BYTES_AHEAD = 1 << 26  # of cell maps between two looks at the memory that is left
 
 IntArray = npt.NDArray[np.int64]
 
@@ -234,6 +235,7 @@ class AtomBuilder:
         self._n_concepts = n_concepts
         self._threads = check_threads(threads)
         self._n_samples = 0
+        self._bytes_ahead = 0  # that were found to fit
         self._cell_atoms: list[npt.NDArray[Any]] = []
         self._entries: list[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]] = []
         # atom_starts, atom_concepts, n_atoms, hash table, last sample that holds the atom, its local atom there
@@ -399,6 +401,7 @@ class AtomBuilder:
         code_starts = np.concatenate(([0], np.cumsum(code_counts)))
         # One number more than there are local atoms stands for cells that are not valid.
         dtype = np.uint16 if counts.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32
+        self._require(n * self._n_cells * np.dtype(dtype).itemsize)
         cell_atoms = np.empty((n, self._n_cells), dtype)
 
         def localised(start: int, stop: int) -> None:
@@ -410,11 +413,30 @@ class AtomBuilder:
         self._cell_atoms.append(cell_atoms)
         self._n_samples += n
 
+    def _require(self, n_bytes: int) -> None:
+        """Raise `MemoryBudgetError` if so many bytes more do not fit: nobody knows how many samples are to come."""
+        self._bytes_ahead -= n_bytes
+        if self._bytes_ahead < 0:
+            require_bytes("samples", n_bytes + _BYTES_AHEAD, "use fewer samples or a coarser grid")
+            self._bytes_ahead = _BYTES_AHEAD
+
     def finish(self) -> Atoms:
-        """Return the atoms of all samples added."""
+        """Return the atoms of all samples added.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If they cannot be joined in memory.
+
+        """
         atom_starts, atom_concepts, n_atoms, *_ = self._interned
         dtype = np.result_type(np.uint16, *(part.dtype for part in self._cell_atoms))
-        cell_atoms = np.empty((self._n_samples, self._n_cells), dtype)
+        try:
+            cell_atoms = np.empty((self._n_samples, self._n_cells), dtype)
+        except MemoryError as error:  # a limit of the address space: else pages are taken as parts are given back
+            got = f"{self._n_samples} samples of {self._n_cells} cells"
+            remedy = "use fewer samples or a coarser grid, or raise the limit (ulimit -v)"
+            raise MemoryBudgetError("samples", wanted="a cell map that fits", got=got, remedy=remedy) from error
         at = 0
         while self._cell_atoms:  # freed one by one: no second copy of everything
             part = self._cell_atoms.pop(0)

@@ -81,7 +81,9 @@ def converted(array: Any, dtype: npt.DTypeLike) -> Any:
 def copy_of_units(activations: Any, units: Sequence[int]) -> Any:
     """Return some units of activations float[N, U, h, w] as contiguous float32[N, len(units), h, w], where they lie."""
     if not on_gpu(activations):
-        taken: npt.NDArray[np.float32] = np.take(activations, units, axis=1).astype(np.float32, copy=False)
+        taken = np.empty((activations.shape[0], len(units), *activations.shape[2:]), np.float32)
+        for i, unit in enumerate(units):  # numpy.take copies everything where it is not in C order
+            taken[:, i] = activations[:, unit]
         return taken
     gpu = importlib.import_module("ccx.kernels.cuda.device").device_of(activations)
     copy = gpu.empty((activations.shape[0], len(units), *activations.shape[2:]), np.float32)

@@ -70,5 +70,5 @@ def permuted_histogram(
 
 
 def histogram_bytes(atoms: Atoms, n: int) -> int:
-    """Return how many bytes `n` permuted histograms take."""
-    return _BYTES_A_COUNT * atoms.n_atoms * n
+    """Return how many bytes `n` permuted histograms take, with the permutations as the kernels read them."""
+    return (_BYTES_A_COUNT * atoms.n_atoms + 8 * atoms.n_samples) * n
