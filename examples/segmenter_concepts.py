@@ -23,7 +23,7 @@ from PIL import Image
 from ccx.concepts import Concepts
 from ccx.datasets import Pairs
 from ccx.datasets.pictures import read_image
-from ccx.images import SUFFIXES
+from ccx.listing import picture_files
 
 BACKGROUND = 0
 SIDE = 520  # the shorter side of pictures, as the published weights were evaluated
@@ -37,7 +37,7 @@ class Predictions:
     """
 
     def __init__(self, folder: Path, model: torch.nn.Module, *, side: int = SIDE, least: float = 0.0) -> None:
-        self.images = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        self.images = picture_files(folder)
         self._model = model.eval()
         self._side = side
         self._least = least

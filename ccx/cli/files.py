@@ -17,8 +17,8 @@ from ccx.cli import options
 from ccx.cli.data_specs import DEMO, open_data
 from ccx.concepts import Concepts
 from ccx.errors import InputError
+from ccx.listing import picture_files
 from ccx.pipeline.running import progress_reporter
-from ccx.probing import picture_files
 from ccx.report import check_photo
 from ccx.store.files import parse_json, read_bytes, reason, store_error
 

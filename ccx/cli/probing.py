@@ -18,8 +18,8 @@ from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.datasets import Dataset
 from ccx.datasets.pictures import read_header
 from ccx.errors import FilesError, InputError, StoreError
+from ccx.listing import picture_files
 from ccx.models import NamedModel, Preprocessing
-from ccx.probing import picture_files
 from ccx.probing.storing import layer_file
 
 _NETWORK, _IMAGES, _OUTPUT = "Network", "Images", "What is stored"

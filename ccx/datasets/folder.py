@@ -15,6 +15,7 @@ from ccx.datasets.pictures import read_header, read_ids, read_image
 from ccx.datasets.tables import named, path_of, read_lines
 from ccx.errors import InputError, StoreError
 from ccx.images import SUFFIXES
+from ccx.listing import natural_order, pictures_below
 from ccx.store import PathLike
 from ccx.store.files import store_error
 
@@ -88,17 +89,20 @@ class Folder(Dataset):
         self._table = IdTable(known.ids, void, none)
         pictures = _by_stem(self._images, image_suffix, "image_suffix")
         maps = _by_stem(self._labels, label_suffix, "label_suffix")
-        stems = sorted(maps) if only is None else _chosen(only)
         # Files that are missing are named like the others; they are reported when all are looked at.
         suffixes = image_suffix or _suffix(pictures, ".jpg"), label_suffix or _suffix(maps, ".png")
+        if only is None:  # in the order of the images' full names, as whatever lists the images alone has them
+            stems = sorted(maps, key=lambda stem: natural_order(pictures.get(stem, stem + suffixes[0])))
+        else:
+            stems = _chosen(only)
         self._samples = [
             _Pair(
-                pictures.get(stem, self._images / (stem + suffixes[0])),
-                maps.get(stem, self._labels / (stem + suffixes[1])),
+                self._images / pictures.get(stem, stem + suffixes[0]),
+                self._labels / maps.get(stem, stem + suffixes[1]),
             )
             for stem in stems
         ]
-        self.without_labels = tuple(sorted(set(pictures) - set(maps)))
+        self.without_labels = tuple(stem for stem in pictures if stem not in maps)
         for argument, folder, there, suffix in (
             ("images", self._images, pictures, image_suffix),
             ("labels", self._labels, maps, label_suffix),
@@ -116,7 +120,7 @@ class Folder(Dataset):
             raise InputError("labels", wanted="label maps named like the images", got=got, remedy=remedy)
 
     def _name(self, sample: _Pair) -> str:
-        return str(sample.image.relative_to(self._images))
+        return sample.image.relative_to(self._images).as_posix()
 
     def _pixels(self, sample: _Pair) -> npt.NDArray[np.uint8]:
         return read_image(sample.image)
@@ -146,25 +150,22 @@ class Folder(Dataset):
         return {"ids": self._table.settings()}
 
 
-def _by_stem(folder: Path, suffix: str | None, argument: str) -> dict[str, Path]:
-    """Return the pictures of a folder by their paths without suffix, in order."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
-        name = path.relative_to(folder).as_posix()
+def _by_stem(folder: Path, suffix: str | None, argument: str) -> dict[str, str]:
+    """Return the pictures below a folder by their paths without suffix, in order."""
+    found: dict[str, str] = {}
+    for name in pictures_below(folder):
         if suffix is not None and not name.endswith(suffix):
             continue
-        stem = name.removesuffix(suffix if suffix is not None else path.suffix)
+        stem = name.removesuffix(suffix) if suffix is not None else name.rpartition(".")[0]
         if stem in found:
-            remedy = f"give {argument}"
-            raise InputError(argument, wanted="one file a name", got=f"{found[stem]} and {path}", remedy=remedy)
-        found[stem] = path
+            got = f"{folder / found[stem]} and {folder / name}"
+            raise InputError(argument, wanted="one file a name", got=got, remedy=f"give {argument}")
+        found[stem] = name
     return found
 
 
-def _suffix(found: dict[str, Path], otherwise: str) -> str:
-    return next((path.suffix for path in found.values()), otherwise)
+def _suffix(found: dict[str, str], otherwise: str) -> str:
+    return next((Path(name).suffix for name in found.values()), otherwise)
 
 
 def _chosen(only: str | Path | Iterable[str]) -> list[str]:

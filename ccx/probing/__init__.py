@@ -1,6 +1,6 @@
 """From a network and data to activations."""
 
+from ccx.listing import picture_files
 from ccx.probing.running import probe
-from ccx.probing.sources import picture_files
 
 __all__ = ["picture_files", "probe"]

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ccx.errors import CCXError, DTypeError, InputError, ShapeError, StoreError
-from ccx.images import SUFFIXES
+from ccx.listing import picture_files
 from ccx.networks import check_order
-from ccx.store import PathLike
-from ccx.store.files import reason, store_error
 
 if TYPE_CHECKING:
     import torch
@@ -190,30 +186,6 @@ def _is_picture(value: Any) -> bool:
     if isinstance(value, (str, os.PathLike)):
         return True
     return (isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim < 4) or hasattr(value, "getbands")
-
-
-def picture_files(folder: PathLike) -> list[Path]:
-    """Return the picture files of a folder in natural order of their names: ``2.jpg`` before ``10.jpg``.
-
-    Raises
-    ------
-    StoreError
-        If it cannot be read or has none.
-
-    """
-    try:
-        files = sorted((path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES), key=_natural)
-    except OSError as error:
-        raise store_error(folder, f"cannot read this folder ({reason(error)})", "check the path") from error
-    if not files:
-        raise store_error(folder, "has no picture files", f"known are {', '.join(sorted(SUFFIXES))}")
-    return files
-
-
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Return by what to sort file names so that 2 comes before 10."""
-    pieces = re.split(r"(\d+)", path.stem)  # texts and numbers in turn, so that like meets like
-    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], path.name
 
 
 class _Rows:
