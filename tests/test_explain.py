@@ -299,6 +299,23 @@ def test_data_without_a_valid_cell() -> None:
     assert {str(one.status) for one in ccx.explain(MAPS, concepts)} <= {"empty", "single_value"}
 
 
+@pytest.mark.states("Activations", "one value a sample, [N, U]", "accepted", "it fills the sample, to the last bit")
+@pytest.mark.parametrize("shape", [(GRID, (1, 1)), ((1, 63), (1, 1)), ((63, 5), (1, 5)), ((7, 64), (7, 1))])
+def test_parts_of_samples_leak_into_no_range(shape: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    """Ends of clusters are values: a cell that is off by one unit in the last place would lie inside a range."""
+    (height, width), source = shape
+    values = np.random.default_rng(0).standard_normal((60, 3, *source)).astype(np.float32)
+    concepts = ccx.Concepts.from_masks(np.ones((1, 60, height, width), np.bool_), ["all"])
+    given = values[:, :, 0, 0] if source == (1, 1) else values
+    found = ccx.explain(given, concepts, clusters=4, length=1)
+    for one in found:
+        assert one.range is not None
+        lower, upper = one.range
+        exact = values[:, one.unit].astype(np.float64)
+        inside = ((lower < exact) & (exact < upper)).sum()
+        assert one.bitmap_cells == inside * (height // source[0]) * (width // source[1])
+
+
 def test_no_bitmap_at_all() -> None:
     assert len(ccx.explain_bitmaps(np.zeros((0, N, *GRID), np.bool_), CONCEPTS)) == 0
 

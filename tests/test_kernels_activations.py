@@ -77,6 +77,35 @@ def test_any_memory_layout(layout):
     assert counts.sum() == reference.popcount(reference.upsample_pack(plain, (7, 9), (0.1, 0.9))).sum()
 
 
+@given(data=st.data(), maps=activation_maps(leading=st.just((2,))), grid=GRIDS)
+def test_an_axis_of_one_sample_is_broadcast(data, maps, grid):
+    """Its cells are its value: to the last bit, denormal numbers, both zeros, infinity and NaN included."""
+    rows, cols = data.draw(st.sampled_from([(slice(1), slice(1)), (slice(1), slice(None)), (slice(None), slice(1))]))
+    maps = maps[:, rows, cols].astype(np.float32)
+    if maps.shape[1] == 1:
+        wanted = np.broadcast_to(upsample(maps, (1, grid[1])), (2, *grid))
+    else:
+        wanted = np.broadcast_to(upsample(maps, (grid[0], 1)), (2, *grid))
+    if maps.shape[1:] == (1, 1):
+        wanted = np.broadcast_to(maps, (2, *grid))
+    got = upsample(maps, grid)
+    assert_same(got.view(np.uint32), np.ascontiguousarray(wanted).view(np.uint32))
+
+
+@given(maps=activation_maps(leading=st.just(())), grid=GRIDS, other=st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_what_weighs_nothing_has_no_influence(maps, grid, other):
+    """Each cell alone: all samples but those that it lies between are NaN or infinite."""
+    maps, (height, width) = maps.astype(np.float32), maps.shape
+    values = reference.upsample(maps, grid)
+    cells = [(0, 0), (grid[0] - 1, grid[1] - 1), (grid[0] // 2, grid[1] // 2), (grid[0] // 3, grid[1] // 2)]
+    for y, x in cells:
+        weights = [reference.activations.axis_weights(*axis) for axis in ((height, grid[0]), (width, grid[1]))]
+        touches = np.outer(weights[0][y], weights[1][x]) != 0
+        alone = np.where(touches, maps, np.float32(other))
+        for got in (upsample(alone, grid), reference.upsample(alone, grid)):
+            np.testing.assert_array_equal(got[y, x].view(np.uint32), values[y, x].view(np.uint32))
+
+
 # ---------------------------------------------------------------------------------------------- packed ranges
 
 

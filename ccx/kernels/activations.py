@@ -1,10 +1,12 @@
 """Activations: bilinear upsampling, open ranges, and what is counted or packed in the same pass.
 
 The value of each cell is fixed to the last bit: float32, horizontal then vertical, ``a * l0 + b * l1``,
-no fused multiply-add. Against torch's ``interpolate(mode="bilinear", align_corners=False)`` cells may
-differ only where the value is within 4 units in the last place of an end point (counted at the size of
-the summed terms, where they cancel), as torch's own order varies with memory layout. Positions and
-weights are torch's to the bit (half-pixel centres, clamped at 0).
+no fused multiply-add, and ``a`` itself where l1 is 0. So what has no weight for a cell has no influence
+on it, not even NaN, and a cell on a sample, or on an axis of one sample, has exactly its value. Against
+torch's ``interpolate(mode="bilinear", align_corners=False)`` cells may differ only where the value is
+within 4 units in the last place of an end point (counted at the size of the summed terms, where they
+cancel), as torch's own order varies with memory layout. Positions and weights are torch's to the bit
+(half-pixel centres, clamped at 0).
 
 A range (lower, upper) is open at both ends, as in the published system: a cell equal to an end point
 belongs to no range. NaN and infinite values belong to no range, except -inf < x < inf for finite x.
@@ -29,7 +31,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Axis(NamedTuple):
-    """Where the cells of one axis lie between its samples: cell x = near * w_near + far * w_far."""
+    """Where the cells of one axis lie between its samples: cell x = near * w_near + far * w_far, near if w_far is 0."""
 
     near: npt.NDArray[np.int64]
     far: npt.NDArray[np.int64]
@@ -62,6 +64,8 @@ def _positions(n_samples: int, n_cells: int) -> Axis:
     near = np.minimum(centres.astype(np.int64), n_samples - 1)
     far = np.minimum(near + 1, n_samples - 1)
     w_far = np.clip(centres - near.astype(np.float32), np.float32(0), np.float32(1))
+    if n_samples == 1:
+        w_far[:] = 0  # two weights of the one value would round it
     return Axis(near, far, np.float32(1) - w_far, w_far)
 
 

@@ -107,7 +107,9 @@ def _interpolate_columns(sample, left, right, w_left, w_right, out):
     """Horizontal step of one sample: float32[h, w] -> out float32[h, W]."""
     for i in range(sample.shape[0]):
         for x in range(out.shape[1]):
-            out[i, x] = sample[i, left[x]] * w_left[x] + sample[i, right[x]] * w_right[x]
+            near = sample[i, left[x]]
+            between = near * w_left[x] + sample[i, right[x]] * w_right[x]
+            out[i, x] = near if w_right[x] == 0 else between
 
 
 @inline
@@ -119,8 +121,11 @@ def _copy(source, out):
 @inline
 def _interpolate_row(upper, lower, w_upper, w_lower, out):
     """Vertical step of one row of cells: two float32[W] -> out float32[W]."""
-    for x in range(out.size):
-        out[x] = upper[x] * w_upper + lower[x] * w_lower
+    if w_lower == 0:
+        _copy(upper, out)
+    else:
+        for x in range(out.size):
+            out[x] = upper[x] * w_upper + lower[x] * w_lower
 
 
 @jit

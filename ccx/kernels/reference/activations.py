@@ -1,7 +1,7 @@
 """Bilinear upsampling, open ranges and histograms, whole arrays at a time.
 
 The definition of every value is float32 arithmetic in one order: the horizontal step, then the vertical
-one, ``a * w_near + b * w_far`` with half-pixel centres (torch's ``align_corners=False``).
+one, ``a * w_near + b * w_far`` with half-pixel centres (torch's ``align_corners=False``); ``a`` where ``w_far`` is 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,21 @@ def _axis(n_samples: int, n_cells: int) -> tuple[NDArray[np.int64], NDArray[np.i
     centres = np.array([max(scale * (x + 0.5) - 0.5, 0.0) for x in range(n_cells)], np.float32)  # rounded once
     near = np.minimum(np.floor(centres).astype(np.int64), n_samples - 1)
     far = np.minimum(near + 1, n_samples - 1)
-    return near, far, np.minimum(centres - near.astype(np.float32), np.float32(1))
+    return near, far, np.minimum(centres - near.astype(np.float32), np.float32(n_samples > 1))
+
+
+def axis_weights(n_samples: int, n_cells: int) -> NDArray[np.float32]:
+    """Return the weight of each sample of an axis for each of its cells: ``float32[n_cells, n_samples]``."""
+    weights = np.zeros((n_cells, n_samples), np.float32)
+    for cell, (near, far, weight) in enumerate(zip(*_axis(n_samples, n_cells), strict=True)):
+        weights[cell, near] += np.float32(1) - weight
+        weights[cell, far] += weight
+    return weights
+
+
+def _between(a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    mean: NDArray[np.float32] = np.where(weight == 0, a, a * (np.float32(1) - weight) + b * weight)
+    return mean
 
 
 def upsample(activations: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -31,14 +45,11 @@ def upsample(activations: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.fl
     maps = activations.astype(np.float32)
     if maps.shape[-2:] == shape:
         return maps
-    one = np.float32(1)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN, infinity and overflow are input like any other
         near, far, weight = _axis(maps.shape[-1], shape[1])
-        wide = maps[..., near] * (one - weight) + maps[..., far] * weight
+        wide = _between(maps[..., near], maps[..., far], weight)
         near, far, weight = _axis(maps.shape[-2], shape[0])
-        weight = weight[:, None]
-        values: NDArray[np.float32] = wide[..., near, :] * (one - weight) + wide[..., far, :] * weight
-    return values
+        return _between(wide[..., near, :], wide[..., far, :], weight[:, None])
 
 
 def inside(values: NDArray[np.float32], limits: tuple[float, float]) -> NDArray[np.bool_]:

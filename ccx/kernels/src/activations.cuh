@@ -20,20 +20,20 @@ __device__ __forceinline__ Grid grid_of(const int* positions, const float* weigh
 struct Cell {
   u32 upper_left, upper_right, lower_left, lower_right;
   float w_upper, w_lower, w_left, w_right;
-  bool is_sample;  // the two grids are equal: the value is copied, as 0 · infinity would be NaN
+  bool is_sample;  // the cell lies on a sample, and takes its value
 };
 
 __device__ __forceinline__ Cell cell_at(const Grid& grid, int row, int column) {
   const u32 upper = grid.near[row] * grid.source_width, lower = grid.far[row] * grid.source_width;
   const u32 x = grid.height + column, left = grid.near[x], right = grid.far[x];
-  const bool is_sample = grid.height == grid.source_height && grid.width == grid.source_width;
+  const bool is_sample = grid.w_far[row] == 0 && grid.w_far[x] == 0;
   return {upper + left,     upper + right,   lower + left,     lower + right, grid.w_near[row],
           grid.w_far[row], grid.w_near[x], grid.w_far[x], is_sample};
 }
 
-// Horizontal, then vertical; each product and sum is rounded, none is fused.
+// Horizontal, then vertical; each product and sum is rounded, none is fused. What weighs nothing is not looked at.
 __device__ __forceinline__ float mean(float a, float weight_a, float b, float weight_b) {
-  return __fadd_rn(__fmul_rn(a, weight_a), __fmul_rn(b, weight_b));
+  return weight_b == 0 ? a : __fadd_rn(__fmul_rn(a, weight_a), __fmul_rn(b, weight_b));
 }
 
 __device__ __forceinline__ float value_of(const float* map, const Cell& cell) {
