@@ -54,7 +54,7 @@ class Predictions:
         with torch.inference_mode():
             best = self._model(batch)["out"][0].softmax(dim=0).max(dim=0)
         classes = torch.where(best.values >= self._least, best.indices, BACKGROUND)
-        return pixels, classes.numpy()
+        return resized, classes.numpy()
 
 
 def segmenter_concepts(

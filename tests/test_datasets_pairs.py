@@ -162,6 +162,108 @@ def test_images_that_are_none(image: Any, problem: str) -> None:
         Pairs([(image, LABELS)], NAMES, void=255).image(0)
 
 
+@pytest.mark.states("Pairs", "label map [h, w, 1]", "converted", "one layer")
+@pytest.mark.states("Pairs", "several layers [L, h, w]", "accepted", "as they are, also where [h, w, L] would fit")
+def test_one_layer_behind(tmp_path: Path) -> None:
+    for target in (LABELS[..., None], Tensor(LABELS[..., None])):
+        np.testing.assert_array_equal(
+            Pairs([(photo(2, 4), target)], NAMES, void=255).labels(0), [[[0, 1, 2, 0], [1, 1, 3, 0]]]
+        )
+    cube = np.arange(64).reshape(4, 4, 4) % 4
+    np.testing.assert_array_equal(Pairs([(photo(4, 4), cube)], NAMES).labels(0), cube)
+
+
+@pytest.mark.states("Pairs", "image and label map of two sizes", "refused", "let transforms treat both alike")
+@pytest.mark.states("Pairs", "label map [w, h]", "refused", "transpose it")
+@pytest.mark.states("Pairs", "label map [h, w, L], or in colours", "refused", "layers go first; ids of colours")
+@pytest.mark.states("Pairs", "one-hot masks", "refused", "take the argmax")
+@pytest.mark.parametrize("size", [(2, 4), (5, 3)])
+def test_label_maps_of_another_size_or_rank(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, size)
+    labels[0] = 3, *range(size[1] - 1)
+    one_hot = np.stack([labels == k for k in range(4)])
+    for target, problem in [
+        (labels.T, r"the image is \d×\d and the label map .*; transpose it: labels.swapaxes\(-1, -2\)"),
+        (np.stack([labels.T] * 3), "transpose it"),
+        (Image.fromarray(labels.T.astype(np.uint8)), "transpose it"),
+        (labels[:1], "let transforms treat both alike"),
+        (np.repeat(labels, 2, 0), "let transforms treat both alike"),
+        (np.stack([labels] * 4, 2), r"layers go first: numpy.moveaxis\(labels, 2, 0\)"),
+        (Image.fromarray(photo(*size)), "of coloured ones the ids of their colours"),
+        (np.moveaxis(one_hot, 0, 2), r"of one-hot maps take labels.argmax\(axis=2\)"),
+        (one_hot, r"looks one-hot, with a layer a concept; make ids of it: labels.argmax\(axis=0\)"),
+        (one_hot.astype(np.int64), "looks one-hot"),
+        (Tensor(one_hot[:2]), "looks one-hot"),
+    ]:
+        for image in (photo(*size), Tensor(np.moveaxis(photo(*size), 2, 0)), photo(*size)[..., 0]):
+            with pytest.raises(StoreError, match=problem):
+                Pairs([(image, target)], NAMES).labels(0)
+    with pytest.raises(FilesError, match="sample 1: the image is"):
+        Pairs([(photo(*size), labels), (photo(*size), labels.T)], NAMES).concepts((2, 2), progress=False)
+
+
+class Augmenting:
+    """A data set whose pairs are flipped at random; counts its calls."""
+
+    def __init__(self, flips: Any, n: int = 40) -> None:
+        self.flips, self.n, self.calls = flips, n, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        self.calls += 1
+        step = -1 if next(self.flips) else 1
+        return photo(2, 4, index)[:, ::step], LABELS[:, ::step]
+
+
+def flips(seed: int) -> Any:
+    return iter(np.random.default_rng(seed).integers(0, 2, 10_000).tolist())
+
+
+@pytest.mark.states("Pairs", "pairs that change from call to call", "refused", "switch augmentation off")
+def test_random_pairs_are_refused(tmp_path: Path) -> None:
+    for workers in (1, 2):
+        with pytest.raises(FilesError, match=r"sample \d+: gives something else each time; switch off what is random"):
+            Pairs(Augmenting(flips(0)), NAMES, void=255).concepts((2, 4), workers=workers, progress=False)
+    steady = Augmenting(iter([0] * 200 + [1] * 200))
+    ds = Pairs(steady, NAMES, void=255)
+    for workers in (1, 2):  # what workers drew is known here
+        ds.concepts((2, 4), workers=workers, progress=False)
+    steady.flips = iter([1] * 9)
+    for see in (ds.image, ds.labels, ds.valid, ds.present, ds.take([7, 3]).image):
+        with pytest.raises(StoreError, match=r"sample 3: gives something else"):
+            see(1 if getattr(see, "__self__", ds) is not ds else 3)
+    out = tmp_path / "c.ccx"
+    Pairs(Augmenting(iter([0] * 999)), NAMES, void=255).concepts((2, 4), progress=False, out=out)
+    with pytest.raises((FilesError, StoreError), match="something else"):
+        Pairs(Augmenting(iter([1] * 999)), NAMES, void=255).concepts((2, 4), progress=False, out=out)
+
+
+def test_image_and_labels_come_from_one_call() -> None:
+    source = Augmenting(iter([0, 0, 1, 1]), 2)
+    ds = Pairs(source, NAMES, void=255).with_colors()
+    ds.image(0), ds.labels(0), ds.valid(0)
+    assert source.calls == 1
+    ds.labels(1), ds.image(1)
+    assert source.calls == 2
+
+
+def test_a_changed_image_alone_is_noticed() -> None:
+    class Jittering(list[Any]):
+        calls = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            self.calls += 1
+            return photo(2, 4, self.calls), LABELS
+
+    ds = Pairs(Jittering([0, 1]), NAMES, void=255)
+    ds.image(0), ds.image(1)
+    with pytest.raises(StoreError, match="sample 0: gives something else"):
+        ds.labels(0)
+
+
 def test_data_sets_that_fail() -> None:
     class Broken(list[Any]):
         def __getitem__(self, index: Any) -> Any:
