@@ -21,7 +21,7 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,14 +60,22 @@ def attack(
     seed: int = 0,
     seconds: float = _SECONDS,
     gib: float = _GIB,
+    env: Mapping[str, str] | None = None,
 ) -> Report:
-    """Try inputs 0..n-1 in a subprocess, and in another behind each one that ends it."""
+    """Try inputs 0..n-1 in a subprocess, and in another behind each one that ends it; `env` adds to its environment."""
     report, first = Report(), 0
     while first < n:
         with tempfile.TemporaryFile() as noise:
             command = [sys.executable, "-m", "tests.fuzzing", attempt.__module__, attempt.__qualname__]
             numbers = map(str, (seed, first, n, seconds, gib))
-            found = subprocess.run([*command, *numbers], stdout=subprocess.PIPE, stderr=noise, cwd=_ROOT, check=False)
+            found = subprocess.run(
+                [*command, *numbers],
+                stdout=subprocess.PIPE,
+                stderr=noise,
+                cwd=_ROOT,
+                env={**os.environ, **(env or {})},
+                check=False,
+            )
             noise.seek(0)
             said = noise.read().decode(errors="replace")
         lines = [json.loads(line) for line in found.stdout.decode().splitlines()]

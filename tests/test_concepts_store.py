@@ -249,11 +249,28 @@ def one_concept(atoms: Atoms) -> tuple[int, int]:
     return int(first), int(second)
 
 
+WRAPS = (2**63 - 1, -(2**63))  # their difference, too, is positive in 64 bits
+
 CORRUPTIONS: list[tuple[str, str, Callable[[NDArray[Any], Atoms], Any]]] = [
-    ("the documented dtypes", "cells", lambda a, _: a.astype(np.float64)),
-    ("the documented dtypes", "cell_atoms", lambda a, _: a.astype(np.int64)),
+    ("the documented dtypes and axes", "cells", lambda a, _: a.astype(np.float64)),
+    ("the documented dtypes and axes", "cell_atoms", lambda a, _: a.astype(np.int64)),
     (r"a cell map of \[N, 66\]", "cell_atoms", lambda a, _: a[:, 1:]),
-    (r"a cell map of \[N, 66\]", "cell_atoms", lambda a, _: a[..., None]),
+    ("the documented dtypes and axes", "cell_atoms", lambda a, _: a[..., None]),
+    ("the documented dtypes and axes", "sample_atoms", lambda a, _: a[:, None]),
+    (
+        "one run of entries a sample, in order",
+        "sample_starts",
+        lambda a, _: changed(a, slice(2, 4), WRAPS),
+    ),
+    (
+        "one run of concepts an atom, in order",
+        "atom_starts",
+        lambda a, _: changed(a, slice(2, 4), WRAPS),
+    ),
+    ("entries of 1 to 66 cells", "sample_cells", lambda a, _: changed(a, 1, 0)),
+    ("entries of 1 to 66 cells", "sample_cells", lambda a, _: changed(a, 1, 67)),
+    ("atoms of as many cells as there are", "cells", lambda a, _: changed(a, 1, -1)),
+    ("atoms of as many cells as there are", "cells", lambda a, _: changed(a, 1, 2**62)),
     ("one run of entries a sample, in order", "sample_starts", lambda a, _: a[:-1]),
     ("one run of entries a sample, in order", "sample_starts", lambda a, _: changed(a, 0, 1)),
     ("one run of entries a sample, in order", "sample_starts", lambda a, _: swapped(a, 1, 2)),

@@ -27,6 +27,7 @@ from ccx.formula import Formula, parse
 from ccx.kernels import rows
 from ccx.kernels._dispatch import as_array, describe
 from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
+from ccx.kernels.shapes import check_grid
 from ccx.networks import check_count, check_order
 from ccx.store import PathLike, content_hash, load_arrays, save_arrays
 
@@ -451,11 +452,11 @@ class Concepts:
         try:
             names: list[str] = json.loads(metadata["names"])
             categories: list[str] | None = json.loads(metadata["categories"])
-            height, width = json.loads(metadata["shape"])
+            height, width = check_grid(json.loads(metadata["shape"]), 1)
             parts: Mapping[str, Any] = {name: arrays[name] for name in _ATOM_ARRAYS}
             concepts = cls(Atoms((height, width), len(names), **parts), names, categories)
             concepts.__dict__["content_hash"] = metadata["content_hash"]  # fills the cached property
-        except (KeyError, ValueError, TypeError, InputError) as error:
+        except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
             msg = f"{path}: its header does not describe concepts ({error}); save them again"
             raise StoreError(msg) from error
         for invariant, holds in bounds(concepts.atoms).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -25,47 +26,58 @@ Invariants: TypeAlias = dict[str, Callable[[], bool]]
 
 
 def bounds(atoms: Atoms) -> Invariants:
-    """Return what kernels rely on to stay inside the arrays; quick enough to check whenever a file is loaded."""
+    """Return what kernels rely on to stay inside the arrays; quick enough to check whenever a file is loaded.
+
+    The checks come in an order in which each may rely on those before it.
+    """
     starts, sets = atoms.atom_starts, atoms.atom_concepts
-    n_cells = atoms.shape[0] * atoms.shape[1]
+    n_cells = math.prod(atoms.shape)
 
     def documented_dtypes() -> bool:
-        return all(getattr(atoms, name).dtype.name in names for name, names in _DTYPES.items())
+        return all(
+            getattr(atoms, name).dtype.name in names and getattr(atoms, name).ndim == (2 if name == "cell_atoms" else 1)
+            for name, names in _DTYPES.items()
+        )
+
+    def ascending_sets() -> bool:
+        rises = sets[1:] > sets[:-1]
+        between = starts[1:-1]  # two atoms
+        rises[between[(between > 0) & (between < sets.size)] - 1] = True
+        return bool(rises.all())
 
     return {
-        "arrays of the documented dtypes": documented_dtypes,
-        f"a cell map of [N, {n_cells}]": lambda: atoms.cell_atoms.ndim == 2 and atoms.cell_atoms.shape[1] == n_cells,
+        "arrays of the documented dtypes and axes": documented_dtypes,
+        f"a cell map of [N, {n_cells}]": lambda: atoms.n_samples > 0 and atoms.cell_atoms.shape[1] == n_cells,
         "one run of entries a sample, in order": lambda: (
-            atoms.sample_starts.shape == (atoms.n_samples + 1,)
-            and atoms.sample_starts[0] == 0
-            and bool((np.diff(atoms.sample_starts) >= 0).all())
-            and atoms.sample_starts[-1] == atoms.sample_atoms.size == atoms.sample_cells.size
+            atoms.sample_atoms.size == atoms.sample_cells.size
+            and _are_runs(atoms.sample_starts, atoms.n_samples, atoms.sample_atoms.size)
         ),
-        "one run of concepts an atom, in order": lambda: (
-            starts.shape == (atoms.n_atoms + 1,)
-            and starts[0] == 0
-            and bool((np.diff(starts) >= 0).all())
-            and starts[-1] == sets.size
-        ),
-        f"concepts below {atoms.n_concepts}": lambda: sets.size == 0 or int(sets.max()) < atoms.n_concepts,
-        "entries of existing atoms": lambda: (
-            atoms.sample_atoms.size == 0
-            or bool(atoms.sample_atoms.min() >= 0 and atoms.sample_atoms.max() < atoms.n_atoms)
-        ),
+        "one run of concepts an atom, in order": lambda: _are_runs(starts, atoms.n_atoms, sets.size),
+        f"concepts below {atoms.n_concepts}": lambda: _lie_within(sets, 0, atoms.n_concepts - 1),
+        "concepts that ascend within each atom": ascending_sets,
+        "entries of existing atoms": lambda: _lie_within(atoms.sample_atoms, 0, atoms.n_atoms - 1),
+        f"entries of 1 to {n_cells} cells": lambda: _lie_within(atoms.sample_cells, 1, n_cells),
+        "atoms of as many cells as there are": lambda: _lie_within(atoms.cells, 1, atoms.n_samples * n_cells),
         "cells of atoms that their sample has": lambda: bool(
             (atoms.cell_atoms.max(axis=1, initial=0) <= np.diff(atoms.sample_starts)).all()
         ),
     }
 
 
+def _are_runs(starts: Any, n_runs: int, size: int) -> bool:
+    """Tell whether run k of n covers ``starts[k]:starts[k + 1]`` of so many items; differences would wrap around."""
+    return bool(
+        starts.shape == (n_runs + 1,) and starts[0] == 0 and starts[-1] == size and (starts[1:] >= starts[:-1]).all()
+    )
+
+
+def _lie_within(numbers: Any, least: int, most: int) -> bool:
+    return numbers.size == 0 or bool(numbers.min() >= least and numbers.max() <= most)
+
+
 def invariants(atoms: Atoms) -> Invariants:
     """Return what must hold of atoms, in an order in which each check may rely on those before it."""
     starts, sets = atoms.atom_starts, atoms.atom_concepts
-
-    def ascending_sets() -> bool:
-        rises = np.diff(sets.astype(np.int64)) > 0
-        rises[starts[1:-1][(starts[1:-1] > 0) & (starts[1:-1] < sets.size)] - 1] = True  # between two sets
-        return bool(rises.all())
 
     def distinct_sets() -> bool:
         return len({sets[a:b].tobytes() for a, b in pairwise(starts.tolist())}) == atoms.n_atoms
@@ -94,7 +106,6 @@ def invariants(atoms: Atoms) -> Invariants:
         "atoms numbered in the order in which samples meet them": lambda: _numbered_as_met(
             atoms.sample_atoms, atoms.n_atoms
         ),
-        "concepts that ascend within each atom": ascending_sets,
         "atoms of distinct concept sets": distinct_sets,
         "entries' cells that add up to the atoms'": cells_add_up,
         "a cell map that agrees with the entries": cell_map_adds_up,

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import InputError, ShapeError
-from ccx.kernels._dispatch import backend_for, check_threads, describe
+from ccx.kernels._dispatch import backend_for, check_threads, describe, on_gpu
 from ccx.kernels.atoms import ConceptRows
 from ccx.kernels.devices import converted
-from ccx.kernels.rows import and_popcount, as_rows, popcount
+from ccx.kernels.rows import and_popcount, as_rows, check_padding, popcount
 from ccx.kernels.shapes import bounding_boxes, check_grid, inscribed_rectangles
 
 __all__ = [
@@ -75,6 +75,8 @@ def concept_shapes(
     """
     height, width = check_grid(shape)
     as_rows(occurring.rows, "occurring.rows", height * width)
+    check_padding("occurring.rows", occurring.rows, height * width)
+    _check_occurring(occurring, n_concepts)
     backend = backend_for(occurring.rows, occurring.row_of).estimates
     shapes = backend.concept_shapes(occurring, (height, width), n_concepts, check_threads(threads))
     return ConceptShapes(occurring.starts, occurring.concepts, occurring.areas, *shapes)
@@ -90,6 +92,7 @@ def concept_hits(occurring: ConceptRows, bitmap: Any, *, threads: int | None = N
 
     """
     bitmap = as_rows(bitmap, "bitmap")
+    _check_occurring(occurring)
     wanted = (occurring.starts.size - 1, occurring.rows.shape[1])
     if bitmap.shape != wanted:
         remedy = "use the samples and the grid of the concepts"
@@ -97,6 +100,26 @@ def concept_hits(occurring: ConceptRows, bitmap: Any, *, threads: int | None = N
     backend = backend_for(occurring.rows, bitmap).estimates
     hits: npt.NDArray[np.int32] = backend.concept_hits(occurring, bitmap, check_threads(threads))
     return hits
+
+
+def _check_occurring(occurring: ConceptRows, n_concepts: int | None = None) -> None:
+    """Raise `InputError` if a kernel would read or write beside the rows; what lies on a GPU was checked before."""
+    starts, concepts, areas, row_of, rows = occurring
+    if on_gpu(rows):
+        return
+    n, stop = concepts.size, np.iinfo(np.int32).max if n_concepts is None else n_concepts
+    good = (
+        rows.ndim == 2
+        and concepts.shape == areas.shape == row_of.shape == (n,)
+        and all(array.dtype.kind == "i" for array in (starts, concepts, areas, row_of))
+        and (starts.ndim == 1 and starts.size > 0 and starts[0] == 0 and starts[-1] == n)
+        and bool((starts[1:] >= starts[:-1]).all())
+        and (n == 0 or bool(concepts.min() >= 0 and concepts.max() < stop))
+        and (n == 0 or bool(row_of.min() >= -1 and row_of.max() < rows.shape[0]))
+    )
+    if not good:
+        wanted, got = "starts, concepts, areas and rows that fit each other", "others"
+        raise InputError("occurring", wanted=wanted, got=got, remedy="give what ccx.kernels.concept_rows made")
 
 
 def formula_shapes(masks: Any, bitmap: Any, shape: tuple[int, int], *, threads: int | None = None) -> FormulaShapes:
@@ -115,7 +138,7 @@ def formula_shapes(masks: Any, bitmap: Any, shape: tuple[int, int], *, threads: 
         remedy = "give one mask a formula and sample"
         raise ShapeError("masks", wanted="uint64[F, N, n_words]", got=f"{areas.ndim + 1} axes", remedy=remedy)
     hits = converted(and_popcount(masks, bitmap, threads=threads), np.int32)
-    boxes = bounding_boxes(masks, shape, threads=threads)
+    boxes = bounding_boxes(masks, shape, threads=threads)  # which checks the padding, too
     rectangles = inscribed_rectangles(masks, shape, threads=threads)
     return FormulaShapes(areas[None], hits[None], boxes[None], rectangles[None])
 
@@ -160,9 +183,20 @@ def estimate_extensions(
     if kind not in get_args(Estimate):
         remedy = "see docs/heuristics.md"
         raise InputError("kind", wanted='"mmesh", "cfh" or "areas"', got=repr(kind), remedy=remedy)
-    n_units, _, n_samples = formulas.areas.shape
+    if formulas.areas.ndim != 3:
+        remedy = "give what formula_shapes made"
+        raise ShapeError("formulas.areas", wanted="int32[U, F, N]", got=describe(formulas.areas), remedy=remedy)
+    n_units, n_formulas, n_samples = formulas.areas.shape
+    n_occurrences = concepts.concepts.size
     wanted_shapes = (
-        ("concept_intersections", concept_intersections, (n_units, concepts.concepts.size)),
+        ("formulas.intersections", formulas.intersections, formulas.areas.shape),
+        ("formulas.boxes", formulas.boxes, (n_units, n_formulas, n_samples, 4)),
+        ("formulas.rectangles", formulas.rectangles, (n_units, n_formulas, n_samples, 4)),
+        ("concepts.concepts", concepts.concepts, (n_occurrences,)),
+        ("concepts.areas", concepts.areas, (n_occurrences,)),
+        ("concepts.boxes", concepts.boxes, (n_occurrences, 4)),
+        ("concepts.rectangles", concepts.rectangles, (n_occurrences, 4)),
+        ("concept_intersections", concept_intersections, (n_units, n_occurrences)),
         ("bitmap_areas", bitmap_areas, (n_units, n_samples)),
         ("concepts.starts", concepts.starts, (n_samples + 1,)),
     )

@@ -119,8 +119,9 @@ def best_extensions(
         If `keep` is no integer >= 1.
 
     """
-    joint_shape = (parents.concepts.shape[0], allowed.size)
     _check_choice(keep, allowed)
+    _check_parents(parents)
+    joint_shape = (parents.concepts.shape[0], allowed.size)
     _check_counts((allowed.size,), intersections=intersections, sizes=sizes)
     _check_counts(joint_shape, joint_intersections=joint_intersections, joint_sizes=joint_sizes)
     keep = min(keep, 3 * math.prod(joint_shape))  # no more places than candidates
@@ -151,6 +152,7 @@ def best_placed(
         If `keep` is no integer >= 1, or a candidate is out of range.
 
     """
+    _check_parents(parents)
     _check_counts((candidates.size,), candidates=candidates, places=places)
     stop = 3 * n_concepts * parents.concepts.shape[0]
     if candidates.size and not (candidates.min() >= 0 and candidates.max() < stop):
@@ -172,6 +174,18 @@ def _check_choice(keep: int, allowed: npt.NDArray[np.bool_]) -> None:
     if allowed.dtype != np.bool_ or allowed.ndim != 1:
         remedy = "mark the concepts that may be used"
         raise DTypeError("allowed", wanted="bool[C]", got=describe(allowed), remedy=remedy)
+
+
+def _check_parents(parents: Extensions) -> None:
+    concepts, operators, intersections, sizes, _ = parents
+    n, length = concepts.shape if concepts.ndim == 2 else (0, 0)
+    if concepts.dtype != np.int32 or length < 1:
+        remedy = "give what best_singles or best_extensions found"
+        raise ShapeError("parents.concepts", wanted="int32[F, length >= 1]", got=describe(concepts), remedy=remedy)
+    if operators.dtype != np.uint8 or operators.shape != (n, length - 1):
+        wanted, remedy = f"uint8[{n}, {length - 1}]", "one operator less than concepts"
+        raise ShapeError("parents.operators", wanted=wanted, got=describe(operators), remedy=remedy)
+    _check_counts((n,), intersections=intersections, sizes=sizes)
 
 
 def _check_counts(shape: tuple[int, ...], **counts: IntArray) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ccx.errors import ShapeError
 from ccx.kernels._dispatch import backend_for, check_threads
-from ccx.kernels.rows import as_rows
+from ccx.kernels.rows import as_rows, check_padding
 
 __all__ = ["bounding_boxes", "inscribed_rectangles"]
 
@@ -40,6 +40,8 @@ def bounding_boxes(rows: Any, shape: tuple[int, int], *, threads: int | None = N
         If `rows` is not uint64.
     ShapeError
         If `shape` is no pair of integers >= 0, or masks of that shape do not take `n_words` words.
+    InputError
+        If a bit behind the last cell is one.
 
     """
     rows, grid = _masks(rows, shape)
@@ -74,6 +76,8 @@ def inscribed_rectangles(rows: Any, shape: tuple[int, int], *, threads: int | No
         If `rows` is not uint64.
     ShapeError
         If `shape` is no pair of integers >= 0, or masks of that shape do not take `n_words` words.
+    InputError
+        If a bit behind the last cell is one.
 
     """
     rows, grid = _masks(rows, shape)
@@ -81,9 +85,11 @@ def inscribed_rectangles(rows: Any, shape: tuple[int, int], *, threads: int | No
 
 
 def _masks(rows: Any, shape: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
-    """Return the checked masks and their (H, W)."""
+    """Return the checked masks and their (H, W); a one behind the last cell would lead a kernel out of the grid."""
     height, width = check_grid(shape)
-    return as_rows(rows, "rows", height * width), (height, width)
+    rows = as_rows(rows, "rows", height * width)
+    check_padding("rows", rows, height * width)
+    return rows, (height, width)
 
 
 def check_grid(shape: Any, least: int = 0) -> tuple[int, int]:
