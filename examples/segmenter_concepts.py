@@ -22,7 +22,7 @@ from PIL import Image
 
 from ccx.concepts import Concepts
 from ccx.datasets import Pairs
-from ccx.datasets.pictures import read_image
+from ccx.images import read_image
 from ccx.listing import picture_files
 
 BACKGROUND = 0

@@ -89,7 +89,7 @@ def test_a_folder_with_images_left_out_up_to_the_report(tmp_path: Path) -> None:
     assert "1 image without a label map is left out: b\n" in text
     code, text = run("concepts", "build", "--data", f"{paths},voids=255", "--out", tmp_path / "d.ccx")
     assert code == 2
-    assert "options of folder: image_suffix, label_suffix, only, first_id, void, none, got 'voids=255'" in text
+    assert "options of folder: image_suffix, label_suffix, palette, only, first_id, void, none, got 'voids=255'" in text
 
 
 def test_tokens(tmp_path: Path) -> None:

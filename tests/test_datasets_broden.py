@@ -127,8 +127,8 @@ def test_every_problem_is_named_before_anything_is_read(root: Path) -> None:
         r"a\.png: cannot read it \(No such file or directory\)",
         r"a_o\.png: truncated: its \d+ bytes do not end like a PNG",
         r"a_p1\.png: 3×3 pixels, index\.csv says 2×3",
-        r"index\.csv, image dtd/b\.png: label 99 is not in label\.csv",
         r"b\.png: no picture",
+        r"index\.csv, image dtd/b\.png: label 99 is not in label\.csv",
         r"b_t\.png: empty",
     ]
     assert len(ds.check()) == len(wanted)

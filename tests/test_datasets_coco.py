@@ -109,13 +109,13 @@ def test_annotations_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(FilesError) as caught:
         CocoInstances(tmp_path / "images", write_json(tmp_path, annotations=wrong))
     assert len(caught.value.problems) == 3
-    assert "annotation 1 is of category 1, which has no name" in caught.value.problems[0]
+    assert "annotation 1 of image 2 is of category 1, which has no name" in caught.value.problems[0]
     assert "annotations of image 77, which is not there" in caught.value.problems[2]
-    for segmentation in ([[1, 2]], {"size": [3, 6], "counts": [18]}, {"size": [4, 6]}, "x", [["a"] * 6]):
+    for segmentation in ([[1, 2, 3]], {"size": [3, 6], "counts": [18]}, {"size": [4, 6]}, "x", [["a"] * 6]):
         ds = CocoInstances(
             tmp_path / "images", write_json(tmp_path, annotations=[{**INSTANCES[0], "segmentation": segmentation}])
         )
-        with pytest.raises(FilesError, match="annotation 1 cannot be drawn on 4×6 pixels"):
+        with pytest.raises(FilesError, match=r"annotation 1 cannot be drawn on image a\.png of 4×6"):
             ds.concepts(progress=False)
 
 
@@ -124,8 +124,8 @@ def test_annotations_that_do_not_fit(tmp_path: Path) -> None:
     [
         ({"images": None}, "no list of images"),
         ({"annotations": [3]}, "no list of annotations"),
-        ({"categories": [{"id": "x", "name": "a"}]}, "category x has id 'x', not int"),
-        ({"categories": [CATEGORIES[0], CATEGORIES[0]]}, "two categories have one id"),
+        ({"categories": [{"id": "x", "name": "a"}]}, "category 'x' has id 'x', not int"),
+        ({"categories": [CATEGORIES[0], CATEGORIES[0]]}, "two categories have the id 17"),
         ({"images": [{"id": 2, "file_name": "a.png", "height": 4}]}, "image 2 has width None, not int"),
         ({"annotations": [{"id": 1, "image_id": 2, "category_id": 3}]}, "annotation 1 has no segmentation"),
         ({"annotations": []}, "3 images, none with annotations"),

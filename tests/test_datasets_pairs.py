@@ -129,7 +129,7 @@ def test_data_in_memory_are_told_apart_by_their_content(tmp_path: Path) -> None:
         ((photo(2, 4), LABELS / 255), r"sample 0: the target is ndarray float64\[2, 4\], no label map"),
         ((photo(2, 4), {"semantic": LABELS}), "the target is a dict, no label map"),
         ((photo(2, 4), (LABELS, LABELS, LABELS[:1])), "the target is a tuple, no label map"),
-        ((photo(2, 4), LABELS - 1), "holds the id -1; ids begin at 0"),
+        ((photo(2, 4), LABELS - 1), "holds ids without a name: -1"),
         ((photo(2, 4), LABELS + 3), "holds ids without a name: 4, 5, 6, 258"),
         ((photo(2, 4), LABELS[0]), r"no label map"),
         (photo(2, 4), "sample 0: is a ndarray, no pair"),

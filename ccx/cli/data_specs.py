@@ -25,6 +25,7 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "crowd": str,
     "image_suffix": str,
     "label_suffix": str,
+    "palette": str,
     "only": Path,
     "first_id": int,
     "void": lambda text: [int(part) for part in text.split("+")],

@@ -16,8 +16,8 @@ import ccx
 from ccx.cli import options, terminal
 from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.datasets import Dataset
-from ccx.datasets.pictures import read_header
 from ccx.errors import FilesError, InputError, StoreError
+from ccx.images import photograph_size
 from ccx.listing import picture_files
 from ccx.models import NamedModel, Preprocessing
 from ccx.probing.storing import layer_file
@@ -155,7 +155,7 @@ def _images(images: str, *, is_known: bool) -> list[Path] | Dataset:
 
 def _problem(path: Path) -> str | None:
     try:
-        read_header(path)
+        photograph_size(path)
     except StoreError as error:
         return str(error)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -12,13 +13,15 @@ import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
-from ccx.datasets.pictures import read_broden_ids, read_header, read_image
+from ccx.datasets.pictures import Coding, label_map_size, read_broden_ids
 from ccx.datasets.tables import Table, path_of, read_table, unique_names
 from ccx.errors import InputError, StoreError
+from ccx.images import photograph_size, read_image
 from ccx.kernels.pictures import UNKNOWN
 from ccx.store import PathLike
 from ccx.store.files import store_error
 
+_NUMBER = re.compile(r"-?[0-9]{1,18}")  # of a label of a whole image; all else is a path
 _FIXED = ("image", "split", "ih", "iw", "sh", "sw")
 
 
@@ -103,29 +106,34 @@ class Broden(Dataset):
         layers = np.empty((len(sample.layers), *(shape or sample.label_size)), np.uint16)
         for layer, given in zip(layers, sample.layers, strict=True):
             if isinstance(given, int):
-                layer[:] = self._table.concept(given)
+                layer[:] = self._concept(given, sample)
                 continue
             path = self._path(given)
             ids = read_broden_ids(path)
-            if ids.shape != sample.label_size:
-                raise _size_error(path, ids.shape, sample.label_size)
+            _check_size(path, ids.shape, sample.label_size)
             self._table.concepts(ids, shape, path, layer)
         return layers, None
 
+    def _concept(self, number: int, sample: _Row) -> int:
+        """Return the concept of a label of a whole image, or raise `StoreError`."""
+        concept = self._table.concept(number)
+        if concept == UNKNOWN:
+            where = f"{self._root / 'index.csv'}, image {sample.image}"
+            raise store_error(where, f"label {number} is not in label.csv", "give its label.csv")
+        return concept
+
     def _inspect(self, sample: _Row) -> tuple[list[str], Size | None]:
         problems = []
-        wanted = {sample.image: sample.image_size}
-        for given in sample.layers:
-            if isinstance(given, str):
-                wanted[given] = sample.label_size
-            elif self._table.concept(given) == UNKNOWN:
-                where = f"{self._root / 'index.csv'}, image {sample.image}"
-                problems.append(f"{where}: label {given} is not in label.csv; give its label.csv")
-        for name, size in wanted.items():
+        for given in (None, *sample.layers):
             try:
-                found = read_header(self._path(name))
-                if found != size:
-                    raise _size_error(self._path(name), found, size)
+                if given is None:
+                    path = self._path(sample.image)
+                    _check_size(path, photograph_size(path), sample.image_size)
+                elif isinstance(given, int):
+                    self._concept(given, sample)
+                else:
+                    path = self._path(given)
+                    _check_size(path, label_map_size(path, Coding.BYTES), sample.label_size)
             except StoreError as error:
                 problems.append(str(error))
         return problems, sample.label_size
@@ -138,9 +146,10 @@ class Broden(Dataset):
         return {}
 
 
-def _size_error(path: str, found: Size, wanted: Size) -> StoreError:
-    problem = f"{found[0]}×{found[1]} pixels, index.csv says {wanted[0]}×{wanted[1]}"
-    return store_error(path, problem, "give the files that belong together")
+def _check_size(path: str, found: Size, wanted: Size) -> None:
+    if found != wanted:
+        problem = f"{found[0]}×{found[1]} pixels, index.csv says {wanted[0]}×{wanted[1]}"
+        raise store_error(path, problem, "give the files that belong together")
 
 
 def _rows(index: Table, subset: str, split: str | None, categories: Sequence[str]) -> list[_Row]:
@@ -152,7 +161,7 @@ def _rows(index: Table, subset: str, split: str | None, categories: Sequence[str
         if subset not in cells[image] or split not in (None, cells[part]):
             continue
         given = [text.strip() for column in columns for text in cells[column].split(";")]
-        layers = tuple(int(text) if text.isdecimal() else text for text in given if text)
+        layers = tuple(int(text) if _NUMBER.fullmatch(text) else text for text in given if text)
         rows.append(_Row(cells[image], (ih, iw), (sh, sw), layers))
     return rows
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Mapping, Sequence
+import os
+import reprlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -12,13 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
-from ccx.datasets.pictures import read_header, read_image, read_rgb_numbers, sampled
+from ccx.datasets.pictures import Coding, label_map_size, read_rgb_numbers, sampled
+from ccx.datasets.regions import Runs, check_region, coco_masks, decoded, runs_of
 from ccx.datasets.tables import path_of, unique_names
-from ccx.errors import FilesError, InputError, MissingExtraError, StoreError
+from ccx.errors import FilesError, InputError, StoreError
+from ccx.images import check_pixels, photograph_size, read_image
 from ccx.store import PathLike
 from ccx.store.files import read_bytes, store_error
 
 Crowd: TypeAlias = Literal["label", "void", "skip"]
+_SHORT = reprlib.Repr()  # of values that may be of any size and depth
 _CROWDS = ("label", "void", "skip")
 
 
@@ -50,10 +55,10 @@ class _Coco(Dataset):
         self._crowd = crowd
         content = _parsed(self._file)
         kinds = sorted(_fields(kind, self._file, "category", id=int, name=str) for kind in content["categories"])
+        if repeated := _repeated(number for number, _ in kinds):
+            raise store_error(self._file, f"two categories have the id {repeated[0]}", "repair it")
         self._concepts = {number: concept for concept, (number, _) in enumerate(kinds, start=1)}
-        if len(self._concepts) < len(kinds):
-            raise store_error(self._file, "two categories have one id", "repair it")
-        above = {kind["id"]: str(kind.get("supercategory") or "") for kind in content["categories"]}
+        above = {kind["id"]: _text(kind.get("supercategory")) for kind in content["categories"]}
         groups = [above[number] for number, _ in kinds]
         names = unique_names([name for _, name in kinds], groups)
         names = unique_names(names, [f"category {number}" for number, _ in kinds])
@@ -69,6 +74,10 @@ class _Coco(Dataset):
         ]
         unknown = sorted(set(regions) - {number for number, *_ in images})
         self._problems += [f"{self._file}: annotations of image {number}, which is not there" for number in unknown]
+        for what, values in (("id", (image[0] for image in images)), ("file_name", (image[1] for image in images))):
+            self._problems += [f"{self._file}: two images have the {what} {value}" for value in _repeated(values)]
+        for number, name, height, width in images:
+            check_pixels(height, width, f"{self._file}: image {number} ({name})")
         if self._problems:
             raise FilesError(self._problems, "repair the annotations")
         self._samples = [
@@ -81,11 +90,16 @@ class _Coco(Dataset):
             got = f"{len(images)} images, none with annotations"
             raise InputError("annotations", wanted="annotated images", got=got, remedy="give the file of these images")
 
-    def _region(self, number: Any, category: Any, segmentation: Any, is_crowd: Any) -> _Region:
+    def _region(self, found: Mapping[str, Any], number: int, image: int, category: int, what: str) -> _Region:
+        """Return an annotation or segment; `what` it is called."""
+        where = f"{self._file}: {what} {number} of image {image}"
         concept = self._concepts.get(category, 0)
         if not concept:
-            self._problems.append(f"{self._file}: annotation {number} is of category {category}, which has no name")
-        return _Region(number, concept, bool(is_crowd), segmentation)
+            self._problems.append(f"{where} is of category {category}, which has no name")
+        is_crowd = found.get("iscrowd", 0)
+        if type(is_crowd) not in (int, bool) or is_crowd not in (0, 1):
+            self._problems.append(f"{where} has iscrowd {_SHORT.repr(is_crowd)}, neither 0 nor 1")
+        return _Region(number, concept, is_crowd == 1, found.get("segmentation"))
 
     def _name(self, sample: _Annotated) -> str:
         return sample.image
@@ -95,12 +109,11 @@ class _Coco(Dataset):
 
     def _inspect(self, sample: _Annotated) -> tuple[list[str], Size | None]:
         problems = []
-        for path in self._paths(sample):
+        paths = self._paths(sample)
+        for path in paths:
             try:
-                found = read_header(path)
-                if found != sample.size:
-                    problem = f"{found[0]}×{found[1]} pixels, {self._file} says {sample.size[0]}×{sample.size[1]}"
-                    raise store_error(path, problem, "give the files that belong together")
+                found = photograph_size(path) if path == paths[0] else label_map_size(path, Coding.BYTES)
+                _check_size(path, found, sample.size, self._file)
             except StoreError as error:
                 problems.append(str(error))
         return problems, sample.size
@@ -150,25 +163,28 @@ class CocoInstances(_Coco):
     def __init__(
         self, images: PathLike, annotations: PathLike, *, crowd: Crowd = "label", unlabelled: bool = False
     ) -> None:
-        self._masks()
+        coco_masks()
         super().__init__(images, annotations, crowd)
         regions: dict[int, list[_Region]] = {}
+        numbers = []
         for found in self._content["annotations"]:
             number, image, category = _fields(found, self._file, "annotation", id=int, image_id=int, category_id=int)
             if "segmentation" not in found:
                 problem = f"annotation {number} has no segmentation"
                 raise store_error(self._file, problem, "give a file of instances; panoptic ones go to CocoPanoptic")
-            region = self._region(number, category, found["segmentation"], found.get("iscrowd", 0))
-            regions.setdefault(image, []).append(region)
+            numbers.append(number)
+            regions.setdefault(image, []).append(self._region(found, number, image, category, "annotation"))
+        self._problems += [f"{self._file}: two annotations have the id {number}" for number in _repeated(numbers)]
         self._fill({}, regions, unlabelled)
 
-    @staticmethod
-    def _masks() -> Any:
-        try:
-            from pycocotools import mask  # noqa: PLC0415 - optional
-        except ImportError as error:
-            raise MissingExtraError("pycocotools", "coco", "reading COCO instances") from error
-        return mask
+    def _inspect(self, sample: _Annotated) -> tuple[list[str], Size | None]:
+        problems, size = super()._inspect(sample)
+        for region in sample.regions:
+            try:
+                check_region(region.segmentation, sample.size)
+            except ValueError as error:
+                problems.append(str(self._error(region, sample, error)))
+        return problems, size
 
     def _layers(self, sample: _Annotated, shape: Size | None) -> Layers:
         grid = shape or sample.size
@@ -176,48 +192,29 @@ class CocoInstances(_Coco):
         void: list[Any] = []
         for region in sample.regions:
             if region.is_crowd and self._crowd != "label":
-                void += self._runs(region, sample.size) if self._crowd == "void" else []
+                void += self._runs(region, sample) if self._crowd == "void" else []
             else:
-                by_concept.setdefault(region.concept, []).extend(self._runs(region, sample.size))
+                by_concept.setdefault(region.concept, []).extend(self._runs(region, sample))
         layers: list[npt.NDArray[np.uint16]] = [np.zeros(grid, np.uint16)]
         for concept in sorted(by_concept):
-            cells = self._cells(by_concept[concept], sample.size, shape)
+            cells = sampled(decoded(by_concept[concept], sample.size), shape)
             layer = next((layer for layer in layers if not layer[cells].any()), None)
             if layer is None:
                 layers.append(layer := np.zeros(grid, np.uint16))
             layer[cells] = concept
-        return np.stack(layers), ~self._cells(void, sample.size, shape) if void else None
+        return np.stack(layers), ~sampled(decoded(void, sample.size), shape) if void else None
 
-    def _runs(self, region: _Region, size: Size) -> list[Any]:
+    def _runs(self, region: _Region, sample: _Annotated) -> list[Runs]:
         """Return the run lengths of an instance."""
-        given = region.segmentation
-        if not given:
-            return []
         try:
-            found = (
-                self._masks().frPyObjects(given, *size)
-                if isinstance(given, list) or isinstance(given["counts"], list)
-                else given
-            )
-            runs = found if isinstance(found, list) else [found]
-            if any(tuple(run["size"]) != size for run in runs):
-                msg = f"its size is {runs[0]['size']}"
-                raise ValueError(msg)
-        except Exception as error:  # pycocotools raises what it sees fit
-            problem = f"annotation {region.number} cannot be drawn on {size[0]}×{size[1]} pixels ({error})"
-            raise store_error(self._file, problem, "repair or remove it") from error
-        return runs
+            return runs_of(region.segmentation, sample.size)
+        except ValueError as error:
+            raise self._error(region, sample, error) from error
 
-    def _cells(self, runs: list[Any], size: Size, shape: Size | None) -> npt.NDArray[np.bool_]:
-        """Return the cells whose centre lies in any of the regions, bool[H, W]."""
-        if not runs:
-            return np.zeros(shape or size, np.bool_)
-        masks = self._masks()
-        with warnings.catch_warnings():
-            # pycocotools 2.0.11 hands its pixels to NumPy 2 in a way that NumPy warns of, and that works.
-            warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-            pixels = masks.decode(masks.merge(runs))
-        return sampled(pixels, shape).astype(np.bool_)
+    def _error(self, region: _Region, sample: _Annotated, error: ValueError) -> StoreError:
+        height, width = sample.size
+        problem = f"annotation {region.number} cannot be drawn on image {sample.image} of {height}×{width} ({error})"
+        return store_error(self._file, problem, "repair or remove it")
 
 
 class CocoPanoptic(_Coco):
@@ -265,12 +262,21 @@ class CocoPanoptic(_Coco):
                 problem = "its annotations have no segments_info"
                 raise store_error(self._file, problem, "give a panoptic file; instances go to CocoInstances")
             image, name = _fields(found, self._file, "annotation", image_id=int, file_name=str)
+            if image in names:
+                self._problems.append(f"{self._file}: image {image} has two annotations, {names[image]} and {name}")
             names[image] = name
-            regions[image] = []
-            for segment in found["segments_info"]:
-                number, category = _fields(segment, self._file, "segment", id=int, category_id=int)
-                regions[image].append(self._region(number, category, None, segment.get("iscrowd", 0)))
+            segments = _objects(found["segments_info"], self._file, f"segments_info of image {image}")
+            regions[image] = [self._segment(segment, image) for segment in segments]
+            repeated = _repeated(region.number for region in regions[image])
+            self._problems += [f"{self._file}: image {image} has two segments with the id {one}" for one in repeated]
         self._fill(names, {image: found for image, found in regions.items() if found or unlabelled}, unlabelled)
+
+    def _segment(self, segment: Mapping[str, Any], image: int) -> _Region:
+        number, category = _fields(segment, self._file, "segment", id=int, category_id=int)
+        if not 0 < number < 1 << 24:
+            problem = f"segment {number} of image {image} is none that a PNG can hold, 1 to {(1 << 24) - 1}"
+            self._problems.append(f"{self._file}: {problem}")
+        return self._region(segment, number, image, category, "segment")
 
     def _paths(self, sample: _Annotated) -> list[Path]:
         return [self._images / sample.image, *([self._folder / sample.map] if sample.map else [])]
@@ -280,7 +286,9 @@ class CocoPanoptic(_Coco):
             empty = np.zeros((1, *(shape or sample.size)), np.uint16)
             return empty, np.zeros(empty.shape[1:], np.bool_) if self._is_void else None
         path = self._folder / sample.map
-        ids = sampled(read_rgb_numbers(path), shape)
+        numbers = read_rgb_numbers(path)
+        _check_size(path, numbers.shape, sample.size, self._file)
+        ids = sampled(numbers, shape)
         regions = sorted(sample.regions)
         concepts = [0 if region.is_crowd and self._crowd != "label" else region.concept for region in regions]
         known = np.array([0, *(region.number for region in regions)])
@@ -298,26 +306,50 @@ class CocoPanoptic(_Coco):
         return {**super()._settings(), "unlabelled_is_void": self._is_void}
 
 
+def _check_size(path: Path, found: tuple[int, ...], wanted: Size, file: Path) -> None:
+    if found != wanted:
+        problem = f"{found[0]}×{found[1]} pixels, {file} says {wanted[0]}×{wanted[1]}"
+        raise store_error(path, problem, "give the files that belong together")
+
+
 def _parsed(path: Path) -> dict[str, Any]:
     """Read a JSON file of COCO."""
     try:
         found = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise store_error(path, f"not valid JSON ({error})", "it is truncated or damaged: copy it again") from error
-    lists = {
-        key: found.get(key) if isinstance(found, dict) else None for key in ("images", "annotations", "categories")
-    }
-    for key, value in lists.items():
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise store_error(path, f"no list of {key}", "give an annotation file of COCO")
-    return lists
+    content = found if isinstance(found, dict) else {}
+    return {key: _objects(content.get(key), path, key) for key in ("images", "annotations", "categories")}
+
+
+def _objects(found: Any, path: Path, what: str) -> list[dict[str, Any]]:
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise store_error(path, f"no list of {what}", "give an annotation file of COCO")
+    return found
 
 
 def _fields(found: Mapping[str, Any], path: Path, what: str, **kinds: type) -> tuple[Any, ...]:
-    """Return entries of an object, of these types."""
+    """Return entries of an object, of these very types: True is no number."""
     for key, kind in kinds.items():
-        if not isinstance(found.get(key), kind):
-            got = f"{found.get(key)!r:.40}"
-            problem = f"{what} {found.get('id', '')} has {key} {got}, not {kind.__name__}"
+        value = found.get(key)
+        if type(value) is not kind or (key == "file_name" and not _is_path(value)):
+            wanted = kind.__name__ if type(value) is not kind else "the name of a file"
+            problem = f"{what} {_SHORT.repr(found.get('id', ''))} has {key} {_SHORT.repr(value)}, not {wanted}"
             raise store_error(path, problem, "give an annotation file of COCO")
     return tuple(found[key] for key in kinds)
+
+
+def _is_path(name: Any) -> bool:
+    try:
+        return bool(name) and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    """Return what occurs more than once, in order."""
+    return sorted(value for value, count in Counter(values).items() if count > 1)

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
-from ccx.datasets.pictures import read_header, read_ids, read_image
+from ccx.datasets.palettes import palette_of
+from ccx.datasets.pictures import NPY, Coding, label_map_size, read_colors, read_ids, sampled
 from ccx.datasets.tables import named, path_of, read_lines
 from ccx.errors import InputError, StoreError
-from ccx.images import SUFFIXES
+from ccx.images import SUFFIXES, photograph_size, read_image
 from ccx.listing import natural_order, pictures_below
 from ccx.store import PathLike
 from ccx.store.files import store_error
@@ -34,7 +35,7 @@ class Folder(Dataset):
     ----------
     images, labels
         The two folders (searched with all folders in them). Label maps have one id a pixel: palette or grey pictures
-        of 1 to 16 bits.
+        of 1 to 16 bits, whole numbers [h, w] in .npy files; or colours, with a `palette`. Lossy kinds are refused.
     names
         Names of the ids: a list or a .txt file, whose first name belongs to id `first_id`; or ids and names: a mapping,
         a .json, .csv or .tsv file (`ccx.datasets.tables.named`).
@@ -43,9 +44,12 @@ class Folder(Dataset):
     first_id
         The id of the first name of a list.
     void
-        Ids of cells that shall count nowhere: neither for nor against a concept.
+        Ids of cells that shall count nowhere: neither for nor against a concept. In .npy files they may be negative.
     none
         Ids of cells that count but carry no concept. By default 0, unless it has a name or is void.
+    palette
+        What the colours of label maps mean: a mapping from names or ids to (R, G, B), the colours of all names in
+        their order, a .csv file with the columns name (or id), r, g, b, or ``"ade20k"`` for ids R // 10 * 256 + G.
     image_suffix, label_suffix
         What follows the common part of the names, for instance ``_leftImg8bit.png`` and ``_gtFine_labelIds.png``;
         None = any picture suffix.
@@ -78,6 +82,7 @@ class Folder(Dataset):
         first_id: int = 1,
         void: int | Collection[int] = (),
         none: int | Collection[int] | None = None,
+        palette: Any = None,
         image_suffix: str | None = None,
         label_suffix: str | None = None,
         only: str | Path | Iterable[str] | None = None,
@@ -87,8 +92,9 @@ class Folder(Dataset):
         known = named(names, first_id)
         super().__init__([], known.names, categories if categories is not None else known.categories)
         self._table = IdTable(known.ids, void, none)
+        self._palette = None if palette is None else palette_of(palette, known)
         pictures = _by_stem(self._images, image_suffix, "image_suffix")
-        maps = _by_stem(self._labels, label_suffix, "label_suffix")
+        maps = _by_stem(self._labels, label_suffix, "label_suffix", SUFFIXES | {NPY})
         # Files that are missing are named like the others; they are reported when all are looked at.
         suffixes = image_suffix or _suffix(pictures, ".jpg"), label_suffix or _suffix(maps, ".png")
         if only is None:  # in the order of the images' full names, as whatever lists the images alone has them
@@ -126,15 +132,21 @@ class Folder(Dataset):
         return read_image(sample.image)
 
     def _layers(self, sample: _Pair, shape: Size | None) -> Layers:
-        labels, valid = self._table.concepts(read_ids(sample.labels), shape, sample.labels)
+        path = sample.labels
+        if self._palette is None or path.suffix.lower() == NPY:
+            labels, valid = self._table.concepts(read_ids(path), shape, path)
+        else:
+            ids = self._palette.ids(sampled(read_colors(path), shape), path)
+            labels, valid = self._table.concepts(ids, None, path)
         return labels[None], valid
 
     def _inspect(self, sample: _Pair) -> tuple[list[str], Size | None]:
         problems = []
         sizes: dict[Path, Size] = {}
+        coding = Coding.IDS if self._palette is None else Coding.COLORS
         for path in (sample.image, sample.labels):
             try:
-                sizes[path] = read_header(path)
+                sizes[path] = photograph_size(path) if path is sample.image else label_map_size(path, coding)
             except StoreError as error:
                 problems.append(str(error))
         if len(set(sizes.values())) > 1:
@@ -147,13 +159,14 @@ class Folder(Dataset):
         return [stat_of(sample.labels), stat_of(sample.image) if with_image else None]
 
     def _settings(self) -> Source:
-        return {"ids": self._table.settings()}
+        settings: Source = {"ids": self._table.settings()}
+        return settings if self._palette is None else {**settings, "palette": self._palette.settings()}
 
 
-def _by_stem(folder: Path, suffix: str | None, argument: str) -> dict[str, str]:
+def _by_stem(folder: Path, suffix: str | None, argument: str, suffixes: frozenset[str] = SUFFIXES) -> dict[str, str]:
     """Return the pictures below a folder by their paths without suffix, in order."""
     found: dict[str, str] = {}
-    for name in pictures_below(folder):
+    for name in pictures_below(folder, suffixes):
         if suffix is not None and not name.endswith(suffix):
             continue
         stem = name.removesuffix(suffix) if suffix is not None else name.rpartition(".")[0]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ccx.errors import InputError
+from ccx.datasets.pictures import sampled
+from ccx.errors import InputError, StoreError
 from ccx.kernels.pictures import UNKNOWN, Ids, look_up
 from ccx.store import PathLike
 from ccx.store.files import store_error
 
+_N_IDS = 1 << 16
+
 
 class IdTable:
-    """What the ids 0..65535 in label maps mean: a concept, none, or a cell that counts nowhere.
+    """What the ids in label maps mean: a concept, none, or a cell that counts nowhere.
+
+    Names have ids 0..65535; ids that are void or carry no concept may be any whole numbers, such as -1.
 
     Parameters
     ----------
@@ -35,27 +41,27 @@ class IdTable:
                 raise InputError(one, wanted="ids without a name", got=f"{both}", remedy="leave out the name or the id")
         if both := sorted({*self._void} & {*self._none}):
             raise InputError("none", wanted="ids that are not void", got=f"{both}", remedy="give them once")
-        highest = max(*self._ids, *self._void, *self._none, 0)
-        if highest >= UNKNOWN:
+        if wrong := [number for number in self._ids if not 0 <= number < _N_IDS]:
             remedy = "use ids of 16 bits"
-            raise InputError("names", wanted=f"ids below {UNKNOWN}", got=str(highest), remedy=remedy)
-        self._lookup = np.full(1 << 16, UNKNOWN, np.uint16)
+            raise InputError("names", wanted=f"ids from 0 to {_N_IDS - 1}", got=str(wrong[-1]), remedy=remedy)
+        self._lookup = np.full(_N_IDS, UNKNOWN, np.uint16)
         self._lookup[list(self._ids)] = np.arange(1, len(self._ids) + 1)
-        self._lookup[list(self._none)] = 0
-        self._lookup[list(self._void)] = 0
-        self._counts = np.ones(1 << 16, np.uint16)
-        self._counts[list(self._void)] = 0
+        self._counts = np.ones(_N_IDS, np.uint16)
+        for number in (*self._none, *self._void):
+            if 0 <= number < _N_IDS:
+                self._lookup[number] = 0
+                self._counts[number] = number not in self._void
 
     def concepts(
         self,
-        ids: Ids,
+        ids: Ids | npt.NDArray[Any],
         shape: tuple[int, int] | None,
         where: PathLike,
         out: npt.NDArray[np.uint16] | None = None,
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]:
         """Return concept ids uint16[H, W] and valid cells bool[H, W] or None, at the centres of cells.
 
-        `out` uint16[H, W] is filled if given.
+        `ids` are those of a PNG, or whole numbers [h, w]. `out` uint16[H, W] is filled if given.
 
         Raises
         ------
@@ -63,19 +69,44 @@ class IdTable:
             If an id has no name; `where` names the file.
 
         """
+        if not isinstance(ids, Ids):
+            return self._of_numbers(ids, shape, where, out)
         found, is_known = look_up(ids, shape, self._lookup, out)
         if not is_known:
-            unnamed = np.setdiff1d(ids.numbers(), [*self._ids, *self._none, *self._void])
-            listed = ", ".join(map(str, unnamed[:5])) + (" ..." if unnamed.size > 5 else "")
-            remedy = f"give them names, or say void={unnamed[0]} (counts nowhere) or none={unnamed[0]} (no concept)"
-            raise store_error(where, f"holds ids without a name: {listed} ({len(self._ids)} names)", remedy)
+            raise self._unnamed(ids.numbers(), where)
         if not self._void:
             return found, None
         return found, look_up(ids, shape, self._counts)[0].astype(np.bool_)
 
+    def _of_numbers(
+        self, ids: npt.NDArray[Any], shape: tuple[int, int] | None, where: PathLike, out: npt.NDArray[np.uint16] | None
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]:
+        numbers = sampled(ids, shape)
+        is_small = (numbers >= 0) & (numbers < _N_IDS)
+        at = np.where(is_small, numbers, 0).astype(np.intp)
+        found = self._lookup[at]
+        valid = self._counts[at].astype(np.bool_)
+        if not is_small.all():
+            outside, at = np.unique(numbers[~is_small], return_inverse=True)
+            meant = {*self._void, *self._none}
+            found[~is_small] = np.array([0 if n in meant else UNKNOWN for n in outside.tolist()], np.uint16)[at]
+            valid[~is_small] = np.array([n not in self._void for n in outside.tolist()])[at]
+        if (found == UNKNOWN).any():
+            raise self._unnamed(ids, where)
+        if out is not None:
+            out[:] = found
+        return found, valid if self._void else None
+
+    def _unnamed(self, numbers: npt.NDArray[Any], where: PathLike) -> StoreError:
+        known = {*self._ids, *self._none, *self._void}
+        unnamed = [number for number in np.unique(numbers).tolist() if number not in known]
+        listed = ", ".join(map(str, unnamed[:5])) + (" ..." if len(unnamed) > 5 else "")
+        remedy = f"give them names, or say void={unnamed[0]} (counts nowhere) or none={unnamed[0]} (no concept)"
+        return store_error(where, f"holds ids without a name: {listed} ({len(self._ids)} names)", remedy)
+
     def concept(self, number: int) -> int:
         """Return the concept id of one id, `UNKNOWN` where it has no name."""
-        return int(self._lookup[min(number, UNKNOWN)])
+        return int(self._lookup[number]) if 0 <= number < _N_IDS else UNKNOWN
 
     def settings(self) -> list[list[int]]:
         """Return what the table was made from, as JSON."""
@@ -83,7 +114,7 @@ class IdTable:
 
 
 def _checked(argument: str, ids: int | Collection[int]) -> tuple[int, ...]:
-    numbers: tuple[Any, ...] = (ids,) if isinstance(ids, int) else tuple(ids)
-    if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in numbers):
-        raise InputError(argument, wanted="ids of at least 0", got=f"{ids!r:.60}", remedy="write for instance 255")
-    return tuple(sorted(set(numbers)))
+    numbers: tuple[Any, ...] = tuple(ids) if isinstance(ids, Collection) else (ids,)
+    if any(isinstance(number, (bool, np.bool_)) or not hasattr(number, "__index__") for number in numbers):
+        raise InputError(argument, wanted="whole numbers", got=f"{ids!r:.60}", remedy="write for instance 255")
+    return tuple(sorted({operator.index(number) for number in numbers}))

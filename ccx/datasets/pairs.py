@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
-from ccx.datasets.pictures import ids_of, read_header
 from ccx.datasets.tables import named
 from ccx.errors import InputError, StoreError
-from ccx.images import SUFFIXES
+from ccx.images import SUFFIXES, read_head, rgb
 from ccx.store.files import store_error
 
 _HASHED = 16  # samples whose content tells one data set from another
@@ -126,7 +125,7 @@ class Pairs(Dataset):
     def _layers(self, sample: int, shape: Size | None) -> Layers:
         where = self._name(sample)
         maps = self._drawn(sample)[1]
-        layers, valid = zip(*(self._table.concepts(ids_of(ids), shape, where) for ids in maps), strict=True)
+        layers, valid = zip(*(self._table.concepts(ids, shape, where) for ids in maps), strict=True)
         flags = [found for found in valid if found is not None]
         return np.stack(layers), np.logical_and.reduce(flags) if flags else None
 
@@ -134,7 +133,7 @@ class Pairs(Dataset):
         problems = []
         for path in self._paths(sample):
             try:
-                read_header(path)
+                read_head(path)
             except StoreError as error:
                 problems.append(str(error))
         if not problems and sample % self._step == 0:
@@ -191,7 +190,10 @@ def _size(image: Any, where: str) -> Size:
 def _image(image: Any, where: str) -> npt.NDArray[np.uint8]:
     """Return an image as uint8[h, w, 3]."""
     if hasattr(image, "convert"):  # a picture of Pillow
-        return np.asarray(image.convert("RGB"))
+        try:
+            return np.asarray(rgb(image, "the image"))
+        except InputError as error:
+            raise store_error(where, f"the image is {error.got}", error.remedy) from error
     is_tensor = hasattr(image, "detach")
     array = np.asarray(image.detach().cpu().numpy() if is_tensor else image)
     if is_tensor and array.ndim == 3:
@@ -235,8 +237,6 @@ def _label_maps(target: Any, where: str, size: Size, n_names: int) -> npt.NDArra
     if array.shape[1:] != size:
         problem = f"the image is {size[0]}×{size[1]} and the label map {described}"
         raise store_error(where, problem, _remedy(array.shape, size))
-    if array.min() < 0:
-        raise store_error(where, f"holds the id {array.min()}", "ids begin at 0")
     if len(array) > 1 and (is_bool or _is_one_hot(array, n_names)):
         remedy = "make ids of it: labels.argmax(axis=0), plus 1 where no layer is the background"
         raise store_error(where, f"the target {described} looks one-hot, with a layer a concept", remedy)

@@ -1,119 +1,98 @@
-"""Picture files: quick checks, pixels, label ids, and where a grid's cells lie in a picture."""
+"""Label maps in picture files: quick checks, ids and colours, and where a grid's cells lie in a picture."""
 
 from __future__ import annotations
 
 import io
-import os
+import math
 import struct
 import zlib
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ccx.images import DAMAGED, MAX_BYTES, PNG, Head, check_pixels, decode, head_of, open_image, opened, read_head
 from ccx.kernels.pictures import MAX_FILTER, Ids, cell_indices
 from ccx.store import PathLike
-from ccx.store.files import reason, store_error
+from ccx.store.files import read_regular, store_error
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+NPY = ".npy"
+
 _GRAY, _RGB, _PALETTE, _RGBA = 0, 2, 3, 6  # colour types of PNG
-_HEAD, _TAIL = 4096, 1024  # bytes that are read to look at a file
-_DAMAGED = "copy or download it again"
+_SAMPLE_FORMAT = 339  # tag of TIFF: 2 = signed
+_AS_PNG = "save label maps as PNG"
 
 
-def read_header(path: PathLike) -> tuple[int, int]:
-    """Read the size (h, w) of a picture from its head, and see whether it ends where it should.
+class Coding(Enum):
+    """How a picture holds numbers: one a pixel (grey or palette), in colours, or in the bytes of a PNG's R, G and B."""
 
-    A PNG must end with its last chunk. A JPEG without an end marker near its end is decoded to see whether it is
-    whole; its content, as that of all others, is not looked at.
-
-    Raises
-    ------
-    StoreError
-        If the file is missing, no picture, or truncated.
-
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            head = os.pread(descriptor, _HEAD, 0)
-            n_bytes = os.fstat(descriptor).st_size
-            tail = head if n_bytes <= _HEAD else os.pread(descriptor, _TAIL, n_bytes - _TAIL)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
-    if head.startswith(_PNG) and len(head) >= 33:
-        width, height = struct.unpack(">II", head[16:24])
-        if not tail.endswith(_PNG_END):
-            raise store_error(path, f"truncated: its {n_bytes} bytes do not end like a PNG", _DAMAGED)
-        return height, width
-    if not n_bytes:
-        raise store_error(path, "empty", _DAMAGED)
-    if head.startswith(_JPEG) and _JPEG_END in tail and (size := _jpeg_size(head)) is not None:
-        return size
-    with _opened(path, _content(path)) as image:
-        if head.startswith(_JPEG) and _JPEG_END not in tail:
-            _decode(image, path)
-        return image.height, image.width
+    IDS = "one id a pixel"
+    COLORS = "colours"
+    BYTES = "numbers in R, G and B"
 
 
-def _jpeg_size(head: bytes) -> tuple[int, int] | None:
-    """Return (h, w) from the frame header of a JPEG, None where it is not in `head`."""
-    at = 2
-    while at + 9 <= len(head) and head[at] == 0xFF:
-        marker = head[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # C4, C8, CC are no frames
-            height, width = struct.unpack(">HH", head[at + 5 : at + 9])
-            return (height, width) if height and width else None
-        at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
-    return None
+_MODES = {
+    Coding.IDS: ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"),
+    Coding.COLORS: ("1", "L", "P", "RGB", "RGBA", "RGBX"),
+    Coding.BYTES: ("RGB", "RGBA"),
+}
 
 
-def read_image(path: PathLike) -> npt.NDArray[np.uint8]:
-    """Return a photograph, uint8[h, w, 3] in RGB as stored: a rotation in its metadata is not applied.
+def label_map_size(path: PathLike, coding: Coding) -> tuple[int, int]:
+    """Return (h, w) of a label map from its head, or of an array in a .npy file.
 
     Raises
     ------
     StoreError
-        If it cannot be read.
+        As `ccx.images.read_head`, and if the file cannot hold a label map in this coding.
 
     """
-    with _opened(path, _content(path)) as image:
-        _decode(image, path)
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    if _is_npy(path):
+        return _npy_array(path).shape
+    head = read_head(path)
+    _check(head, coding, path)
+    return head.height, head.width
 
 
-def read_ids(path: PathLike) -> Ids:
-    """Read the ids of a label map of one number a pixel.
+def read_ids(path: PathLike) -> Ids | npt.NDArray[Any]:
+    """Read the ids of a label map of one number a pixel, as `Ids` or as whole numbers [h, w].
 
-    Palette pictures give their indices, grey ones of 1 to 16 (TIFF: 32) bits their values.
+    Palette pictures give their indices, grey ones of 1 to 16 (TIFF: 32) bits their values, .npy files their entries.
 
     Raises
     ------
     StoreError
-        If it cannot be read, or has colours in place of ids.
+        If it cannot be read, or its pixels are no ids: colours, a lossy compression, an orientation in its EXIF.
 
     """
+    if _is_npy(path):
+        return _npy_array(path)
     content = _content(path)
     if (found := _png_ids(path, content, (_GRAY, _PALETTE))) is not None:
         return found
-    with _opened(path, content) as image:
-        _decode(image, path)
-        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
-            remedy = "give label maps of one id a pixel (grey or palette)"
-            raise store_error(path, f"is in {image.mode}, which has no ids", remedy)
+    with opened(content, path) as image:
+        head = head_of(content, image, path)
+        _check(head, Coding.IDS, path)
+        decode(image, path, head)
         pixels: npt.NDArray[Any] = np.asarray(image)
+        if head.format == "TIFF":
+            pixels = _as_stored(pixels, image.tag_v2.get(_SAMPLE_FORMAT), head.bits)
     if pixels.dtype == np.bool_:
-        return ids_of(pixels.astype(np.uint8))
-    if content.startswith(_PNG) and content[25] == _GRAY and content[24] in (2, 4):  # spread over 0..255 by the decoder
-        return ids_of(pixels // np.uint8(255 // (2 ** content[24] - 1)))
-    return ids_of(pixels)
+        return pixels.astype(np.uint8)
+    if head.mode == "L" and head.bits in (2, 4):  # spread over 0..255 by the decoder
+        return pixels // np.uint8(255 // (2**head.bits - 1))
+    return pixels
 
 
-def read_broden_ids(path: PathLike) -> Ids:
+def _as_stored(pixels: npt.NDArray[Any], kind: Any, bits: int) -> npt.NDArray[Any]:
+    """Return the numbers of a TIFF as signed as they were stored."""
+    if pixels.dtype.kind in "iu" and pixels.dtype.itemsize * 8 == bits:
+        return pixels.astype(f"{'i' if kind in (2, (2,)) else 'u'}{pixels.dtype.itemsize}", copy=False)
+    return pixels
+
+
+def read_broden_ids(path: PathLike) -> Ids | npt.NDArray[Any]:
     """Read R + 256 G of each pixel of a PNG of 8 bits a colour.
 
     Raises
@@ -125,17 +104,7 @@ def read_broden_ids(path: PathLike) -> Ids:
     content = _content(path)
     if (found := _png_ids(path, content, (_RGB, _RGBA))) is not None:
         return found
-    return ids_of(_rgb_numbers(path, content) & np.uint32(0xFFFF))
-
-
-def ids_of(numbers: npt.NDArray[Any]) -> Ids:
-    """Return ids int[h, w] in the form of `read_ids`; those outside 0..65535 become 65535, which no name has."""
-    if numbers.dtype.itemsize > 1:
-        numbers = np.where((numbers < 0) | (numbers > 65_535), 65_535, numbers)
-    height, width = numbers.shape
-    rows = np.zeros((height, 1 + 2 * width), np.uint8)  # the first byte of a row: no filter
-    rows[:, 1:] = np.ascontiguousarray(numbers, "<u2").view(np.uint8)
-    return Ids(rows, 2, 0, 1, 256)
+    return _rgb_numbers(path, content) & np.uint32(0xFFFF)
 
 
 def _png_ids(path: PathLike, content: bytes, kinds: tuple[int, ...]) -> Ids | None:
@@ -143,37 +112,42 @@ def _png_ids(path: PathLike, content: bytes, kinds: tuple[int, ...]) -> Ids | No
 
     Returns None for what is no such PNG: that decoder shall say what is wrong, or read it.
     """
-    if not content.startswith(_PNG) or len(content) < 33:
+    if not content.startswith(PNG) or len(content) < 33:
         return None
     width, height, bits, kind, compression, filtering, interlaced = struct.unpack(">IIBBBBB", content[16:29])
     if kind not in kinds or bits not in (8, 16) or compression or filtering or interlaced:
         return None
     if bits == 16 and kind != _GRAY:
         return None
-    pieces, at = [], len(_PNG)
+    check_pixels(height, width, path)
+    pieces, at = [], len(PNG)
     while at + 12 <= len(content):
         (n_bytes,) = struct.unpack_from(">I", content, at)
         name = content[at + 4 : at + 8]
         if name == b"IDAT":
             end = at + 8 + n_bytes
             if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-                raise store_error(path, "damaged: a checksum in it is wrong", _DAMAGED)
+                raise store_error(path, "damaged: a checksum in it is wrong", DAMAGED)
             pieces.append(content[at + 8 : end])
         elif name == b"IEND":
             break
+        elif name in (b"eXIf", b"acTL"):  # an orientation, or frames
+            return None
         at += 12 + n_bytes
+    else:
+        raise store_error(path, f"truncated: its {len(content)} bytes do not end like a PNG", DAMAGED)
     samples = {_GRAY: 1, _PALETTE: 1, _RGB: 3, _RGBA: 4}[kind] * bits // 8
     size = height * (1 + width * samples)
     inflate = zlib.decompressobj()
     try:
         inflated = inflate.decompress(b"".join(pieces), size + 1)
     except zlib.error as error:
-        raise store_error(path, f"damaged ({error})", _DAMAGED) from error
+        raise store_error(path, f"damaged ({error})", DAMAGED) from error
     if len(inflated) != size or not inflate.eof:
         got = "more" if len(inflated) > size else f"{len(inflated)}"
-        raise store_error(path, f"truncated or damaged: {got} of {size} bytes", _DAMAGED)
+        raise store_error(path, f"truncated or damaged: {got} of {size} bytes", DAMAGED)
     if max(inflated[:: size // height]) > MAX_FILTER:
-        raise store_error(path, "damaged: an unknown filter", _DAMAGED)
+        raise store_error(path, "damaged: an unknown filter", DAMAGED)
     rows = np.frombuffer(inflated, np.uint8).reshape(height, -1)
     if bits == 16:
         return Ids(rows, 2, 1, 0, 256)
@@ -193,14 +167,27 @@ def read_rgb_numbers(path: PathLike) -> npt.NDArray[np.uint32]:
 
 
 def _rgb_numbers(path: PathLike, content: bytes) -> npt.NDArray[np.uint32]:
-    with _opened(path, content) as image:
-        if image.format != "PNG" or image.mode not in ("RGB", "RGBA") or content[24] != 8:
-            got = f"{image.format} in {image.mode}" + (f" of {content[24]} bits" if image.format == "PNG" else "")
-            raise store_error(path, f"wanted a PNG with R, G and B of 8 bits, it is {got}", "give the published files")
-        _decode(image, path)
-        height, width = image.height, image.width
+    with opened(content, path) as image:
+        head = head_of(content, image, path)
+        _check(head, Coding.BYTES, path)
+        decode(image, path, head)
         words = np.frombuffer(image.convert("RGBA").tobytes(), "<u4")
-    return words.reshape(height, width) & np.uint32(0xFFFFFF)
+    return words.reshape(head.height, head.width) & np.uint32(0xFFFFFF)
+
+
+def read_colors(path: PathLike) -> npt.NDArray[np.uint8]:
+    """Return the colours of a label map, uint8[h, w, 3].
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read, or its colours are not those that were saved; what `ccx.images.read_image` refuses, too.
+
+    """
+    content = _content(path)
+    with opened(content, path) as image:
+        _check(head_of(content, image, path), Coding.COLORS, path)
+    return np.asarray(open_image(content, path))
 
 
 def sampled(pixels: npt.NDArray[Any], shape: tuple[int, int] | None) -> npt.NDArray[Any]:
@@ -211,26 +198,52 @@ def sampled(pixels: npt.NDArray[Any], shape: tuple[int, int] | None) -> npt.NDAr
     return pixels[rows[:, None], columns]
 
 
+def _check(head: Head, coding: Coding, where: PathLike) -> None:
+    """Raise `StoreError` unless a picture can hold a label map in this coding."""
+    got = head.mode if head.bits <= 8 else f"{head.mode} of {head.bits} bits"
+    if coding is Coding.BYTES:
+        if head.format != "PNG" or head.mode not in _MODES[coding] or head.bits != 8:
+            problem = f"wanted a PNG with R, G and B of 8 bits, it is {head.format} in {got}"
+            raise store_error(where, problem, "give the published files")
+    elif head.changes_ids:
+        raise store_error(where, head.changes_ids, f"{_AS_PNG}, from their source")
+    elif head.mode not in _MODES[coding] or (coding is Coding.COLORS and head.bits > 8):
+        remedy = "give label maps of one id a pixel (grey or palette), or say with palette= what its colours mean"
+        if coding is Coding.COLORS:
+            remedy = f"{_AS_PNG} of 8 bits a colour"
+        raise store_error(where, f"is in {got}, which has no {'ids' if coding is Coding.IDS else 'colours'}", remedy)
+    if head.is_animated:
+        raise store_error(where, "has several frames or pages", "save the one that is meant as a file of its own")
+    if head.orientation != 1:
+        # Programs copy the EXIF of a photograph to label maps that they draw upright, and to those that they do not.
+        remedy = "turn it as it is meant, and save it without the tag"
+        raise store_error(where, f"a label map with an orientation ({head.orientation}) in its EXIF", remedy)
+
+
+def _is_npy(path: PathLike) -> bool:
+    return str(path).lower().endswith(NPY)
+
+
+def _npy_array(path: PathLike) -> npt.NDArray[Any]:
+    """Return the whole numbers [h, w] of a .npy file."""
+    file = io.BytesIO(_content(path))
+    remedy = "save whole numbers [h, w] with numpy.save"
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, is_fortran, dtype = read(file)
+    except Exception as error:  # a damaged head raises what it sees fit
+        raise store_error(path, f"no .npy file, or its head is damaged ({error})", remedy) from error
+    if dtype.kind not in "biu" or len(shape) != 2:
+        raise store_error(path, f"holds {dtype}{list(shape)}, no label map", remedy)
+    check_pixels(*shape, path)
+    left = len(file.getbuffer()) - file.tell()
+    if left != math.prod(shape) * dtype.itemsize:
+        raise store_error(path, f"truncated or damaged: {left} bytes for {dtype}{list(shape)}", DAMAGED)
+    numbers = np.frombuffer(file.getbuffer(), dtype, offset=file.tell())
+    numbers = numbers.reshape(shape, order="F" if is_fortran else "C")
+    return numbers.astype(np.uint8) if dtype.kind == "b" else numbers
+
+
 def _content(path: PathLike) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - at ten times the speed of a Path
-            return file.read()
-    except OSError as error:
-        raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
-
-
-def _opened(path: PathLike, content: bytes) -> Any:
-    from PIL import Image  # noqa: PLC0415 - only where pictures are read
-
-    try:
-        return Image.open(io.BytesIO(content))
-    except Exception as error:  # decoders raise what they see fit
-        why = "no picture, or its head is damaged" if isinstance(error, OSError) else f"no picture ({error})"
-        raise store_error(path, why, _DAMAGED) from error
-
-
-def _decode(image: Any, path: PathLike) -> None:
-    try:
-        image.load()
-    except Exception as error:  # decoders raise what they see fit
-        raise store_error(path, f"truncated or damaged ({error})", _DAMAGED) from error
+    return read_regular(path, MAX_BYTES)

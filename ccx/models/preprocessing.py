@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx.errors import DTypeError, InputError, ShapeError, StoreError
+from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.images import open_image, rgb
 
 if TYPE_CHECKING:
     import torch
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RESAMPLINGS = ("nearest", "bilinear", "bicubic")
-_EIGHT_BIT = frozenset({"1", "CMYK", "HSV", "L", "LA", "LAB", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "YCbCr"})
 
 
 @dataclass(frozen=True)
@@ -79,58 +79,34 @@ class Preprocessing:
         Parameters
         ----------
         image
-            The path of a picture file, a Pillow image of 8 bits a channel, or uint8[h, w, 3] or uint8[h, w].
+            The path of a picture file (`ccx.images.read_image` says which), a Pillow image of 8 bits a channel, or
+            uint8[h, w, 3] or uint8[h, w].
 
         Raises
         ------
-        DTypeError, ShapeError
-            If it is something else.
+        InputError (DTypeError, ShapeError)
+            If it is something else, or a Pillow image with transparent pixels, or with an orientation not applied.
         StoreError
             If the file cannot be read; the message names it.
 
         """
         import torch
 
-        if isinstance(image, (str, os.PathLike)):
-            pixels = self._file_pixels(os.fspath(image))
-        else:
-            pixels = self._pixels(_as_picture(image))
+        is_path = isinstance(image, (str, os.PathLike))
+        pixels = self._pixels(open_image(image) if is_path else rgb(_as_picture(image), "image"))
         values = pixels.astype(np.float32)
         values /= 255
         values -= np.asarray(self.mean, np.float32)
         values /= np.asarray(self.std, np.float32)
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
-    def _file_pixels(self, path: str) -> npt.NDArray[np.uint8]:
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            with Image.open(path) as picture:
-                return self._pixels(picture)
-        except UnidentifiedImageError as error:
-            msg = f"{path}: no picture that can be read; repair or remove it"
-            raise StoreError(msg) from error
-        except DTypeError as error:
-            msg = f"{path}: {error.got} is no picture of 8 bits a channel; convert it"
-            raise StoreError(msg) from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as the decoders see fit
-            reason = getattr(error, "strerror", None) or error
-            msg = f"{path}: cannot be read as a picture ({reason}); repair or remove it"
-            raise StoreError(msg) from error
-
     def _pixels(self, picture: Any) -> npt.NDArray[np.uint8]:
         from PIL import Image
 
-        if picture.mode not in _EIGHT_BIT:  # Pillow would clip 16 bits to 8 without a word
-            got = f"a picture of mode {picture.mode}"
-            raise DTypeError("image", wanted="8 bits a channel", got=got, remedy="scale it to 0..255 first")
         height, width = self.size
-        if picture.mode == "P" and "transparency" in picture.info:
-            picture = picture.convert("RGBA")  # what Pillow asks for, with a warning
-        resized = picture.convert("RGB")
-        if resized.size != (width, height):
-            resized = resized.resize((width, height), Image.Resampling[self.resampling.upper()])
-        return np.asarray(resized)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling[self.resampling.upper()])
+        return np.asarray(picture)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as JSON-able values."""

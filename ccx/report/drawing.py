@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx.errors import CCXError, DTypeError, InputError, ShapeError, StoreError
+from ccx.errors import CCXError, DTypeError, InputError, ShapeError
+from ccx.images import open_image, rgb
 from ccx.kernels._dispatch import as_array, describe
 
 if TYPE_CHECKING:
@@ -127,16 +128,8 @@ def _picture(image: Any, argument: str, is_draft: bool = False) -> PIL.Image.Ima
     from PIL import Image  # noqa: PLC0415 - only pictures need it; it comes with scikit-image
 
     if isinstance(image, (str, Path, bytes)):
-        try:
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                if is_draft:
-                    opened.draft("RGB", (1, 1))
-                return opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            where = argument if isinstance(image, bytes) else str(image)
-            msg = f"{where}: cannot be read as an image ({error}); give JPEG or PNG files, or arrays"
-            raise StoreError(msg) from error
-    return Image.fromarray(_pixels(image, argument)).convert("RGB")
+        return open_image(image, argument if isinstance(image, bytes) else None, is_draft=is_draft)
+    return rgb(Image.fromarray(_pixels(image, argument)), argument)
 
 
 def _pixels(image: Any, argument: str) -> npt.NDArray[np.uint8]:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,44 @@ def read_bytes(path: PathLike) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
+
+
+def open_regular(path: PathLike) -> tuple[int, int]:
+    """Open a regular file for reading -> its descriptor and its number of bytes; never waits, as a pipe would.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, cannot be opened, or is a folder, a pipe or a device.
+
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
+    except ValueError as error:  # characters that no path has
+        raise store_error(repr(path), f"cannot read it ({error})", "check the path") from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise store_error(path, "cannot read it (no regular file)", "check the path")
+    return descriptor, found.st_size
+
+
+def read_regular(path: PathLike, most: int) -> bytes:
+    """Return the content of a regular file of at most so many bytes; raises as `open_regular`."""
+    descriptor, n_bytes = open_regular(path)
+    try:
+        if n_bytes > most:
+            raise store_error(path, f"has {n_bytes} bytes, more than {most}", "give a smaller file")
+        content = os.read(descriptor, n_bytes)
+        while len(content) < n_bytes and (more := os.read(descriptor, n_bytes - len(content))):
+            content += more
+    except OSError as error:
+        raise store_error(path, f"cannot read it ({reason(error)})", "check the disk") from error
+    finally:
+        os.close(descriptor)
+    return content
 
 
 @contextmanager

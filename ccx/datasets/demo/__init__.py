@@ -7,7 +7,6 @@ packaged arrays to the hash below.
 from __future__ import annotations
 
 import hashlib
-import io
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import StoreError
+from ccx.images import open_image
 
 DATA_FILE = "demo.npz"
 CONTENT_SHA256 = "361693da638c8e13b67ce31e15337780ce0ee8e6d989d4c5bef41fb8fc7143c4"
@@ -69,9 +69,7 @@ class Demo:
     @cached_property
     def images(self) -> npt.NDArray[np.uint8]:
         """The mosaics' pixels, uint8[N, 256, 256, 3], decoded on first access."""
-        from PIL import Image  # noqa: PLC0415 - only pictures need it; it comes with scikit-image
-
-        return np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in self.jpegs])
+        return np.stack([np.asarray(open_image(jpeg, "the demo")) for jpeg in self.jpegs])
 
     def __repr__(self) -> str:
         return (
