@@ -326,7 +326,7 @@ def test_photos_of_every_kind(tmp_path):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     kinds = [
-        pixels, pixels[:, :, :1], pixels[:, :, 0], 
+        pixels, pixels[:, :, :1], pixels[:, :, 0],
         np.dstack([pixels, np.full((20, 40), 255, np.uint8)]), pixels / 255.0,
         tmp_path / "one.png", str(tmp_path / "one.png"), file.getvalue(),
     ]  # fmt: skip
