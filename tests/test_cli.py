@@ -388,30 +388,27 @@ def test_npy_is_memory_mapped_and_pickles_are_refused(data):
         files.read_array(data / "missing.npy", "activations")
 
 
-def test_names_files(tmp_path):
-    file = tmp_path / "names.txt"
-    file.write_bytes("\ufeffa b\r\n\r\nc\r\n\r\n".encode())
-    assert files.read_names(file) == (["a b", "", "c"], None)
-    file = tmp_path / "names.json"
-    file.write_text('["a", "b"]')
-    assert files.read_names(file) == (["a", "b"], None)
-    for text in ('{"a": 1}', "[1]", '{"names": ["a"], "categories": 3}', "nothing"):
-        file.write_text(text)
-        with pytest.raises(StoreError):
-            files.read_names(file)
+def test_names_of_masks_are_those_of_ids_1_to_c(tmp_path):
     file = tmp_path / "names.csv"
-    file.write_text('category,name\nx,"a,b"\n,c\n')
-    assert files.read_names(file) == (["a,b", "c"], ["x", ""])
-    file.write_text("name\na\n")
-    assert files.read_names(file) == (["a"], None)
-    for text in ("", "a,b\nc,d\n"):
+    file.write_text("id,name,category\n2,sky,x\n1,road,y\n")
+    assert files.read_names(file) == (["road", "sky"], ["y", "x"])
+    file.write_text("id,name\n2,sky\n3,road\n")
+    with pytest.raises(StoreError, match=r"names\.csv: id 1 has no name .*masks are concepts 1, 2"):
+        files.read_names(file)
+    file = tmp_path / "names.txt"
+    file.write_text("road\n\nsky\n")
+    with pytest.raises(StoreError, match=r"id 2 has no name \(in a \.txt file: its line is blank\)"):
+        files.read_names(file)
+
+
+def test_labels_of_samples(tmp_path):
+    file = tmp_path / "groups.txt"
+    file.write_bytes(b"a b\r\nc\r\na b\r\n\r\n")
+    assert files.read_labels(file) == ["a b", "c", "a b"]
+    for text, problem in (("a\n\nb\n", "line 2: the label is blank"), ("a\nnan\n", "line 2: the label is 'nan'")):
         file.write_text(text)
-        with pytest.raises(StoreError, match="column called name"):
-            files.read_names(file)
-    for name, content in (("names.md", b"a"), ("latin.txt", b"\xff\xfe\xfa")):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(StoreError):
-            files.read_names(tmp_path / name)
+        with pytest.raises(StoreError, match=problem):
+            files.read_labels(file)
 
 
 def test_images_of_a_folder(tmp_path):

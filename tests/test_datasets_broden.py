@@ -165,11 +165,14 @@ def test_damage_inside_and_unknown_labels_are_all_named(root: Path) -> None:
         ("index.csv", "", "index.csv: empty"),
         ("index.csv", "image,split,ih\n", "no column 'iw', only image, split, ih"),
         ("index.csv", "image,split,ih,iw,sh,sw,color\na.png,train,4,6,2\n", "line 2: 5 cells under 7 columns"),
-        ("index.csv", BRODEN_HEAD + "a.png,train,4,6,2,x,1,,,,,\n", "line 2: sw is 'x', no number"),
+        ("index.csv", BRODEN_HEAD + "a.png,train,4,6,2,x,1,,,,,\n", "line 2: sw is 'x', no whole number"),
         ("label.csv", "number,name,category\n1,a,object(1)\n1,b,object(1)\n", "a number occurs twice"),
         ("label.csv", "number,name,category\n77,a,object(1)\n", r"label 77 \(a\) stands in no c_\*\.csv"),
         ("c_part.csv", "code,number,coverage\n1,2,much\n", "line 2: coverage is 'much', no number"),
-        ("label.csv", b"\xff\xfe\x00", "no UTF-8 text"),
+        ("label.csv", b"\xff\xfe\x00", "no UTF-16 text"),
+        ("label.csv", "number,name,category\n1,,object(1)\n", "line 2: the name is blank"),
+        ("label.csv", "number,name,category\n1,NaN,object(1)\n", "line 2: the name is 'NaN', which is how a missing"),
+        ("c_part.csv", "code,number,coverage\n1,2,nan\n", "line 2: coverage is 'nan', no number"),
     ],
 )
 def test_damaged_tables(root: Path, name: str, text: str | bytes, problem: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 
 from ccx.datasets import Folder
-from ccx.datasets.tables import named
 from ccx.errors import FilesError, InputError, ShapeError, StoreError
 from tests.picture_files import photo, png, write
 
@@ -151,8 +149,9 @@ def test_sizes_that_differ_are_all_named_and_need_a_shape(tmp_path: Path) -> Non
         ({"categories": ["a"]}, "categories: expected 3 categories, got 1"),
         ({"names": ["a", "a"]}, "repeated: a"),
         ({"names": []}, "at least one name"),
-        ({"names": {"x": "a"}}, "names: expected ids as keys"),
-        ({"names": {-1: "a"}}, "names: expected distinct ids"),
+        ({"names": {"x": "a"}}, "names: expected ids of at least 0 as keys, got 'x'"),
+        ({"names": {-1: "a"}}, "names: expected ids of at least 0 as keys, got -1"),
+        ({"names": {1: "a", "1": "b"}}, "names: expected distinct ids, got 1 twice"),
         ({"names": [f"n{i}" for i in range(65_535)]}, "names: expected at most 65534"),
     ],
 )
@@ -161,36 +160,6 @@ def test_settings_that_contradict_each_other(tmp_path: Path, options: dict, prob
     write(tmp_path / "l/a.png", png(LABELS))
     with pytest.raises(InputError, match=problem):
         Folder(tmp_path / "i", tmp_path / "l", **{"names": ["a", "b", "c"], **options})
-
-
-def test_names_of_all_kinds(tmp_path: Path) -> None:
-    wanted = ((1, 2), ("sky", "red car"), None)
-    for name, text in (
-        ("a.txt", "\ufeffsky\nred car\n\n"),
-        ("b.json", json.dumps(["sky", "red car"])),
-        ("c.json", json.dumps({"2": "red car", "1": "sky"})),
-        ("d.csv", "name\nsky\nred car\n"),
-        ("e.csv", 'Index,Name\n2,"red car"\n1,sky\n'),
-        ("f.tsv", "ID\tname\n2\tred car\n1\tsky\n"),
-    ):
-        assert named(write(tmp_path / name, text)) == wanted, name
-    assert named(str(tmp_path / "a.txt"), 0).ids == (0, 1)
-    categories = ("nature", "thing")
-    for name, text in (
-        ("g.json", json.dumps({"names": ["sky", "red car"], "categories": categories})),
-        ("h.csv", "category,id,name\nthing,2,red car\nnature,1,sky\n"),
-    ):
-        assert named(write(tmp_path / name, text)) == (*wanted[:2], categories), name
-    for name, text, problem in (
-        ("a.yaml", "", "no known kind"),
-        ("a.json", "3", "no list or mapping of names"),
-        ("a.json", "[", "not valid JSON"),
-        ("a.csv", "id,label\n1,a\n", "no column 'name'"),
-        ("a.csv", "id,name\nx,a\n", "line 2: id is 'x', no number"),
-        ("a.csv", "id,name\n1,a\n1,b\n", "distinct ids|occurs twice"),
-    ):
-        with pytest.raises((StoreError, InputError), match=problem):
-            named(write(tmp_path / name, text))
 
 
 def test_colors_are_one_more_layer(tmp_path: Path) -> None:

@@ -132,5 +132,5 @@ def test_tables_that_do_not_fit(table: Any, options: dict[str, Any], error: type
 def test_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no column 'concept'"):
         token_concepts(write(tmp_path / "a.csv", "sample,position\n0,0\n"))
-    with pytest.raises(StoreError, match="line 2: position is 'x', no number"):
+    with pytest.raises(StoreError, match="line 2: position is 'x', no whole number"):
         token_concepts(write(tmp_path / "a.csv", "sample,position,concept\n0,x,a\n"))

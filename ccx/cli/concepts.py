@@ -71,9 +71,8 @@ def build(
         if data is not None:
             concepts = _of_data(data, out, grid, colors, image_list, workers)
         elif tokens is not None:
-            known, categories = (None, None) if names is None else files.read_names(names)
             counts = None if lengths is None else files.read_array(lengths, "lengths")
-            concepts = token_concepts(tokens, known, categories=categories, lengths=counts, threads=threads)
+            concepts = token_concepts(tokens, names, lengths=counts, threads=threads)
             concepts.save(out)
         else:
             concepts = files.read_concepts(labels, masks, None, names, valid, threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import zipfile
@@ -16,11 +15,13 @@ import numpy.typing as npt
 from ccx.cli import options
 from ccx.cli.data_specs import DEMO, open_data
 from ccx.concepts import Concepts
+from ccx.concepts.sources import name_problem
+from ccx.datasets.tables import line_error, named, text_lines
 from ccx.errors import InputError
 from ccx.listing import picture_files
 from ccx.pipeline.running import progress_reporter
 from ccx.report import check_photo
-from ccx.store.files import parse_json, read_bytes, reason, store_error
+from ccx.store.files import reason, store_error
 
 
 def make_folder(path: Path) -> None:
@@ -116,39 +117,21 @@ def _chosen(keys: Iterable[str], path: Path, argument: str, key: str | None) -> 
 
 
 def read_names(path: Path) -> tuple[list[str], list[str] | None]:
-    """Read names of concepts, and categories if the file has them.
-
-    .txt has one name a line; .json a list of names, or an object with ``names`` and perhaps ``categories``; .csv a head
-    line with the columns ``name`` and perhaps ``category``.
+    """Read the names of concepts 1..C, and categories if the file has them (`ccx.datasets.tables.named`).
 
     Raises
     ------
     StoreError
-        If the file cannot be read or is of another kind.
+        If the file cannot be read, or other ids have names.
 
     """
-    try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise store_error(path, f"no UTF-8 text ({error.reason})", "save it as UTF-8") from error
-    match path.suffix.lower():
-        case ".txt":
-            return [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")], None
-        case ".json":
-            found = parse_json(text.encode(), path)
-            parts = found if isinstance(found, dict) else {"names": found}
-            names, categories = _texts(parts.get("names")), _texts(parts.get("categories"))
-            if names is None or (categories is None and parts.get("categories") is not None):
-                remedy = 'write ["sky", ...] or {"names": [...], "categories": [...]}'
-                raise store_error(path, "no list of names", remedy)
-            return names, categories
-        case ".csv":
-            rows = list(csv.DictReader(text.splitlines()))
-            if not rows or any(row.get("name") is None for row in rows):
-                raise store_error(path, "no column called name in every line", "write a head line: name,category")
-            with_categories = "category" in rows[0]
-            return [row["name"] for row in rows], [row["category"] or "" for row in rows] if with_categories else None
-    raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", "give .txt, .json or .csv")
+    known = named(path)
+    if missing := sorted(set(range(1, len(known.ids) + 1)) - set(known.ids)):
+        problem = (
+            f"id {missing[0]} has no name (in a .txt file: its line is blank), and others go up to {known.ids[-1]}"
+        )
+        raise store_error(path, problem, "masks are concepts 1, 2, ...: name these")
+    return list(known.names), None if known.categories is None else list(known.categories)
 
 
 def read_labels(path: Path) -> list[Any]:
@@ -160,7 +143,12 @@ def read_labels(path: Path) -> list[Any]:
         If the file cannot be read.
 
     """
-    labels = read_names(path)[0] if path.suffix.lower() == ".txt" else read_array(path, "groups").tolist()
+    if path.suffix.lower() != ".txt":
+        return list(read_array(path, "groups").tolist())
+    labels = text_lines(path)
+    for number, label in enumerate(labels, start=1):
+        if problem := name_problem(label):
+            raise line_error(path, number, f"the label is {problem}", "write one label a sample")
     return list(labels)
 
 
@@ -178,10 +166,6 @@ def read_samples(text: str | None, flag: str) -> Any:
     if text is not None and Path(text).suffix:
         return read_array(Path(text), flag.removeprefix("--"))
     return options.parse_units(text, flag)
-
-
-def _texts(value: object) -> list[str] | None:
-    return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else None
 
 
 def read_concepts(
@@ -212,20 +196,24 @@ def read_concepts(
             remedy = "a concepts file has its own names and valid cells"
             raise InputError("concepts", wanted="no --names or --valid beside --concepts", got="one", remedy=remedy)
         return Concepts.load(concepts)
-    known, categories = (None, None) if names is None else read_names(names)
     cells = None if valid is None else read_array(valid, "valid")
+    if labels is not None and names is None:
+        remedy = "give a .txt, .csv, .tsv or .json file; without a column id, its first name belongs to id 1"
+        raise InputError("names", wanted="--names beside --labels", got="none", remedy=remedy)
     with progress_reporter(None, "reading concepts") as progress:
-        if masks is not None:
-            array = read_array(masks, "masks")
-            return Concepts.from_masks(
-                array, known, categories=categories, valid=cells, threads=threads, progress=progress
+        if labels is not None:
+            known = named(names)
+            return Concepts.from_label_maps(
+                read_array(labels, "labels"),
+                dict(zip(known.ids, known.names, strict=True)),
+                categories=known.categories,
+                valid=cells,
+                threads=threads,
+                progress=progress,
             )
-        if labels is None or known is None:
-            remedy = "give a .txt, .json or .csv file; its first name belongs to id 1"
-            raise InputError("names", wanted="--names beside --labels", got="none", remedy=remedy)
-        return Concepts.from_label_maps(
-            read_array(labels, "labels"), known, categories=categories, valid=cells, threads=threads, progress=progress
-        )
+        texts, categories = (None, None) if names is None else read_names(names)
+        array = read_array(masks, "masks")  # type: ignore[arg-type]  # it is one of both
+        return Concepts.from_masks(array, texts, categories=categories, valid=cells, threads=threads, progress=progress)
 
 
 def read_images(place: str, n_samples: int) -> Any:

@@ -22,7 +22,7 @@ def _file(flag: str, help: str, panel: str | None = None, *, dir_okay: bool = Fa
 Labels = Annotated[Path | None, _file("--labels", "Label maps int[N, L, H, W], 0 = none.", _CONCEPTS)]
 Masks = Annotated[Path | None, _file("--masks", "Masks bool[C, N, H, W].", _CONCEPTS)]
 ConceptsFile = Annotated[Path | None, _file("--concepts", "A file of 'ccx concepts build'.", _CONCEPTS)]
-Names = Annotated[Path | None, _file("--names", "Names of the concepts: .txt, .json or .csv.", _CONCEPTS)]
+Names = Annotated[Path | None, _file("--names", "Names of the concepts: .txt, .csv, .tsv or .json.", _CONCEPTS)]
 Valid = Annotated[Path | None, _file("--valid", "bool[N, H, W], false where a cell counts nowhere.", _CONCEPTS)]
 Images = Annotated[
     str | None,

@@ -18,7 +18,9 @@ from ccx.concepts.sources import (
     check_names,
     check_texts,
     check_valid,
+    concept_ids,
     label_batches,
+    names_by_id,
     require_memory,
     split_batch,
 )  # fmt: skip
@@ -71,7 +73,7 @@ class Concepts:
     def from_label_maps(
         cls,
         labels: Any,
-        names: Sequence[str],
+        names: Sequence[str] | Mapping[int, str],
         *,
         categories: Sequence[str] | None = None,
         valid: Any = None,
@@ -88,9 +90,10 @@ class Concepts:
             DataLoader must not shuffle). A concept that
             stands in several layers of one cell counts once.
         names
-            C names; ``names[0]`` belongs to id 1.
+            C names; ``names[0]`` belongs to id 1. Or a mapping from the ids in `labels` to names, in whose
+            order the concepts come; 0 = none, unless it has a name.
         categories
-            The category of each concept.
+            The category of each concept, in the order of ids.
         valid
             bool[N, H, W], False where a cell shall count nowhere; only with an array of labels.
         threads
@@ -106,7 +109,11 @@ class Concepts:
             If the result would not fit into memory.
 
         """
-        names, announced = check_names(names), None
+        ids, announced = None, None
+        if isinstance(names, Mapping):
+            numbers, names = names_by_id(names)
+            ids = None if numbers == tuple(range(1, len(names) + 1)) else np.array(numbers)
+        names = check_names(names)
         if hasattr(labels, "shape"):
             array = as_array(labels, "labels")
             flags = None if valid is None else as_array(valid, "valid")
@@ -125,6 +132,8 @@ class Concepts:
         shape, done = (0, 0), 0
         for batch in batches:
             layers, flags = check_layers(*split_batch(batch))
+            if ids is not None:
+                layers = concept_ids(layers, ids)
             if builder is None:
                 shape = layers.shape[2:]
                 if n_samples:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -22,16 +24,47 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        If there are none, or they are no texts or not distinct.
+        If there are none, or they are no names (`name_problem`) or not distinct.
 
     """
-    checked = tuple(check_texts("names", names))
+    checked = _check_named("names", names)
     if not checked:
         raise InputError("names", wanted="at least one name", got="none", remedy="give one name a concept")
     if len(set(checked)) < len(checked):
-        repeated = sorted({name for name in checked if checked.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(checked).items() if count > 1)
         remedy = "make them unique, for instance with their category"
         raise InputError("names", wanted="distinct names", got=f"repeated: {', '.join(repeated[:5])}", remedy=remedy)
+    return checked
+
+
+def name_problem(name: object) -> str | None:
+    """Say what keeps a value from being the name of a concept or category: None = nothing.
+
+    A name is a text that is not blank, has no white space around it, and is not how a missing value reads: who sees
+    "nan" in a file cannot tell which of both it was.
+    """
+    if not isinstance(name, str):
+        is_missing = name is None or (isinstance(name, float) and math.isnan(name))
+        return "missing" if is_missing else f"{name!r:.40} ({type(name).__name__}), no text"
+    if not name.strip():
+        return "blank"
+    if name.casefold() in _MISSING:
+        return f"{name!r}, which is how a missing value reads"
+    return f"{name!r:.60}, with white space around it" if name != name.strip() else None
+
+
+_MISSING = frozenset({"nan", "<na>"})  # str() of NumPy's and pandas' missing values
+
+
+def _check_named(argument: str, values: Iterable[Any]) -> tuple[str, ...]:
+    if isinstance(values, (Mapping, Set)) or hasattr(values, "columns"):  # whose order says nothing
+        remedy = "give a list in the order of ids"
+        raise InputError(argument, wanted="a sequence of texts", got=f"a {type(values).__name__}", remedy=remedy)
+    checked = tuple(check_texts(argument, values))
+    for index, name in enumerate(checked):
+        if problem := name_problem(name):
+            remedy = "give each concept a readable one, for instance '␣the' for ' the'"
+            raise InputError(argument, wanted="names", got=f"at index {index} one that is {problem}", remedy=remedy)
     return checked
 
 
@@ -52,14 +85,69 @@ def check_texts(argument: str, values: Iterable[Any]) -> list[str]:
 
 
 def check_categories(categories: Sequence[str] | None, n_concepts: int) -> tuple[str, ...] | None:
-    """Return one category a concept, or None."""
+    """Return one category a concept, or None; they are named like concepts."""
     if categories is None:
         return None
-    checked = tuple(check_texts("categories", categories))
+    checked = _check_named("categories", categories)
     if len(checked) != n_concepts:
         remedy = "give one category a concept"
         raise InputError("categories", wanted=f"{n_concepts} categories", got=str(len(checked)), remedy=remedy)
     return checked
+
+
+def names_by_id(names: Mapping[Any, str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the ids, ascending, and the names of a mapping from ids to names.
+
+    Raises
+    ------
+    InputError
+        If a key is no whole number of at least 0, or occurs twice, or for what `check_names` refuses.
+
+    """
+    found: dict[int, str] = {}
+    for key, name in names.items():
+        number = whole_number(key)
+        if number is None:
+            remedy = "write {1: 'sky', ...}"
+            raise InputError("names", wanted="ids of at least 0 as keys", got=f"{key!r:.40}", remedy=remedy)
+        if number in found:
+            raise InputError("names", wanted="distinct ids", got=f"{number} twice", remedy="give each name one id")
+        found[number] = name
+    ids = sorted(found)
+    return tuple(ids), check_names([found[number] for number in ids])
+
+
+def whole_number(value: object) -> int | None:
+    """Return an id, an integer or its decimal text, as int; None where it is below 0, too long or something else."""
+    if isinstance(value, str):
+        digits = value.strip()
+        return int(digits) if digits.isdecimal() and len(digits) <= _MOST_DIGITS else None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return None
+    number = operator.index(value)
+    return number if 0 <= number < 10**_MOST_DIGITS else None
+
+
+_MOST_DIGITS = 18  # of ids, which are int64
+
+
+def concept_ids(labels: npt.NDArray[Any], ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Return label maps in which the ascending `ids` became 1..C; 0 stays, unless it is one of them.
+
+    Raises
+    ------
+    InputError
+        If other ids occur.
+
+    """
+    at = np.minimum(np.searchsorted(ids, labels), ids.size - 1)
+    is_known = ids[at] == labels
+    unknown = labels[~is_known & (labels != 0)]
+    if unknown.size:
+        listed = ", ".join(map(str, np.unique(unknown)[:5].tolist()))
+        remedy = "give them names, or set them to 0, which is no concept"
+        raise InputError("labels", wanted=f"ids that have one of the {ids.size} names", got=listed, remedy=remedy)
+    return np.where(is_known, at + 1, 0).astype(np.int32)
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ccx.concepts.sources import name_problem
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
 from ccx.datasets.pictures import Coding, label_map_size, read_broden_ids
-from ccx.datasets.tables import Table, path_of, read_table, unique_names
+from ccx.datasets.tables import Table, line_error, path_of, read_table, unique_names
 from ccx.errors import InputError, StoreError
 from ccx.images import photograph_size, read_image
 from ccx.kernels.pictures import UNKNOWN
@@ -169,12 +171,14 @@ def _rows(index: Table, subset: str, split: str | None, categories: Sequence[str
 def _labels(root: Path, kinds: Sequence[str]) -> tuple[list[int], list[str], list[str]]:
     """Read label.csv and c_*.csv -> (numbers in order, their names, their primary categories)."""
     table = read_table(root / "label.csv")
-    at, listed = table.column("name"), table.column("category")
     found = {
-        number: (cells[at], cells[listed])
-        for number, (_, cells) in zip(table.numbers("number"), table.rows, strict=True)
+        number: (name, line)
+        for number, name, (line, _) in zip(table.numbers("number"), table.texts("name"), table.rows, strict=True)
         if number != 0
     }
+    for name, line in found.values():
+        if problem := name_problem(name):
+            raise line_error(table.path, line, f"the name is {problem}", "repair it")
     if len(found) + any(number == 0 for number in table.numbers("number")) < len(table.rows):
         raise store_error(table.path, "a number occurs twice", "give the file as published")
     coverage: dict[int, dict[str, float]] = {number: {} for number in found}
@@ -186,9 +190,10 @@ def _labels(root: Path, kinds: Sequence[str]) -> tuple[list[int], list[str], lis
             if number in coverage:
                 try:
                     coverage[number][kind] = float(cells[column])
-                except ValueError as error:
-                    where, problem = f"{path}, line {line}", f"coverage is {cells[column]!r:.40}, no number"
-                    raise store_error(where, problem, "repair it") from error
+                except ValueError:
+                    coverage[number][kind] = math.nan
+                if not math.isfinite(coverage[number][kind]):
+                    raise line_error(path, line, f"coverage is {cells[column]!r:.40}, no number", "repair it")
     numbers = sorted(found)
     primary = []
     for number in numbers:

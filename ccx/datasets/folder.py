@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -182,6 +182,9 @@ def _suffix(found: dict[str, str], otherwise: str) -> str:
 
 
 def _chosen(only: str | Path | Iterable[str]) -> list[str]:
+    if isinstance(only, Set):
+        remedy = "give a list: images come in its order"
+        raise InputError("only", wanted="names in an order", got=f"a {type(only).__name__}", remedy=remedy)
     stems = read_lines(Path(only)) if isinstance(only, (str, Path)) else [str(stem) for stem in only]
     if len(set(stems)) < len(stems):
         repeated = next(stem for stem in stems if stems.count(stem) > 1)

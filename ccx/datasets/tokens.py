@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.concepts import Concepts
-from ccx.concepts.sources import check_names
-from ccx.datasets.tables import read_table
+from ccx.concepts.sources import check_names, name_problem, whole_number
+from ccx.datasets.tables import Named, line_error, named, read_table
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.pipeline.running import Progress, progress_reporter
+from ccx.store.files import store_error
 
 _COLUMNS = ("sample", "position", "concept")
 
 
 def token_concepts(
     table: Any,
-    names: Sequence[str] | None = None,
+    names: Any = None,
     *,
     categories: Sequence[str] | None = None,
     lengths: Any = None,
@@ -39,10 +40,11 @@ def token_concepts(
         .tsv file or a data frame with these columns; a mapping from these names to arrays, or three arrays in this
         order. Or bool[N, T, C].
     names
-        C names. Concepts of a table may be names, or ids 1..C where these are given; by default the names in the order
-        in which the table first has them.
+        C names: a list, a mapping from ids, or a file (`ccx.datasets.tables.named`). Concepts of a table may be names,
+        or ids where these are given (1..C of a list); by default the names in the order in which the table first has
+        them.
     categories
-        The category of each name.
+        The category of each name; by default those of the file of names.
     lengths
         int[N]: the number of tokens of each text; positions behind them are padding, which counts nowhere.
     n_samples, n_positions
@@ -59,16 +61,20 @@ def token_concepts(
 
     """
     masks: Any
+    known = None if names is None else named(names)
+    texts = None if known is None else known.names
+    if categories is None and known is not None:
+        categories = known.categories
     if getattr(table, "ndim", 0) == 3:
-        masks, names = _dense(table, names)
+        masks = _dense(table)
         n, n_cells = masks.shape[1], masks.shape[3]
     else:
         samples, positions, concepts = _columns(table)
-        chosen, ids = _named(concepts, names)
+        texts, ids = _named(concepts, known)
         counts = None if lengths is None else _integers(lengths, "lengths")
         n = _extent("n_samples", n_samples, samples, 0 if counts is None else counts.size)
         n_cells = _extent("n_positions", n_positions, positions, 0 if counts is None else int(counts.max(initial=0)))
-        masks, names = _sparse(samples, positions, ids, (len(chosen), n, n_cells)), chosen
+        masks = _sparse(samples, positions, ids, (len(texts), n, n_cells))
     valid = None
     if lengths is not None:
         counts = _integers(lengths, "lengths")
@@ -80,11 +86,11 @@ def token_concepts(
         _check_padding(masks, valid)
     with progress_reporter(progress, "building concepts") as report:
         return Concepts.from_masks(
-            masks, names, (1, n_cells), categories=categories, valid=valid, threads=threads, progress=report
+            masks, texts, (1, n_cells), categories=categories, valid=valid, threads=threads, progress=report
         )
 
 
-def _dense(table: Any, names: Sequence[str] | None) -> tuple[npt.NDArray[np.bool_], list[str] | None]:
+def _dense(table: Any) -> npt.NDArray[np.bool_]:
     array = np.asarray(table)
     if array.dtype != np.bool_:
         remedy = "write table.astype(bool)"
@@ -92,16 +98,13 @@ def _dense(table: Any, names: Sequence[str] | None) -> tuple[npt.NDArray[np.bool
     if 0 in array.shape:
         remedy = "give at least one text, position and concept"
         raise ShapeError("table", wanted="bool[N, T, C]", got=f"bool{list(array.shape)}", remedy=remedy)
-    return np.ascontiguousarray(np.moveaxis(array, 2, 0)[:, :, None, :]), None if names is None else list(names)
+    return np.ascontiguousarray(np.moveaxis(array, 2, 0)[:, :, None, :])
 
 
 def _columns(table: Any) -> list[npt.NDArray[Any]]:
     """Return sample, position and concept of each row."""
     if isinstance(table, (str, Path)):
-        path = Path(table)
-        found = read_table(path, "\t" if path.suffix.lower() == ".tsv" else ",")
-        concepts = [cells[found.column("concept")] for _, cells in found.rows]
-        columns: list[Any] = [*(list(found.numbers(name)) for name in _COLUMNS[:2]), concepts]
+        columns: list[Any] = _read_columns(Path(table))
     elif isinstance(table, Mapping) or hasattr(table, "columns"):
         if missing := [name for name in _COLUMNS if name not in table]:
             got = f"no {', '.join(missing)}"
@@ -113,11 +116,23 @@ def _columns(table: Any) -> list[npt.NDArray[Any]]:
             wanted = "a file, a data frame, three arrays, or bool[N, T, C]"
             remedy = "give one row a concept of a token"
             raise InputError("table", wanted=wanted, got=type(table).__name__, remedy=remedy)
-    arrays = [_integers(columns[0], "sample"), _integers(columns[1], "position"), np.asarray(columns[2])]
+    arrays = [_integers(columns[0], "sample"), _integers(columns[1], "position"), _concepts(columns[2])]
     if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1:
         got = ", ".join(str(list(array.shape)) for array in arrays)
         raise ShapeError("table", wanted="three columns of one length", got=got, remedy="give one row a concept")
     return arrays
+
+
+def _read_columns(path: Path) -> list[Any]:
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        remedy = "give .csv or .tsv, or a data frame, as of pandas.read_parquet"
+        raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", remedy)
+    found = read_table(path, _COLUMNS)
+    at = found.column("concept")
+    for line, cells in found.rows:
+        if problem := name_problem(cells[at]):
+            raise line_error(path, line, f"the concept is {problem}", "name it, or delete the row")
+    return [*(list(found.numbers(name)) for name in _COLUMNS[:2]), [cells[at] for _, cells in found.rows]]
 
 
 def _integers(values: Any, argument: str) -> npt.NDArray[np.int64]:
@@ -127,25 +142,43 @@ def _integers(values: Any, argument: str) -> npt.NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _named(concepts: npt.NDArray[Any], names: Sequence[str] | None) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+def _concepts(values: Any) -> npt.NDArray[Any]:
+    """Return an array of ids, or of texts as objects."""
+    # NumPy makes texts of what stands beside texts in a list: of 1, None and NaN as well.
+    array = np.asarray(values, dtype=object if isinstance(values, (list, tuple)) else None)
+    if array.dtype.kind == "O" and array.ndim == 1 and all(whole_number(value) is not None for value in array):
+        is_text = any(isinstance(value, str) for value in array)
+        return array if is_text else array.astype(np.int64)
+    return array if array.dtype.kind in "iu" else array.astype(object)
+
+
+def _named(concepts: npt.NDArray[Any], known: Named | None) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """Return the names, and the index of each row's concept."""
     if concepts.size and concepts.dtype.kind in "iu":
-        if names is None:
+        if known is None:
             raise InputError("names", wanted="names beside ids", got="none", remedy="give the name of each id 1..C")
-        known = check_names(names)
-        wrong = np.flatnonzero((concepts < 1) | (concepts > len(known)))
+        ids = np.array(known.ids)
+        at = np.minimum(np.searchsorted(ids, concepts), ids.size - 1)
+        wrong = np.flatnonzero(ids[at] != concepts)
         if wrong.size:
-            raise _row_error(
-                int(wrong[0]), f"ids 1..{len(known)}", f"id {concepts[wrong[0]]}", "give a name to every id"
-            )
-        return known, concepts.astype(np.int64) - 1
-    texts = [str(concept) for concept in concepts]
-    known = check_names(list(dict.fromkeys(texts)) if names is None else names)
-    index = {name: number for number, name in enumerate(known)}
-    for row, text in enumerate(texts):
+            wanted = f"ids 1..{ids.size}" if known.ids == tuple(range(1, ids.size + 1)) else f"one of {ids.size} ids"
+            raise _row_error(int(wrong[0]), wanted, f"id {concepts[wrong[0]]}", "give a name to every id")
+        return known.names, at.astype(np.int64)
+    rows: dict[str, int] = {}  # the first of each text
+    for row, concept in enumerate(concepts):
+        if not isinstance(concept, str):
+            remedy = "leave out rows without a concept; convert others to texts, or all to integer ids"
+            raise _row_error(row, "names", f"{name_problem(concept)}", remedy)
+        rows.setdefault(str(concept), row)
+    for text, row in rows.items():
+        if name_problem(text):
+            raise _row_error(row, "a name", f"one that is {name_problem(text)}", "name it, or leave out the row")
+    names = check_names(list(rows)) if known is None else known.names
+    index = {name: number for number, name in enumerate(names)}
+    for text, row in rows.items():
         if text not in index:
             raise _row_error(row, "one of the names", repr(text), "add it to names")
-    return known, np.array([index[text] for text in texts], np.int64)
+    return names, np.array([index[text] for text in concepts], np.int64)
 
 
 def _extent(argument: str, given: int | None, values: npt.NDArray[np.int64], least: int) -> int:

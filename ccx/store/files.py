@@ -178,10 +178,14 @@ def _as_dict(value: object) -> dict[Any, Any]:
     raise TypeError(msg)
 
 
-def parse_json(text: bytes, where: PathLike) -> Any:
-    """Parse strict JSON (UTF-8, no duplicate keys, no NaN); `where` begins the message of the `StoreError`."""
+def parse_json(text: bytes, where: PathLike, *, finite: bool = True) -> Any:
+    """Parse strict JSON (UTF-8, no duplicate keys, NaN only where `finite` is false).
+
+    `where` begins the message of the `StoreError`.
+    """
+    constant = _refuse_constant if finite else float
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         remedy = "it is truncated, damaged or no file of ccx: copy or make it again"
         raise store_error(where, f"not valid JSON ({error})", remedy) from error
