@@ -15,6 +15,7 @@ from ccx._version import VERSION as __version__
 from ccx.concepts import Concepts
 from ccx.errors import CCXError
 from ccx.formula import Formula, parse
+from ccx.keys import Activations, align
 from ccx.pipeline import explain, explain_bitmaps
 from ccx.results import Explanation, Explanations, Status
 
@@ -25,6 +26,7 @@ if _TYPE_CHECKING:
 load = Explanations.load
 
 __all__ = [
+    "Activations",
     "CCXError",
     "Concepts",
     "Explanation",
@@ -32,6 +34,7 @@ __all__ = [
     "Formula",
     "Status",
     "__version__",
+    "align",
     "explain",
     "explain_bitmaps",
     "heuristics",

@@ -18,34 +18,21 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ccx.errors import StoreError
 from ccx.images import SUFFIXES
+from ccx.keys import Keyed, Keys, as_key, keys_of
 
 _DIGITS = re.compile(r"([0-9]+)")
 
 
-class PictureFiles(list[Path]):
-    """The pictures of a folder in order.
-
-    Attributes
-    ----------
-    keys : tuple of str
-        What each picture is called: its path below the folder.
-
-    """
-
-    def __init__(self, folder: Path, names: Iterable[str]) -> None:
-        names = list(names)
-        super().__init__(folder / name for name in names)
-        self.keys = tuple(path_key(name) for name in names)
-
-
-def picture_files(folder: str | os.PathLike[str], suffixes: frozenset[str] = SUFFIXES) -> PictureFiles:
+def picture_files(folder: str | os.PathLike[str], suffixes: frozenset[str] = SUFFIXES) -> Keyed[Path]:
     """Return the pictures of a folder and of all folders in it, in order (see `ccx.listing`).
+
+    What is returned carries the key of each, its path below the folder (`ccx.keys`).
 
     Raises
     ------
@@ -53,11 +40,11 @@ def picture_files(folder: str | os.PathLike[str], suffixes: frozenset[str] = SUF
         If it cannot be read or has none, or a link in it leads in a circle.
 
     """
-    files = PictureFiles(Path(folder), pictures_below(folder, suffixes))
-    if not files:
+    names = pictures_below(folder, suffixes)
+    if not names:
         msg = f"{folder}: has no picture files; known are {', '.join(sorted(suffixes))}"
         raise StoreError(msg)
-    return files
+    return Keyed([Path(folder) / name for name in names], map(path_key, names))
 
 
 def pictures_below(folder: str | os.PathLike[str], suffixes: frozenset[str] = SUFFIXES) -> list[str]:
@@ -77,7 +64,7 @@ def natural_order(path: str) -> list[tuple[list[str | int], str, str]]:
 
 def path_key(path: str | os.PathLike[str]) -> str:
     """Return what a sample is called that is a file: its path with ``/`` between folders, accents as in NFC."""
-    return unicodedata.normalize("NFC", PurePosixPath(path).as_posix())
+    return as_key(PurePosixPath(path).as_posix())
 
 
 def _pieces(text: str) -> list[str | int]:
@@ -116,8 +103,32 @@ def _walk(root: str) -> Iterator[str]:
             raise StoreError(msg) from error
 
 
-def relative_keys(paths: Iterable[Any]) -> tuple[str, ...] | None:
-    """Return what listed files are called: their paths below the deepest folder that holds them all.
+def data_keys(data: Any) -> Keys | None:
+    """Return the keys of the samples of a data set with an index, as far as it tells; None if it does not.
+
+    Its attribute `keys`; of a list of paths, or of what lists its files as data sets of torchvision do (``samples``
+    with a ``root``, ``images``), their paths below their common folder; of a subset (torch's) those of the whole.
+    """
+    if isinstance(data, (list, tuple)) and keys_of(data) is None:
+        return relative_keys(data)
+    if not hasattr(data, "__len__"):
+        return None
+    indices, whole = getattr(data, "indices", None), getattr(data, "dataset", None)
+    if whole is not None and isinstance(indices, Sequence):
+        keys = data_keys(whole)
+        return None if keys is None else tuple(keys[i] for i in indices)
+    found = keys_of(data)
+    samples, root = getattr(data, "samples", None), getattr(data, "root", None)
+    if found is None and isinstance(samples, list) and all(isinstance(one, tuple) for one in samples):
+        found = relative_keys([one[0] for one in samples], root)
+    images = getattr(data, "images", None)
+    if found is None and isinstance(images, (list, tuple)):
+        found = keys_of(images) or relative_keys(images)
+    return found if found is not None and len(found) == len(data) else None
+
+
+def relative_keys(paths: Iterable[Any], root: Any = None) -> Keys | None:
+    """Return what listed files are called: their paths below `root`, or the deepest folder that holds them all.
 
     None where one is no path, or some are absolute and others are not.
     """
@@ -127,6 +138,9 @@ def relative_keys(paths: Iterable[Any]) -> tuple[str, ...] | None:
     texts = [os.path.normpath(os.fspath(path)) for path in listed]
     try:
         common = os.path.commonpath([os.path.dirname(text) for text in texts])  # noqa: PTH120
+        if isinstance(root, (str, os.PathLike)):
+            above = os.path.normpath(os.fspath(root))
+            common = above if os.path.commonpath([above, common]) == above else common
     except ValueError:  # absolute and relative ones
         return None
     return tuple(path_key(text[len(common) :].lstrip("/")) for text in texts)

@@ -19,7 +19,8 @@ import ccx.metrics
 from ccx.concepts import Concepts
 
 NAMES = [
-    "CCXError", "Concepts", "Explanation", "Explanations", "Formula", "Status", "__version__", "explain",
+    "Activations", "CCXError", "Concepts", "Explanation", "Explanations", "Formula", "Status", "__version__", "align",
+    "explain",
     "explain_bitmaps", "heuristics", "kernels", "load", "metrics", "models", "parse",
     "plot", "probe", "scores",
 ]  # fmt: skip
@@ -41,7 +42,7 @@ SEARCH = {"length": 3, "beam": 5, "search": "beam", "published": False, "scoring
 OPTIONS = {
     "names": None, "categories": None, "candidates": None, "length_penalty": 1.0, "top": 1, "min_iou": 0.0,
     "time_limit": None, "evaluation_limit": None,
-    "null": 0, "groups": None, "seed": 0, "fit": None, "score": None, "device": None,
+    "null": 0, "groups": None, "seed": 0, "fit": None, "score": None, "keys": None, "device": None,
     "threads": None, "progress": None, "out": None,
 }  # fmt: skip
 HEAVY = frozenset(
@@ -70,7 +71,7 @@ def test_signatures() -> None:
     clustering = {"quantile": 0.005, "clustering": "optimal", "ranges": None, "units": None}
     assert defaults_of(ccx.explain) == (["activations", "concepts"], {"clusters": 5, **SEARCH, **clustering, **OPTIONS})
     assert defaults_of(ccx.explain_bitmaps) == (["bitmaps", "concepts"], {**SEARCH, **OPTIONS})
-    building = {"categories": None, "valid": None, "threads": None, "progress": None}
+    building = {"categories": None, "keys": None, "valid": None, "threads": None, "progress": None}
     assert defaults_of(Concepts.from_label_maps) == (["labels", "names"], building)
     assert defaults_of(Concepts.from_masks) == (["masks"], {"names": None, "shape": None, **building})
     assert defaults_of(Concepts.subset) == (
@@ -82,7 +83,7 @@ def test_signatures() -> None:
     probing = {
         "layers": None, "units": None, "tokens": None, "skip": 0, "unit_axis": None, "call": None,
         "preprocessing": None, "batch_size": 32, "workers": 0, "device": None, "precision": "float32",
-        "dtype": "float32", "data_id": None, "out": None, "overwrite": False, "progress": None,
+        "dtype": "float32", "data_id": None, "keys": None, "out": None, "overwrite": False, "progress": None,
     }  # fmt: skip
     assert defaults_of(ccx.probe) == (["model", "loader"], probing)
     loading = {"weights": "imagenet", "file": None, "classes": None, "seed": 0}

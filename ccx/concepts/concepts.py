@@ -30,6 +30,7 @@ from ccx.kernels import rows
 from ccx.kernels._dispatch import as_array, describe
 from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
 from ccx.kernels.shapes import check_grid
+from ccx.keys import check_keys
 from ccx.networks import check_count, check_order
 from ccx.store import PathLike, content_hash, load_arrays, save_arrays
 
@@ -55,14 +56,24 @@ class Concepts:
         C distinct names.
     categories : tuple of str or None
         The category of each concept, if given.
+    keys : tuple of str or None
+        Who the samples are (`ccx.keys`), if known: no part of the content, and so of no content hash.
     atoms : ccx.kernels.atoms.Atoms
         The partition of all valid cells by concept set.
 
     """
 
-    def __init__(self, atoms: Atoms, names: Sequence[str], categories: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        atoms: Atoms,
+        names: Sequence[str],
+        categories: Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> None:
         self.names = check_names(names)
         self.categories = check_categories(categories, len(self.names))
+        # A sample that is there twice has its key twice.
+        self.keys = None if keys is None else check_keys("keys", keys, atoms.n_samples, distinct=False)
         self.atoms = atoms
         if atoms.n_concepts != len(self.names):
             remedy = "give one name a concept"
@@ -76,6 +87,7 @@ class Concepts:
         names: Sequence[str] | Mapping[int, str],
         *,
         categories: Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
         valid: Any = None,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -94,6 +106,9 @@ class Concepts:
             order the concepts come; 0 = none, unless it has a name.
         categories
             The category of each concept, in the order of ids.
+        keys
+            Who the samples are: N distinct texts, such as the paths of their images (`ccx.keys`). What is paired with
+            these concepts and knows its keys, too, must then have the same in the same order.
         valid
             bool[N, H, W], False where a cell shall count nowhere; only with an array of labels.
         threads
@@ -128,6 +143,7 @@ class Concepts:
         else:
             remedy = "convert with numpy.asarray first"
             raise DTypeError("labels", wanted="integer ids", got=type(labels).__name__, remedy=remedy)
+        keys = None if keys is None else check_keys("keys", keys, n_samples or None)
         builder: AtomBuilder | None = None
         shape, done = (0, 0), 0
         for batch in batches:
@@ -149,7 +165,7 @@ class Concepts:
             if progress is not None:
                 progress(done, n_samples)
         check_count(done, announced, "labels")
-        return cls(_finished(builder, done, "labels"), names, categories)
+        return cls(_finished(builder, done, "labels"), names, categories, keys)
 
     @classmethod
     def from_masks(
@@ -159,6 +175,7 @@ class Concepts:
         shape: tuple[int, int] | None = None,
         *,
         categories: Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
         valid: Any = None,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -174,7 +191,7 @@ class Concepts:
             C names; by default "1".."C".
         shape
             Grid (H, W) of packed or sparse masks.
-        categories, valid, threads, progress
+        categories, keys, valid, threads, progress
             As for `from_label_maps`.
 
         Raises
@@ -187,6 +204,7 @@ class Concepts:
 
         """
         source = MaskSource(masks, shape)
+        keys = None if keys is None else check_keys("keys", keys, source.n_samples)
         names = [str(c + 1) for c in range(source.n_concepts)] if names is None else check_names(names)
         if len(names) != source.n_concepts:
             remedy = "give one name a concept"
@@ -199,7 +217,7 @@ class Concepts:
             builder.add_packed_masks(packed, part)
             if progress is not None:
                 progress(start + packed.shape[0], source.n_samples)
-        return cls(_finished(builder, source.n_samples, "masks"), names, categories)
+        return cls(_finished(builder, source.n_samples, "masks"), names, categories, keys)
 
     @property
     def n_concepts(self) -> int:
@@ -239,7 +257,7 @@ class Concepts:
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of names, categories, grid and all annotations; equal content has equal hashes."""
+        """Hash of names, categories, grid and all annotations, not of keys; equal content has equal hashes."""
         return content_hash(self._content())
 
     def _content(self) -> dict[str, object]:
@@ -364,7 +382,8 @@ class Concepts:
         builder.add_atoms(self.atoms, chosen, new_index)
         kept = np.flatnonzero(keep)
         kinds = None if self.categories is None else [self.categories[c] for c in kept]
-        return Concepts(builder.finish(), [self.names[c] for c in kept], kinds)
+        keys = None if self.keys is None else [self.keys[i] for i in chosen]
+        return Concepts(builder.finish(), [self.names[c] for c in kept], kinds, keys)
 
     def selected(
         self, names: Iterable[str] | None = None, categories: Iterable[str] | None = None
@@ -435,6 +454,8 @@ class Concepts:
             "shape": json.dumps(self.shape),
             "content_hash": self.content_hash,
         }
+        if self.keys is not None:
+            metadata["keys"] = json.dumps(self.keys)
         if source is not None:
             metadata["source"] = source
         save_arrays(path, {name: getattr(self.atoms, name) for name in _ATOM_ARRAYS}, metadata, FILE_FORMAT)
@@ -463,7 +484,8 @@ class Concepts:
             categories: list[str] | None = json.loads(metadata["categories"])
             height, width = check_grid(json.loads(metadata["shape"]), 1)
             parts: Mapping[str, Any] = {name: arrays[name] for name in _ATOM_ARRAYS}
-            concepts = cls(Atoms((height, width), len(names), **parts), names, categories)
+            keys: list[str] | None = json.loads(metadata.get("keys", "null"))  # files had none before ccx knew them
+            concepts = cls(Atoms((height, width), len(names), **parts), names, categories, keys)
             concepts.__dict__["content_hash"] = metadata["content_hash"]  # fills the cached property
         except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
             msg = f"{path}: its header does not describe concepts ({error}); save them again"

@@ -18,6 +18,7 @@ from ccx.concepts.sources import check_categories, check_names
 from ccx.datasets import building, colors
 from ccx.datasets.pictures import sampled
 from ccx.errors import InputError
+from ccx.listing import path_key
 from ccx.pipeline.running import Progress
 from ccx.store import PathLike
 
@@ -60,6 +61,10 @@ class Dataset(ABC):
     def _name(self, sample: Any) -> str:
         """Return what messages call it."""
 
+    def _key(self, sample: Any) -> str | None:
+        """Return the key of a sample (`ccx.keys`); None if it has none."""
+        return path_key(self._name(sample))
+
     @abstractmethod
     def _pixels(self, sample: Any) -> npt.NDArray[np.uint8]:
         """Return the image, uint8[h, w, 3], or raise `StoreError`."""
@@ -90,6 +95,15 @@ class Dataset(ABC):
     def image_names(self) -> tuple[str, ...]:
         """The name of each image: its path within the data set, where it is a file."""
         return tuple(self._name(sample) for sample in self._samples)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...] | None:
+        """Who the samples are (`ccx.keys`): the path of each image below the folder of images; None without files.
+
+        `concepts`, and what `ccx.probe` returns for this data set, carry them.
+        """
+        keys = [self._key(sample) for sample in self._samples]
+        return None if None in keys else tuple(key for key in keys if key is not None)
 
     def image(self, index: int) -> npt.NDArray[np.uint8]:
         """Return an image, uint8[h, w, 3] in RGB.
@@ -264,7 +278,8 @@ class Dataset(ABC):
 
     def _copied(self) -> Self:
         copied = copy.copy(self)
-        copied.__dict__.pop("image_names", None)
+        for name in ("image_names", "keys"):
+            copied.__dict__.pop(name, None)
         return copied
 
 
@@ -273,6 +288,15 @@ class Images(Sequence[Any]):
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
+
+    @property
+    def keys(self) -> tuple[str, ...] | None:
+        """Those of the data set."""
+        return self._dataset.keys
+
+    def take(self, samples: Any) -> Images:
+        """Return only these images, as `Dataset.take`."""
+        return Images(self._dataset.take(samples))
 
     def __len__(self) -> int:
         return len(self._dataset)

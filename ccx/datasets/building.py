@@ -94,7 +94,7 @@ def build(
     folder = target.with_name(f".{target.name}.parts")
     source = {**dataset.source(range(len(dataset))), "shape": shape}
     if target.exists():
-        concepts = _stored(target, source)
+        concepts = _stored(target, source, dataset.keys)
     else:
         with _claimed(folder):
             grid = _grid(dataset, shape, workers, progress)
@@ -114,15 +114,20 @@ def _checked_shape(shape: Any) -> Size:
     return height, width
 
 
-def _stored(path: Path, source: Mapping[str, Any]) -> Concepts:
-    """Return the concepts in a file, if they were built from `source`."""
+def _stored(path: Path, source: Mapping[str, Any], keys: tuple[str, ...] | None) -> Concepts:
+    """Return the concepts in a file, if they were built from `source`, with the keys of the samples."""
     there = parse_json(load_arrays(path, FILE_FORMAT)[1].get("source", "{}").encode(), path)
     here = json.loads(json_text(source, "dataset"))
     if there != here:
         names = [name for name in here if there.get(name) != here[name]]
         what = ", ".join(f"{name} ({there.get(name, 'unknown')} there, {here[name]} here)" for name in names)
         raise store_error(path, f"was made from something else: {what}", "delete it, or choose another name")
-    return Concepts.load(path)
+    concepts = Concepts.load(path)
+    if keys is not None and concepts.keys not in (None, keys):
+        raise store_error(path, "was made from samples with other keys", "delete it, or choose another name")
+    # The names of all samples are part of `source`: a file of an older ccx, which has no keys, is of these, too.
+    concepts.keys = keys or concepts.keys
+    return concepts
 
 
 @contextmanager
@@ -204,7 +209,7 @@ class _Building:
         if problems:
             kept = "" if self._folder is None else "; what was built is kept"
             raise FilesError(problems, f"repair or leave out what is listed{kept}")
-        return Concepts(self._builder.finish(), dataset.names, dataset.categories)
+        return Concepts(self._builder.finish(), dataset.names, dataset.categories, dataset.keys)
 
     def _make(self, first: int) -> tuple[Partition | None, list[str]]:
         """Read and reduce one part, in a worker -> the part, and what cannot be read."""

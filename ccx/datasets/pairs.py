@@ -17,6 +17,8 @@ from ccx.datasets.identities import IdTable
 from ccx.datasets.tables import named
 from ccx.errors import InputError, StoreError
 from ccx.images import SUFFIXES, read_head, rgb
+from ccx.keys import check_keys
+from ccx.listing import data_keys
 from ccx.store.files import store_error
 
 _HASHED = 16  # samples whose content tells one data set from another
@@ -39,6 +41,9 @@ class Pairs(Dataset):
         Names of the ids, as for `Folder`.
     categories, first_id, void, none
         As for `Folder`. A cell that is void in one layer counts nowhere.
+    keys
+        Who the samples are: N distinct texts (`ccx.keys`). By default, of files that the object lists as ``images``,
+        their paths below the deepest folder that holds them all.
 
     Raises
     ------
@@ -65,6 +70,7 @@ class Pairs(Dataset):
         first_id: int = 1,
         void: int | Collection[int] = (),
         none: int | Collection[int] | None = None,
+        keys: Sequence[str] | None = None,
     ) -> None:
         if not hasattr(pairs, "__len__") or not hasattr(pairs, "__getitem__"):
             remedy = "give a data set object, or a list of pairs"
@@ -80,6 +86,11 @@ class Pairs(Dataset):
         self._seen = np.frombuffer(mmap.mmap(-1, 8 * max(1, len(pairs))), np.uint64)
         lists = (getattr(pairs, name, None) for name in ("images", "masks", "targets"))
         self._files = [found for found in lists if isinstance(found, (list, tuple)) and len(found) == len(pairs)]
+
+        self._keys = data_keys(pairs) if keys is None else check_keys("keys", keys, len(pairs))
+
+    def _key(self, sample: int) -> str | None:
+        return None if self._keys is None else self._keys[sample]
 
     def _name(self, sample: int) -> str:
         paths = self._paths(sample)

@@ -14,6 +14,7 @@ from ccx.concepts import Concepts
 from ccx.concepts.sources import check_names, name_problem, whole_number
 from ccx.datasets.tables import Named, line_error, named, read_table
 from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.keys import Keys, as_key, check_keys
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.store.files import store_error
 
@@ -25,6 +26,7 @@ def token_concepts(
     names: Any = None,
     *,
     categories: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
     lengths: Any = None,
     n_samples: int | None = None,
     n_positions: int | None = None,
@@ -45,10 +47,12 @@ def token_concepts(
         them.
     categories
         The category of each name; by default those of the file of names.
+    keys
+        Who the texts are: N distinct keys (`ccx.keys`). The samples of a table may then be keys, too.
     lengths
         int[N]: the number of tokens of each text; positions behind them are padding, which counts nowhere.
     n_samples, n_positions
-        N and T; by default those of `lengths` and of the highest row.
+        N and T; by default those of `keys`, of `lengths`, and of the highest row.
     threads, progress
         As for `Concepts.from_masks`; `progress` may be a bool, too.
 
@@ -65,13 +69,15 @@ def token_concepts(
     texts = None if known is None else known.names
     if categories is None and known is not None:
         categories = known.categories
+    checked = None if keys is None else check_keys("keys", keys, n_samples)
     if getattr(table, "ndim", 0) == 3:
         masks = _dense(table)
         n, n_cells = masks.shape[1], masks.shape[3]
     else:
-        samples, positions, concepts = _columns(table)
+        samples, positions, concepts = _columns(table, checked)
         texts, ids = _named(concepts, known)
         counts = None if lengths is None else _integers(lengths, "lengths")
+        n_samples = n_samples if checked is None else len(checked)
         n = _extent("n_samples", n_samples, samples, 0 if counts is None else counts.size)
         n_cells = _extent("n_positions", n_positions, positions, 0 if counts is None else int(counts.max(initial=0)))
         masks = _sparse(samples, positions, ids, (len(texts), n, n_cells))
@@ -86,7 +92,7 @@ def token_concepts(
         _check_padding(masks, valid)
     with progress_reporter(progress, "building concepts") as report:
         return Concepts.from_masks(
-            masks, texts, (1, n_cells), categories=categories, valid=valid, threads=threads, progress=report
+            masks, texts, (1, n_cells), categories=categories, keys=checked, valid=valid, threads=threads, progress=report
         )
 
 
@@ -101,10 +107,10 @@ def _dense(table: Any) -> npt.NDArray[np.bool_]:
     return np.ascontiguousarray(np.moveaxis(array, 2, 0)[:, :, None, :])
 
 
-def _columns(table: Any) -> list[npt.NDArray[Any]]:
+def _columns(table: Any, keys: Keys | None) -> list[npt.NDArray[Any]]:
     """Return sample, position and concept of each row."""
     if isinstance(table, (str, Path)):
-        columns: list[Any] = _read_columns(Path(table))
+        columns: list[Any] = _read_columns(Path(table), keys)
     elif isinstance(table, Mapping) or hasattr(table, "columns"):
         if missing := [name for name in _COLUMNS if name not in table]:
             got = f"no {', '.join(missing)}"
@@ -116,14 +122,14 @@ def _columns(table: Any) -> list[npt.NDArray[Any]]:
             wanted = "a file, a data frame, three arrays, or bool[N, T, C]"
             remedy = "give one row a concept of a token"
             raise InputError("table", wanted=wanted, got=type(table).__name__, remedy=remedy)
-    arrays = [_integers(columns[0], "sample"), _integers(columns[1], "position"), _concepts(columns[2])]
+    arrays = [_numbered(columns[0], keys), _integers(columns[1], "position"), _concepts(columns[2])]
     if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1:
         got = ", ".join(str(list(array.shape)) for array in arrays)
         raise ShapeError("table", wanted="three columns of one length", got=got, remedy="give one row a concept")
     return arrays
 
 
-def _read_columns(path: Path) -> list[Any]:
+def _read_columns(path: Path, keys: Keys | None) -> list[Any]:
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         remedy = "give .csv or .tsv, or a data frame, as of pandas.read_parquet"
         raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", remedy)
@@ -132,7 +138,28 @@ def _read_columns(path: Path) -> list[Any]:
     for line, cells in found.rows:
         if problem := name_problem(cells[at]):
             raise line_error(path, line, f"the concept is {problem}", "name it, or delete the row")
-    return [*(list(found.numbers(name)) for name in _COLUMNS[:2]), [cells[at] for _, cells in found.rows]]
+    samples: Sequence[Any] = [cells[found.column("sample")] for _, cells in found.rows]
+    if not set(map(as_key, samples)) <= set(keys or ()):
+        samples = list(found.numbers("sample"))
+    return [samples, list(found.numbers("position")), [cells[at] for _, cells in found.rows]]
+
+
+def _numbered(samples: Any, keys: Keys | None) -> npt.NDArray[np.int64]:
+    """Return the number of each row's sample, which may be given by its key."""
+    texts = np.asarray(samples)
+    if keys is None or not texts.size or texts.dtype.kind in "iu":
+        return _integers(samples, "sample")
+    places = {key: place for place, key in enumerate(keys)}
+    named_by = [as_key(str(text)) for text in texts.tolist()]
+    for row, text in enumerate(named_by):
+        if text not in places:
+            raise _row_error(row, "samples that are keys", repr(text), "add it to keys, or give numbers from 0")
+    found = np.array([places[text] for text in named_by], np.int64)
+    as_numbers = [int(text) if text.isdecimal() else -1 for text in named_by]
+    if found.tolist() != as_numbers and 0 <= min(as_numbers) <= max(as_numbers) < len(keys):
+        remedy = "give the samples as integers, or keys that are no numbers"
+        raise InputError("table", wanted="samples that are keys or numbers", got="both at once", remedy=remedy)
+    return found
 
 
 def _integers(values: Any, argument: str) -> npt.NDArray[np.int64]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ccx.errors import BackendError, DTypeError, InputError
+from ccx.keys import Activations
 
 
 def backend_for(*arrays: Any) -> ModuleType:
@@ -75,6 +76,8 @@ def as_array(value: Any, argument: str) -> Any:
         If it is on a GPU and CuPy is not installed.
 
     """
+    if isinstance(value, Activations):
+        return value.view(np.ndarray)  # kernels know no subclasses of arrays
     if isinstance(value, np.ndarray) or on_gpu(value):
         return value
     torch = sys.modules.get("torch")

@@ -14,6 +14,7 @@ from ccx.kernels import atom_rows, logical_and, pack, popcount, upsample_pack
 from ccx.kernels._dispatch import as_array, describe
 from ccx.kernels.activations import as_maps
 from ccx.kernels.rows import as_rows, check_padding
+from ccx.keys import require_same_samples, require_samples_second
 from ccx.metrics.overlap import Overlap
 from ccx.results import Explanation
 
@@ -91,6 +92,7 @@ def _bitmaps(activations: Any, concepts: Concepts, threads: int | None) -> Calla
     n_cells = shape[0] * shape[1]
     remedy = "give the samples of the concepts, in the same order"
     if array.dtype.kind == "f":
+        require_same_samples("activations", activations, concepts)
         maps = as_maps(array, n_samples, shape)
 
         def activated(item: Explanation) -> Rows:
@@ -102,6 +104,7 @@ def _bitmaps(activations: Any, concepts: Concepts, threads: int | None) -> Calla
             return upsample_pack(maps[:, item.unit], shape, item.range, threads=threads)
 
         return activated
+    require_samples_second("activations", activations)
     if array.dtype.kind == "b":
         if array.ndim != 4 or array.shape[1:] != (n_samples, *shape):
             wanted = f"bool[M, {n_samples}, {shape[0]}, {shape[1]}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -20,6 +20,7 @@ from ccx.formula import left_deep
 from ccx.kernels._dispatch import check_threads
 from ccx.kernels.cpu._jit import available_threads
 from ccx.kernels.devices import to_host
+from ccx.keys import Keys, keys_hash, require_same_samples
 from ccx.pipeline import inputs
 from ccx.pipeline.devices import Device, Plan, Site, bring, places_for, share_out
 from ccx.pipeline.judging import Bitmap, Evidence, Judge, Part
@@ -67,6 +68,7 @@ def explain(
     seed: int = 0,
     fit: Any = None,
     score: Any = None,
+    keys: Sequence[str] | None = None,
     device: Device = None,
     threads: int | None = None,
     progress: Progress | bool | None = None,
@@ -132,6 +134,9 @@ def explain(
     fit, score
         Samples that ranges and formulas are found on, and samples held out, on which the formulas found are
         scored (`Explanation.held_out`): bool[N] or indices. Of one alone, the other is all that it leaves.
+    keys
+        Who the samples of the activations are, N distinct texts, where these do not carry them as those of `ccx.probe`
+        do. Keys that `concepts` have, too, must be the same in the same order (`ccx.align`).
     device
         Where cells and formulas are counted: "cpu", "cuda", "cuda:1", or GPUs that share the units, "cuda:0,cuda:1";
         None = where the activations lie. Results do not depend on it. docs/gpu.md says what is copied then.
@@ -171,6 +176,7 @@ def explain(
     inputs.check_quantile(quantile)
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
     annotated = inputs.as_concepts(concepts, threads)
+    known = require_same_samples("activations", activations, annotated, keys=keys)
     source = as_units(activations, annotated, device)
     chosen = inputs.check_units(units, source.n_units)
     evidence = Evidence.of(annotated, null, groups, seed, fit, score, threads)
@@ -225,7 +231,7 @@ def explain(
         "units": chosen,
     }
     hashes = {} if out is None else {"activations": source.content_hash(), **evidence.hashes}
-    return _run(rows_of, chosen, plan, annotated, settings, hashes, progress, out)
+    return _run(rows_of, chosen, plan, annotated, settings, hashes | _samples_hash(known), progress, out)
 
 
 def explain_bitmaps(
@@ -250,6 +256,7 @@ def explain_bitmaps(
     seed: int = 0,
     fit: Any = None,
     score: Any = None,
+    keys: Sequence[str] | None = None,
     device: Device = None,
     threads: int | None = None,
     progress: Progress | bool | None = None,
@@ -265,7 +272,7 @@ def explain_bitmaps(
         As for `explain`.
     time_limit, evaluation_limit
         As for `explain`.
-    null, groups, seed, fit, score
+    null, groups, seed, fit, score, keys
         As for `explain`.
     device, threads, progress, out
         As for `explain`.
@@ -292,6 +299,7 @@ def explain_bitmaps(
     )
     check_search(search, published, options, null)
     annotated = inputs.as_concepts(concepts, threads)
+    known = require_same_samples("bitmaps", None, annotated, keys=keys)
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
     places = places_for(device, packed)
     packed = bring(packed, places)
@@ -329,6 +337,7 @@ def explain_bitmaps(
 
     settings = _settings(options, search, published, annotated, allowed, evidence)
     hashes = {} if out is None else {"bitmaps": content_hash({"bitmaps": to_host(packed)}), **evidence.hashes}
+    hashes |= _samples_hash(known)
     return _run(rows_of, list(range(len(packed))), plan, annotated, settings, hashes, progress, out)
 
 
@@ -355,6 +364,11 @@ def _settings(
         "names": names,
         **evidence.settings,
     }
+
+
+def _samples_hash(keys: Keys | None) -> dict[str, str]:
+    """Return what a run folder keeps of the samples' keys: annotations of other samples may be equal."""
+    return {} if keys is None else {"samples": keys_hash(keys)}
 
 
 def _json_ranges(ranges: npt.NDArray[np.float64]) -> list[list[float | str]]:

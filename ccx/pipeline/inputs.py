@@ -17,6 +17,7 @@ from ccx.kernels import memory, rows
 from ccx.kernels._dispatch import as_array, describe, require_host
 from ccx.kernels.activations import all_finite
 from ccx.kernels.atoms import Atoms
+from ccx.keys import require_samples_second
 
 _CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
 
@@ -106,6 +107,7 @@ def as_bitmaps(bitmaps: Any, concepts: Concepts, threads: int | None) -> npt.NDA
         If they are of another kind, do not fit the concepts, or have ones in their padding.
 
     """
+    require_samples_second("bitmaps", bitmaps)
     array = as_array(bitmaps, "bitmaps")
     n_samples, (height, width) = concepts.n_samples, concepts.shape
     n_words = rows.n_words(height * width)

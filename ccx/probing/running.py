@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from ccx import networks
 from ccx.errors import InputError, StoreError
 from ccx.kernels import memory
+from ccx.keys import Activations, check_keys
 from ccx.models import NamedModel
 from ccx.pipeline.running import Progress, check_progress, progress_reporter
 from ccx.probing.identity import described, model_hashes
@@ -41,10 +43,11 @@ def probe(
     precision: Precision = "float32",
     dtype: StoredDtype = "float32",
     data_id: str | None = None,
+    keys: Sequence[str] | None = None,
     out: PathLike | None = None,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
-) -> Array | Arrays:
+) -> Any:
     """Run a network over data and return the activations of its layers, ready for `explain`.
 
     The model runs in evaluation mode and without gradients. Afterwards hooks, device and every module's training flag
@@ -88,6 +91,10 @@ def probe(
     data_id
         A name for the data, of your own. Instead of hashing every sample, `out` then believes that data of the same
         name are the same, and does not even read them where nothing is left to do.
+    keys
+        Who the samples are, one distinct text each (`ccx.keys`). By default as the data tell: files by their paths
+        below the folder, or, in a list, below the deepest folder that holds them all; data sets of ``ccx.datasets`` and
+        of torchvision as these list them; None where they do not tell.
     out
         A folder: activations are appended to one ``.npy`` file a layer, memory-mapped in the result; a run that was
         killed goes on, and what is there already is not computed again. It refuses other weights, layers,
@@ -102,7 +109,8 @@ def probe(
     -------
     float32 or float16
         [N, U, h, w], [N, U, T] or [N, U]; a read-only map of the file with `out`. Of several layers a dict of them by
-        path, of one layer its array.
+        path, of one layer its array. Where the keys of the samples are known it carries them (`ccx.Activations`), and
+        is read-only, too.
 
     Raises
     ------
@@ -130,6 +138,8 @@ def probe(
     names = _layer_names(layers, module)
     runner = Runner(module, names, layout, call, precision, dtype, device)
     source = as_source(loader, preprocessing, batch_size, workers)
+    if keys is not None:
+        source = replace(source, keys=check_keys("keys", keys, source.n_samples))
     with progress_reporter(progress, "probing") as report:
         if out is None:
             found = _in_memory(runner, source, report)
@@ -137,6 +147,7 @@ def probe(
             settings = {**runner.settings(), "data": data_id, "preprocessing": described(preprocessing)}
             hashes = model_hashes(module)
             with ActivationFolder(out, layers=names, settings=settings, hashes=hashes, overwrite=overwrite) as folder:
+                folder.begin(source.keys, is_hashed=data_id is None)
                 if not (folder.finished and data_id is not None):
                     _into_folder(folder, runner, source, report, is_hashed=data_id is None)
                 found = folder.arrays()
@@ -162,8 +173,11 @@ def _in_memory(runner: Runner, source: Source, report: Progress) -> Arrays:
                     found[layer][0][done : done + len(array)] = array
             done += batch.n_samples
             report(done, total or 0)
-    _check_end(done, total)
-    return {layer: parts[0] if len(parts) == 1 else np.concatenate(parts) for layer, parts in found.items()}
+    _check_end(done, source)
+    arrays = {layer: parts[0] if len(parts) == 1 else np.concatenate(parts) for layer, parts in found.items()}
+    if source.keys is None:
+        return arrays
+    return {layer: Activations.carrying(array, source.keys) for layer, array in arrays.items()}
 
 
 def _into_folder(
@@ -193,7 +207,7 @@ def _into_folder(
                         folder.commit()
                         committed = time.monotonic()
                 report(done, total or 0)
-            _check_end(done, total)
+            _check_end(done, source)
             folder.check_end(done)
         except BaseException:
             with suppress(StoreError):  # what goes wrong here, the error under way says as well
@@ -202,10 +216,12 @@ def _into_folder(
         folder.finish()
 
 
-def _check_end(n_samples: int, announced: int | None) -> None:
+def _check_end(n_samples: int, source: Source) -> None:
     if n_samples == 0:
         raise InputError("loader", wanted="at least one batch", got="none", remedy="an iterator can be used only once")
-    networks.check_count(n_samples, announced)
+    networks.check_count(n_samples, source.n_samples)
+    if source.keys is not None and len(source.keys) != n_samples:
+        raise InputError("keys", wanted=f"{n_samples} keys", got=str(len(source.keys)), remedy="give one a sample")
 
 
 def _layer_names(layers: Any, module: Any) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccx.errors import CCXError, DTypeError, InputError, ShapeError, StoreError
-from ccx.listing import picture_files
+from ccx.keys import Keys
+from ccx.listing import data_keys, picture_files
 from ccx.networks import check_order
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Source:
-    """Batches in a fixed order; `n_samples` is None where nobody knows before the end."""
+    """Batches in a fixed order; `n_samples` is None where nobody knows before the end, `keys` where nobody does."""
 
     batches: Iterable[Batch]
     n_samples: int | None
+    keys: Keys | None
 
 
 def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, workers: int) -> Source:
@@ -77,16 +79,21 @@ def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, wo
     if isinstance(loader, Mapping):
         whole = as_batch(loader)
         return _cut(
-            lambda part: {name: tensor[part] for name, tensor in whole.keywords.items()}, whole.n_samples, batch_size
+            lambda part: {name: tensor[part] for name, tensor in whole.keywords.items()},
+            whole.n_samples,
+            batch_size,
+            None,
         )
+    keys = data_keys(loader)
     if isinstance(loader, (np.ndarray, torch.Tensor)):
         if loader.ndim < 4 or str(loader.dtype).removeprefix("torch.") != "uint8" or preprocessing is None:
-            return _cut(loader.__getitem__, len(loader), batch_size)
+            return _cut(loader.__getitem__, len(loader), batch_size, keys)
         loader = _Rows(loader)
     items = _as_items(loader)
     if items is None:
         n_samples = check_order(loader)
-        return Source(_batches(loader), n_samples)
+        keys = None if n_samples is None else data_keys(loader.dataset)  # whose samples come in order
+        return Source(_batches(loader), n_samples, keys)
     batches = torch.utils.data.DataLoader(
         _Items(items, preprocessing),
         batch_size=batch_size,
@@ -94,7 +101,7 @@ def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, wo
         collate_fn=_collated,
         generator=torch.Generator(),  # or it would draw from the global one
     )
-    return Source(_batches(batches), len(items))
+    return Source(_batches(batches), len(items), keys)
 
 
 def _batches(loader: Iterable[Any]) -> Iterator[Batch]:
@@ -154,10 +161,10 @@ def _described(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _cut(samples: Callable[[slice], Any], n_samples: int, batch_size: int) -> Source:
+def _cut(samples: Callable[[slice], Any], n_samples: int, batch_size: int, keys: Keys | None) -> Source:
     """Cut what holds all samples into batches."""
     parts = (samples(slice(first, first + batch_size)) for first in range(0, n_samples, batch_size))
-    return Source(_batches(parts), n_samples)
+    return Source(_batches(parts), n_samples, keys)
 
 
 def _as_items(loader: Any) -> Sequence[Any] | None:

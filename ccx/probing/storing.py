@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -22,12 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import StoreError
+from ccx.keys import Activations, Keys, sample_name
 from ccx.probing.layouts import check_sample_shape
-from ccx.store import PathLike, RowLog, read_run
+from ccx.store import PathLike, RowLog, json_text, read_json, read_run, write_text
 from ccx.store.files import read_bytes, reason, store_error, sync_folder
 
 KIND = "activations"
 _KEY = ("first",)
+_KEYS, _KEYS_FORMAT = "keys.json", "ccx.keys/1"  # who the samples are; a folder of an older ccx has none
 _VERSION = "1"  # of the folder: what it holds does not depend on the version of ccx
 _ANEW = "pass overwrite=True to probe anew, or choose another folder"
 
@@ -88,6 +91,7 @@ class ActivationFolder:
             self._files = {layer: _LayerFile(self.folder, layer) for layer in layers}
             with _storing(self.folder):
                 self.finished = self._opened(files)
+            self._keys = self._stored_keys = _read_keys(self.folder)
             self._n_written = self.n_stored
             self._pending: list[dict[str, Any]] = []
             self._stack = files.pop_all()
@@ -98,6 +102,7 @@ class ActivationFolder:
             for file in self._files.values():
                 file.path.unlink(missing_ok=True)  # of a probe that was discarded
                 file.part.unlink(missing_ok=True)
+            (self.folder / _KEYS).unlink(missing_ok=True)
             return False
         if all(file.is_finished(self.n_stored) for file in self._files.values()):
             return True
@@ -105,6 +110,38 @@ class ActivationFolder:
             file.resume(self.n_stored)
             files.callback(file.close)
         return False
+
+    def begin(self, keys: Keys | None, *, is_hashed: bool) -> None:
+        """Take the keys of the samples to be probed, None = unknown; `is_hashed` says that all samples are compared.
+
+        Raises
+        ------
+        StoreError
+            If the samples that are there have other keys.
+
+        """
+        if keys is None:
+            return
+        if self.n_stored == 0:
+            self._keys = keys
+            self._write_keys()
+        elif self._stored_keys is not None:
+            n_compared = max(len(keys), len(self._stored_keys)) if self.finished else self.n_stored
+            stored, given = self._stored_keys[:n_compared], keys[:n_compared]
+            if stored != given:
+                pairs = enumerate(zip_longest(stored, given))
+                place, there, here = next((i, a, b) for i, (a, b) in pairs if a != b)
+                problem = f"sample {place} is {there or 'not'} there, and {here or 'not'} in the data"
+                raise store_error(self.folder, problem, _ANEW)
+            self._keys = keys
+        elif is_hashed:  # else nobody knows whether an older ccx listed the samples in this order
+            self._keys = keys
+
+    def _write_keys(self) -> None:
+        if self._keys != self._stored_keys:
+            text = json_text({"format": _KEYS_FORMAT, "keys": self._keys}, "keys")
+            write_text(self.folder / _KEYS, text + "\n")
+            self._stored_keys = self._keys
 
     def check(self, first: int, digests: Sequence[str]) -> None:
         """Compare hashes of samples with those of the stored ones, from sample `first` on.
@@ -118,7 +155,8 @@ class ActivationFolder:
         stored = self._digests[first : first + len(digests)]
         wrong = next((i for i, (old, new) in enumerate(zip(stored, digests, strict=False)) if old != new), None)
         if wrong is not None:
-            problem = f"sample {first + wrong} of the data is not the one that was probed there"
+            key = "" if self._keys is None else f" ({sample_name(self._keys, first + wrong)})"
+            problem = f"sample {first + wrong}{key} of the data is not the one that was probed there"
             remedy = f"switch off what changes from run to run (random augmentation), {_ANEW}"
             raise store_error(self.folder, problem, remedy)
 
@@ -170,6 +208,7 @@ class ActivationFolder:
     def finish(self) -> None:
         """Commit, and give the files their names."""
         self.commit()
+        self._write_keys()
         if self.finished:
             return
         with _storing(self.folder):
@@ -179,8 +218,11 @@ class ActivationFolder:
         self.finished = True
 
     def arrays(self) -> dict[str, Array]:
-        """Return the finished activations of each layer, memory-mapped and read-only."""
-        return {layer: file.read() for layer, file in self._files.items()}
+        """Return the finished activations of each layer, memory-mapped and read-only, with their keys if known."""
+        keys = self._keys
+        if keys is None or len(keys) != self.n_stored:
+            return {layer: file.read() for layer, file in self._files.items()}
+        return {layer: Activations.carrying(file.read(), keys) for layer, file in self._files.items()}
 
     def __enter__(self) -> Self:
         return self
@@ -317,6 +359,31 @@ def _layers_of(folder: Path) -> list[str]:
     return list(settings.get("layers", ()))
 
 
+def stored_keys(path: Path) -> Keys | None:
+    """Return the keys of the samples in a layer's file; None if it lies in no folder of `probe`, or these are unknown.
+
+    Raises
+    ------
+    StoreError
+        If the folder is damaged.
+
+    """
+    folder = path.parent
+    if not (folder / _KEYS).exists() or path.name not in map(layer_file, _layers_of(folder)):
+        return None
+    return _read_keys(folder)
+
+
+def _read_keys(folder: Path) -> Keys | None:
+    path = folder / _KEYS
+    if not path.exists():
+        return None
+    keys = read_json(path, _KEYS_FORMAT).get("keys")
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise store_error(path, "damaged: no list of keys", _ANEW)
+    return tuple(keys)
+
+
 def _is_empty(folder: Path) -> bool:
     """Tell whether a folder was begun and holds no sample, so that nothing is lost by another probe in its place."""
     rows = folder / "rows.jsonl"
@@ -339,6 +406,7 @@ def _discard(folder: Path) -> None:
         for layer in layers:
             for name in (layer_file(layer), f"{layer_file(layer)}.part"):
                 (folder / name).unlink(missing_ok=True)
+        (folder / _KEYS).unlink(missing_ok=True)
         (folder / "timings.jsonl").unlink(missing_ok=True)
         (folder / "run.json").unlink()
 

@@ -16,6 +16,8 @@ from ccx.errors import InputError
 from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.kernels.cpu._jit import available_threads
+from ccx.keys import Keyed, require_same_samples
+from ccx.listing import data_keys
 from ccx.pipeline import inputs
 from ccx.report.drawing import Photo, drawable, outline, photo
 from ccx.results import Explanation
@@ -59,13 +61,22 @@ class Chosen:
     disagrees: bool
 
 
+def require_images(argument: str, images: Any, concepts: Concepts) -> None:
+    """Raise `InputError` unless there is one image a sample, of the same samples as far as both know their keys."""
+    keys = data_keys(images)
+    if keys is None or concepts.keys is None:
+        if len(images) != concepts.n_samples:
+            wanted, remedy = f"{concepts.n_samples} images", "give one image a sample, in the same order"
+            raise InputError(argument, wanted=wanted, got=str(len(images)), remedy=remedy)
+        return
+    require_same_samples(argument, Keyed([], keys), concepts)
+
+
 class Album:
     """The photographs that pictures need, each made small once, on threads while pictures are chosen."""
 
-    def __init__(self, images: Any, n_samples: int, detail: Detail, threads: int | None) -> None:
-        if len(images) != n_samples:
-            remedy = "give one image a sample, in the same order"
-            raise InputError("images", wanted=f"{n_samples} images", got=str(len(images)), remedy=remedy)
+    def __init__(self, images: Any, concepts: Concepts, detail: Detail, threads: int | None) -> None:
+        require_images("images", images, concepts)
         self._images = images
         self._n_pixels = detail.pixels
         self._n_waiting = 4 * (threads or available_threads())
@@ -138,6 +149,7 @@ class Pictures:
         self._bitmaps = np.empty((0, 0, 0), np.uint64)
         if activations is not None:
             self._argument = "activations"
+            require_same_samples("activations", activations, concepts)
             self._maps = as_maps(activations, concepts.n_samples, concepts.shape)
             self._n_units = self._maps.shape[1]
         else:

@@ -12,7 +12,7 @@ from ccx.pipeline.judging import explained_samples
 from ccx.report.charts import concept_bars
 from ccx.report.drawing import loops, pixels_of
 from ccx.report.formulas import Painter, shown_name
-from ccx.report.pictures import FINE, Chosen, Pictures
+from ccx.report.pictures import FINE, Chosen, Pictures, require_images
 from ccx.report.writing import check_concepts
 from ccx.results import Explanation, Explanations
 
@@ -93,6 +93,8 @@ def plot(
             remedy = "pass activations= (or bitmaps=) as they were explained"
             raise InputError("activations", wanted="what was explained", got="None", remedy=remedy)
         samples = explained_samples(found, concepts) if isinstance(found, Explanations) else None
+        if images is not None:
+            require_images("images", images, concepts)
         chooser = Pictures(concepts, activations, bitmaps, None, pictures, FINE, samples)
         rows = [(item, chooser.choose(item)) for item in reversed(items)]
         figure = pyplot.figure(figsize=(2.2 * pictures, 2.7 * len(rows)), layout="constrained")

@@ -125,7 +125,7 @@ def _viewed(
     are_many = min(pictured_units, len(found.units)) > _MANY_UNITS
     n_pictures = pictures if pictures is not None else 3 if are_many else 4
     detail = COARSE if are_many else FINE
-    album = None if images is None else Album(images, concepts.n_samples, detail, threads)
+    album = None if images is None else Album(images, concepts, detail, threads)
 
     def chooser(explained: Explanations, activations: Any, bitmaps: Any) -> Pictures | None:
         if n_pictures < 1 or (activations is None and bitmaps is None):

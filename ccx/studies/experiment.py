@@ -18,6 +18,7 @@ from ccx._version import VERSION
 from ccx.concepts import Concepts
 from ccx.datasets import Dataset
 from ccx.errors import FilesError, InputError
+from ccx.keys import Keys
 from ccx.models import NamedModel
 from ccx.networks import resolve_layer
 from ccx.pipeline import explain, inputs
@@ -249,6 +250,11 @@ class Batches:
 
     def __init__(self, data: Dataset, network: NamedModel, batch_size: int, workers: int) -> None:
         self._data, self._network, self._batch_size, self._workers = data, network, batch_size, workers
+
+    @property
+    def keys(self) -> Keys | None:
+        """Those of the images."""
+        return self._data.keys
 
     def __len__(self) -> int:
         return math.ceil(len(self._data) / self._batch_size)

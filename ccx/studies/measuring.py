@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ccx.concepts import Concepts
+from ccx.keys import require_same_samples
 from ccx.metrics import METRICS, get_concept_masking, measure
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.results import Explanation, Explanations
@@ -123,7 +124,14 @@ def concept_masking(
     seed
         Of the noise.
 
+    Raises
+    ------
+    InputError
+        If activations or loader know the keys of their samples, and these are not those of the concepts.
+
     """
+    require_same_samples("activations", activations, concepts)
+    require_same_samples("loader", loader, concepts)
 
     def score(item: Explanation) -> float:
         if item.formula is None or item.range is None:

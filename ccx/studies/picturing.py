@@ -15,9 +15,11 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
+from ccx.keys import require_same_samples
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.report.drawing import pixels_of
 from ccx.report.formulas import shown_name
+from ccx.report.pictures import require_images
 from ccx.report.plotting import pyplot_for
 from ccx.results import Explanation, Explanations
 from ccx.store import PathLike
@@ -79,10 +81,8 @@ def images(
     pyplot = pyplot_for("ccx.studies.images")
     if top_k < 1:
         raise InputError("top_k", wanted="an integer >= 1", got=repr(top_k), remedy="5 is usual")
-    if len(photographs) != concepts.n_samples:
-        remedy = "give one image a sample, in the same order"
-        wanted = f"{concepts.n_samples} images"
-        raise InputError("photographs", wanted=wanted, got=str(len(photographs)), remedy=remedy)
+    require_images("photographs", photographs, concepts)
+    require_same_samples("activations", activations, concepts)
     maps = as_maps(activations, concepts.n_samples, concepts.shape)
     explained = list(found.units)
     rng = np.random.default_rng(seed)

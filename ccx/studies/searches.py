@@ -15,6 +15,7 @@ from ccx.concepts import Concepts
 from ccx.formula import left_deep
 from ccx.kernels import range_histogram, upsample_pack
 from ccx.kernels.activations import as_maps
+from ccx.keys import require_same_samples
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.pipeline.searching import Search, check_search, searcher
 from ccx.report.plotting import pyplot_for
@@ -134,6 +135,7 @@ def compare_heuristics(
     options = SearchSettings(length, beam)
     for search in searches:
         check_search(search, published and search in ("mmesh", "cfh", "areas", "none"), options)
+    require_same_samples("activations", activations, concepts)
     maps = as_maps(activations, concepts.n_samples, concepts.shape)
     rng = np.random.default_rng(seed)
     chosen = random_units(units, maps.shape[1], n_units, rng)

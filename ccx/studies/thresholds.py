@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels.activations import as_maps
+from ccx.keys import require_same_samples
 from ccx.pipeline import explain, inputs
 from ccx.report.charts import literals
 from ccx.report.plotting import pyplot_for
@@ -111,6 +112,7 @@ def compare_thresholds(
     for q in quantiles:
         if not 0 < q < 1:
             raise InputError("quantiles", wanted="numbers between 0 and 1", got=repr(q), remedy="0.005 is usual")
+    require_same_samples("activations", activations, concepts)
     maps = as_maps(activations, concepts.n_samples, concepts.shape)
     chosen = inputs.check_units(units, maps.shape[1])
     ranges = {unit: unit_ranges_of(maps[:, unit], quantiles) for unit in chosen}
