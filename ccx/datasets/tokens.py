@@ -92,7 +92,14 @@ def token_concepts(
         _check_padding(masks, valid)
     with progress_reporter(progress, "building concepts") as report:
         return Concepts.from_masks(
-            masks, texts, (1, n_cells), categories=categories, keys=checked, valid=valid, threads=threads, progress=report
+            masks,
+            texts,
+            (1, n_cells),
+            categories=categories,
+            keys=checked,
+            valid=valid,
+            threads=threads,
+            progress=report,
         )
 
 
