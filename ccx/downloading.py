@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -20,9 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from ccx._version import VERSION
-from ccx.errors import InputError
-from ccx.store import PathLike, write_text
+from ccx.errors import CCXError, InputError
+from ccx.store import PathLike, new_folder, write_text
 from ccx.store.files import read_bytes, reason, store_error
+from ccx.store.folders import made
 
 Progress = Callable[[int, int], object]
 """Called with (bytes done, bytes in all; 0 where unknown)."""
@@ -39,6 +41,7 @@ PUBLISHED = {
 }
 """Where the data and weights of the papers were published. We have not verified these addresses, or what they serve."""
 
+_SCHEMES = ("http", "https")
 _CHUNK = 1 << 20
 _ATTEMPTS = 5  # without a single byte between them
 _TIMEOUT = 60  # seconds without a byte
@@ -85,9 +88,8 @@ def download(
         file, or a checksum is wrong. The message says what to do.
 
     """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise InputError("url", wanted="an address of http or https", got=repr(url), remedy="check the address")
-    if sha256 is not None and (len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef")):
+    _check_url(url)
+    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-fA-F]{64}", sha256)):
         raise InputError("sha256", wanted="64 hexadecimal digits", got=repr(sha256), remedy="copy all of them")
     target = Path(path)
     record = target.with_name(f"{target.name}.sha256")
@@ -98,6 +100,9 @@ def download(
         _check(target, wanted, "delete it, and download it again")
     else:
         with _locked(part) as file:
+            if target.exists():  # another process was quicker
+                part.unlink()
+                return download(url, path, sha256=sha256, progress=progress, wait=wait)
             _load(url, file, notes, progress, wait)
             changed = f"another file than at first; delete {record} if that is right"
             _check(part, wanted, changed if sha256 is None else "check address and checksum", delete=True)
@@ -107,6 +112,18 @@ def download(
     if wanted is None:
         write_text(record, f"{_sha256(target)}  {target.name}\n")
     return target
+
+
+def _check_url(url: Any) -> None:
+    try:
+        parts = urllib.parse.urlsplit(url if isinstance(url, str) else "")
+        good = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        good = good and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:  # no port, no address
+        good = False
+    if not good:
+        remedy = "check the address; write what is not ASCII as %XX"
+        raise InputError("url", wanted="an address of http or https", got=repr(url)[:200], remedy=remedy)
 
 
 def _recorded(record: Path) -> str | None:
@@ -138,10 +155,14 @@ def _sha256(path: Path) -> str:
 def _locked(part: Path) -> Iterator[BinaryIO]:
     """Open the file of bytes so far, and keep other processes out."""
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0) as file:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield file
+        made(part.parent)
+        while True:
+            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0) as file:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A process that was quicker may have given the file that we opened its name.
+                if part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                    yield file
+                    return
     except BlockingIOError as error:
         raise store_error(part, "another process downloads this file", "wait for it") from error
     except OSError as error:
@@ -182,6 +203,8 @@ def _load(url: str, file: Any, notes: Path, progress: Progress | None, wait: flo
         except urllib.error.HTTPError as error:
             error.close()
             raise store_error(url, f"the server says {error.code} {error.reason}", "check the address") from error
+        except (http.client.InvalidURL, UnicodeError) as error:
+            raise store_error(url, f"no address that can be asked ({error})", "check the address") from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             problem = f"{problem} ({getattr(error, 'reason', None) or error})"
         failures, most = (0, done) if done > most else (failures + 1, most)
@@ -214,66 +237,116 @@ def _asked(url: str, start: int, version: str) -> Iterator[_Answer | None]:
         headers |= {"Range": f"bytes={start}-", "If-Range": version}
     request = urllib.request.Request(url, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as body:
-            version = body.headers.get("ETag") or body.headers.get("Last-Modified") or ""
-            if version.startswith("W/"):  # weak: says nothing of single bytes
-                version = body.headers.get("Last-Modified") or ""
-            length = int(body.headers.get("Content-Length") or 0)
+        with _opener().open(request, timeout=_TIMEOUT) as body:
+            length = _number(body.headers.get("Content-Length"))
             if body.status != http.client.PARTIAL_CONTENT:
-                yield _Answer(0, length, version, body)
+                yield _Answer(0, length, _version(body.headers), body)
                 return
             first, _, total = body.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
             if first.partition("-")[0] != str(start):
-                raise store_error(url, f"the server sends bytes {first}, asked was {start}-", "try it again")
-            yield _Answer(start, int(total) if total.isdecimal() else start + length, version, body)
+                raise store_error(url, f"the server sends bytes {first:.40}, asked was {start}-", "try it again")
+            yield _Answer(start, _number(total) or start + length, _version(body.headers), body)
     except urllib.error.HTTPError as error:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        total = error.headers.get("Content-Range", "").partition("/")[2]
+        total, now = error.headers.get("Content-Range", "").partition("/")[2], _version(error.headers)
         error.close()
+        if now != version:  # or it does not say: what is there may be another file of that length
+            with _asked(url, 0, "") as whole:
+                yield whole
+            return
         if total != str(start):
-            raise store_error(
-                url, f"{start} bytes are there, the server has {total or 'fewer'}", "delete them"
-            ) from error
+            problem = f"{start} bytes are there, the server has {total[:40] or 'fewer'}"
+            raise store_error(url, problem, "delete them") from error
         yield None
+
+
+def _version(headers: Any) -> str:
+    """Return how a server calls the version of a file that it sends; "" = it does not say."""
+    version: str = headers.get("ETag") or headers.get("Last-Modified") or ""
+    if version.startswith("W/"):  # weak: says nothing of single bytes
+        version = headers.get("Last-Modified") or ""
+    return version
+
+
+def _number(text: str | None) -> int:
+    """Return a length that a server announces; 0 = it announces none, or no number."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 19 else 0
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server elsewhere, but never from https to http, nor to other kinds of addresses."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Serve `urllib.request.HTTPRedirectHandler`."""
+        scheme = urllib.parse.urlsplit(newurl).scheme
+        if scheme not in _SCHEMES or (req.type == "https" and scheme != "https"):
+            problem = f"the server sends us on to {newurl:.200}, which is less safe"
+            raise store_error(req.full_url, problem, "check the address, or download the file by other means")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_Redirects)
 
 
 def unpack(archive: PathLike, *, progress: Progress | None = None) -> Path:
     """Unpack a .zip file beside itself -> the folder, which appears only when it is whole.
 
     It is the archive's one top folder, or is called like the archive where that has several. A folder of that name that
-    is there already is returned as it is.
+    is there already is returned if it has all files of the archive, in their sizes. Of several processes one unpacks,
+    and the others wait.
 
     Raises
     ------
     StoreError
         If the archive is damaged, does not fit on the disk, or has entries that lie outside its folder or are no files
-        and folders.
+        and folders; or if a folder of that name lacks some of its files.
 
     """
     path = Path(archive)
     try:
-        with zipfile.ZipFile(path) as opened:
-            entries = opened.infolist()
-            for entry in entries:
-                _check_entry(path, entry)
-            tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
-            one = len(tops) == 1 and all(entry.is_dir() or "/" in entry.filename for entry in entries)
-            target = path.with_name(next(iter(tops)) if one else path.stem)
-            if target.is_dir():
-                return target
-            temporary = path.with_name(f".{path.name}.unpacked")
-            if temporary.exists():
-                shutil.rmtree(temporary)
-            temporary.mkdir()
-            _extract(opened, path, temporary, progress)
-            (temporary / target.name if one else temporary).rename(target)
-            shutil.rmtree(temporary, ignore_errors=True)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise store_error(path, f"cannot be unpacked ({error})", "delete it, and download it again") from error
+        with path.open("rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            with zipfile.ZipFile(file) as opened:
+                return _unpacked(opened, path, progress)
+    except CCXError:
+        raise
     except OSError as error:
         raise store_error(path, f"cannot be unpacked ({reason(error)})", "make room, and run it again") from error
+    except Exception as error:  # damaged archives raise what zipfile, zlib, bz2 and lzma see fit
+        raise store_error(path, f"cannot be unpacked ({error})", "delete it, and download it again") from error
+
+
+def _unpacked(opened: zipfile.ZipFile, path: Path, progress: Progress | None) -> Path:
+    entries = opened.infolist()
+    for entry in entries:
+        _check_entry(path, entry)
+    if not entries:
+        raise store_error(path, "holds nothing", "delete it, and download it again")
+    tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
+    one = len(tops) == 1 and all(entry.is_dir() or "/" in entry.filename for entry in entries)
+    target = path.with_name(next(iter(tops)) if one else path.stem)
+    if target.exists():
+        _check_unpacked(entries, target.parent if one else target, target)
+        return target
+    _require_room(entries, path)
+    with new_folder(target) as folder:
+        try:
+            _extract(opened, folder, target.name if one else "", progress)
+        except OSError as error:
+            raise store_error(path, f"cannot be unpacked ({reason(error)})", "make room, and run it again") from error
     return target
+
+
+def _check_unpacked(entries: list[zipfile.ZipInfo], folder: Path, target: Path) -> None:
+    """Raise `StoreError` if a folder lacks a file of the archive, or has it in another size."""
+    for entry in entries:
+        place = folder / entry.filename
+        is_there = place.is_dir() if entry.is_dir() else place.is_file() and place.stat().st_size == entry.file_size
+        if not is_there:
+            problem = f"is there already, without {entry.filename!r} as it stands in the archive"
+            raise store_error(target, problem, "delete or rename it, and unpack again")
 
 
 def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
@@ -285,19 +358,30 @@ def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
         raise store_error(archive, problem, "do not trust it")
 
 
-def _extract(opened: zipfile.ZipFile, archive: Path, folder: Path, progress: Progress | None) -> None:
-    entries = opened.infolist()
-    total = sum(entry.file_size for entry in entries)
-    free = shutil.disk_usage(folder).free
+def _require_room(entries: list[zipfile.ZipInfo], archive: Path) -> None:
+    total, free = sum(entry.file_size for entry in entries), shutil.disk_usage(archive.parent).free
     if total > free:
         problem = f"needs {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         raise store_error(archive, problem, "make room, and run it again")
-    done = 0
+
+
+def _extract(opened: zipfile.ZipFile, folder: Path, top: str, progress: Progress | None) -> None:
+    """Extract everything into a folder, which stands for the archive's folder `top`; at most what it announces."""
+    entries = opened.infolist()
+    total, done = sum(entry.file_size for entry in entries), 0
     for entry in entries:
-        opened.extract(entry, folder)
+        name = PurePosixPath(entry.filename)
+        place = folder / (name.relative_to(top) if top else name)
+        if entry.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with opened.open(entry) as packed, place.open("xb") as file:
+            shutil.copyfileobj(packed, file, _CHUNK)
         done += entry.file_size
         if progress is not None:
             progress(done, total)
+    os.sync()  # the folder must not have its name before its files are on the disk
 
 
 __all__ = ["PUBLISHED", "download", "unpack"]

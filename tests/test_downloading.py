@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ccx import downloading
 from ccx.downloading import PUBLISHED, download, unpack
 from ccx.errors import InputError, StoreError
 from tests.full_disk import FullDisk, file_size_limit
@@ -43,6 +47,7 @@ class Server:
         self.break_after: list[int] = []  # bytes after which each of the next answers breaks off
         self.pause = 0.0
         self.status = 200
+        self.headers: dict[str, str] = {}  # odd ones, in place of the right ones
         self.seen: list[tuple[str | None, int]] = []  # ranges asked for, statuses
         server = self
 
@@ -74,14 +79,17 @@ class Server:
         self.seen.append((asked, status))
         body = self.content[start:] if status in (200, 206) else b"no"
         request.send_response(status)
+        headers = {}
         if self.etag:
-            request.send_header("ETag", self.etag)
+            headers["ETag"] = self.etag
         if status == 206:
-            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+            headers["Content-Range"] = f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
         if status == 416:
-            request.send_header("Content-Range", f"bytes */{len(self.content)}")
+            headers["Content-Range"] = f"bytes */{len(self.content)}"
         if self.announces:
-            request.send_header("Content-Length", str(len(body)))
+            headers["Content-Length"] = str(len(body))
+        for name, value in {**headers, **self.headers}.items():
+            request.send_header(name, value)
         request.end_headers()
         stop = self.break_after.pop(0) if self.break_after else len(body)
         for at in range(0, min(stop, len(body)), 100_000):
@@ -177,6 +185,118 @@ def test_a_part_that_is_whole_already(server: Server, tmp_path: Path) -> None:
         write(tmp_path / ".h.bin.part.json", notes)
         assert download(server.url, tmp_path / "h.bin").read_bytes() == CONTENT
         (tmp_path / "h.bin").unlink()
+
+
+def test_a_whole_part_of_another_version_is_loaded_anew(server: Server, tmp_path: Path) -> None:
+    server.break_after = [1_000_000] + [0] * 9
+    with pytest.raises(StoreError):
+        download(server.url, tmp_path / "file.bin", wait=0.001)
+    server.break_after = []
+    (tmp_path / ".file.bin.part").write_bytes(CONTENT)  # as long as what the server has by now
+    server.content, server.etag, server.checks_version = CONTENT[::-1], '"v2"', False
+    assert download(server.url, tmp_path / "file.bin").read_bytes() == CONTENT[::-1]
+    assert [status for _, status in server.seen[-2:]] == [416, 200]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "abc"},
+        {"Content-Length": "-5"},
+        {"Content-Length": "9" * 30},
+        {"Content-Range": "nonsense"},
+        {"Content-Range": "bytes 5-6/x"},
+        {"Content-Range": "bytes */\u00b2"},
+        {"ETag": "\u00e9" * 50},
+        {"Location": "http://elsewhere"},
+    ],
+)
+def test_odd_headers_are_no_crash(server: Server, tmp_path: Path, headers: dict[str, str]) -> None:
+    server.headers = headers
+    path = tmp_path / "file.bin"
+    for broken in ([1_000_000] + [0] * 9, []):
+        server.break_after = broken
+        try:
+            download(server.url, path, wait=0.001)
+        except StoreError:
+            assert not path.exists()
+        else:
+            assert path.read_bytes() in (CONTENT, CONTENT[:1_000_000])  # an end that nothing announced
+
+
+@pytest.mark.parametrize(
+    ("begins", "goes_on", "is_followed"),
+    [
+        ("https://a/x", "https://b/y", True),
+        ("http://a/x", "https://b/y", True),
+        ("http://a/x", "http://b/y", True),
+        ("https://a/x", "http://b/y", False),
+        ("https://a/x", "ftp://b/y", False),
+        ("http://a/x", "ftp://b/y", False),
+        ("http://a/x", "file:///etc/passwd", False),
+    ],
+)
+def test_no_redirection_to_what_is_less_safe(begins: str, goes_on: str, is_followed: bool) -> None:
+    request = urllib.request.Request(begins)
+    handler = downloading._Redirects()
+    if is_followed:
+        assert handler.redirect_request(request, None, 302, "", {}, goes_on).full_url == goes_on
+        return
+    with pytest.raises(StoreError, match=r"sends us on to .*, which is less safe"):
+        handler.redirect_request(request, None, 302, "", {}, goes_on)
+
+
+def test_a_redirection_is_looked_at(server: Server, tmp_path: Path) -> None:
+    server.status, server.headers = 302, {"Location": "ftp://127.0.0.1/file.bin"}
+    with pytest.raises(StoreError, match="sends us on to ftp"):
+        download(server.url, tmp_path / "file.bin")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://a b/c", "http://a:99999/", "http:///x", "http://h\n/x", 7, None, b"x"]
+)
+def test_odd_addresses(tmp_path: Path, url: Any) -> None:
+    with pytest.raises(InputError, match="url: expected an address of http or https"):
+        download(url, tmp_path / "x")
+
+
+def test_two_downloads_at_once(server: Server, tmp_path: Path) -> None:
+    """The one that is late finds the file, or hears of the other; it never writes into what the other finished."""
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            download(server.url, tmp_path / "file.bin")
+        except StoreError as error:
+            if "another process downloads this file" not in str(error):
+                failures.append(error)
+
+    for _ in range(10):
+        (tmp_path / "file.bin").unlink(missing_ok=True)
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_part_that_got_its_name_meanwhile_is_not_written_to(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, path = tmp_path / ".file.bin.part", tmp_path / "file.bin"
+    part.write_bytes(CONTENT)
+    flock = fcntl.flock
+
+    def late(*args: Any) -> None:
+        if part.exists() and not path.exists():
+            part.rename(path)  # another process ends between our opening and locking
+        flock(*args)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert download(server.url, path).read_bytes() == CONTENT
+    assert server.seen == []
 
 
 def test_checksums(server: Server, tmp_path: Path) -> None:
@@ -306,14 +426,75 @@ def test_unpacking(tmp_path: Path) -> None:
     assert (folder / "index.csv").read_bytes() == b"abc"
     assert (folder / "images/a/b.png").read_bytes() == b"de"
     assert seen[-1] == (5, 5)
-    (folder / "index.csv").unlink()
+    (folder / "notes.txt").write_text("mine")
     assert unpack(archive) == folder  # as it is
-    assert not (folder / "index.csv").exists()
+    assert (folder / "notes.txt").read_text() == "mine"
     several = unpack(zipped(tmp_path / "c.zip", {"x": b"1", "y/z": b"2"}))
     assert several == tmp_path / "c"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.zip", "c", "c.zip", "top"]
     single = unpack(zipped(tmp_path / "d.zip", {"x": b"1"}))
     assert (single / "x").read_bytes() == b"1"
+
+
+def test_a_folder_that_lacks_files_is_not_taken_for_the_archive(tmp_path: Path) -> None:
+    archive = zipped(
+        tmp_path / "b.zip", {"top/": b"", "top/index.csv": b"abc", "top/empty/": b"", "top/a/b.png": b"de"}
+    )
+    folder = unpack(archive)
+    for damage in (
+        (folder / "index.csv").unlink,
+        lambda: (folder / "index.csv").write_bytes(b"ab"),
+        (folder / "empty").rmdir,
+        lambda: (folder / "a").rename(folder / "z"),
+    ):
+        damage()
+        with pytest.raises(StoreError, match=r"top: is there already, without 'top/.*; delete or rename it"):
+            unpack(archive)
+        shutil.rmtree(folder)
+        unpack(archive)
+
+
+def test_several_processes_unpack_once(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "b.zip", {f"top/{i}": bytes([i]) * 20_000 for i in range(40)})
+    code = "import sys; from ccx.downloading import unpack; print(unpack(sys.argv[1]), flush=True)"
+    command = [sys.executable, "-c", code, str(archive)]
+    for _ in range(3):
+        runs = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) for _ in range(4)]
+        for run in runs:
+            out, _ = run.communicate()
+            assert run.returncode == 0
+            assert out.decode().strip() == str(tmp_path / "top")
+        assert all((tmp_path / "top" / str(i)).read_bytes() == bytes([i]) * 20_000 for i in range(40))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["b.zip", "top"]
+        shutil.rmtree(tmp_path / "top")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "b.zip", {f"top/{i}": bytes(1 << 20) for i in range(8)})
+    code = """
+import sys, time
+from ccx.downloading import unpack
+def wait(done, total):
+    print("under way", flush=True)
+    time.sleep(60)
+unpack(sys.argv[1], progress=wait)
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(archive)], stdout=subprocess.PIPE, cwd=ROOT) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"under way\n"
+        child.kill()
+    assert len(list(tmp_path.iterdir())) == 2
+    unpack(archive)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.zip", "top"]
+
+
+def test_archives_whose_entries_contradict_each_other(tmp_path: Path) -> None:
+    for entries in ({"a": b"1", "a/b": b"2"}, {"a/b": b"2", "a": b"1"}):
+        with pytest.raises(StoreError, match=r"b\.zip: cannot be unpacked"):
+            unpack(zipped(tmp_path / "b.zip", {"top/" + name: content for name, content in entries.items()}))
+    with pytest.raises(StoreError, match=r"b\.zip: holds nothing"):
+        unpack(zipped(tmp_path / "b.zip", {}))
+    assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a\\..\\x", "c:/x", "..", "a/.."])

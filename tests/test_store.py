@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -23,8 +24,11 @@ import ccx
 from ccx.errors import DTypeError, InputError, StoreError
 from ccx.store import (
     content_hash,
+    folders,
     json_text,
     load_arrays,
+    make_folder,
+    new_folder,
     read_json,
     save_arrays,
     write_atomic,
@@ -144,6 +148,134 @@ def test_a_killed_writer_leaves_the_old_file_and_no_obstacle(tmp_path: Path) -> 
     write_text(path, "new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("has_unnamed", [True, False])
+def test_a_killed_writer_leaves_nothing(tmp_path: Path, has_unnamed: bool) -> None:
+    code = """
+        import os, sys
+        from ccx.store import write_atomic
+        if sys.argv[2] == "False":
+            del os.O_TMPFILE
+        with write_atomic(sys.argv[1]) as file:
+            file.write(bytes(100_000))
+            file.flush()
+            print("writing", flush=True)
+            sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "file"), str(has_unnamed)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(ccx.__file__).parents[1],
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"writing\n"
+        child.kill()
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left == [] if has_unnamed else [name.startswith(".file.") for name in left] == [True]
+
+
+def test_without_files_that_have_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE")
+    write_text(tmp_path / "file", "1")
+    write_text(tmp_path / "file", "2")
+    with pytest.raises(RuntimeError), write_atomic(tmp_path / "file"):
+        raise RuntimeError
+    assert (tmp_path / "file").read_text() == "2"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to(pipe)
+    for path in (pipe, link, Path("/dev/null")):
+        with pytest.raises(StoreError, match="it is no regular file"):
+            write_text(path, "1")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_links_in_a_circle_and_odd_paths(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for path in (tmp_path / "a", f"{tmp_path}/nul\0byte", tmp_path / ("x" * 300)):
+        with pytest.raises(StoreError):
+            write_text(path, "1")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444, 0o755])
+def test_a_file_that_is_replaced_hands_on_its_mode(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "file"
+    write_text(path, "1")
+    path.chmod(mode)
+    write_text(path, "2")
+    assert path.read_text() == "2"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_folders_are_made_with_those_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(folders, "sync_folder", flushed.append)
+    assert make_folder(tmp_path / "a" / "b" / "c") == tmp_path / "a" / "b" / "c"
+    assert flushed == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    make_folder(tmp_path / "a")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below", "nul\0byte"):
+        with pytest.raises(StoreError, match="cannot make this folder"):
+            make_folder(path)
+
+
+def write_two(folder: Path, text: str) -> None:
+    (folder / "one").write_text(text)
+    (folder / "below").mkdir()
+    (folder / "below" / "two").write_text(text)
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(folders, "_exchanged_at_once", lambda *_: False)
+    target = tmp_path / "report"
+    for text in ("old", "new"):
+        with new_folder(target) as folder:
+            write_two(folder, text)
+        assert {path.read_text() for path in target.rglob("*") if path.is_file()} == {text}
+
+    def interrupted() -> None:
+        with new_folder(target) as folder:
+            write_two(folder, "never")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (target / "one").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_is_there_at_every_moment(tmp_path: Path) -> None:
+    """A reader that looks without end never misses it."""
+    target = tmp_path / "report"
+    with new_folder(target) as folder:
+        write_two(folder, "0")
+    done = threading.Event()
+    missing: list[str] = []
+
+    def look() -> None:
+        while not done.is_set():
+            if not target.is_dir():
+                missing.append("gone")
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(200):
+        with new_folder(target) as folder:
+            write_two(folder, str(number))
+    done.set()
+    reader.join()
+    assert not missing
 
 
 def test_concurrent_writers_never_mix(tmp_path: Path) -> None:

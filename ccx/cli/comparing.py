@@ -11,6 +11,7 @@ from rich.text import Text
 import ccx
 from ccx.cli import files, options, terminal
 from ccx.errors import InputError
+from ccx.store import make_folder
 from ccx.studies import Table
 
 _N_ROWS = 10
@@ -66,7 +67,7 @@ def compare_searches(
         "length_penalty": length_penalty,
     }
     if out is not None:
-        files.make_folder(out)
+        make_folder(out)
     with terminal.compile_notice():
         values = files.read_array(activations, "activations", key)
         annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)

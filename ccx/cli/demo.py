@@ -10,11 +10,12 @@ import typer
 from rich.text import Text
 
 import ccx
-from ccx.cli import files, options, running, terminal
+from ccx.cli import options, running, terminal
 from ccx.datasets import demo as data
 from ccx.errors import InputError
 from ccx.formula import equivalent, parse
 from ccx.report import KnownUnit, write_report
+from ccx.store import make_folder
 
 _CAUTION = (
     "A dozen source photographs show the mechanics. They are no evidence about cats: "
@@ -34,7 +35,7 @@ def demo(
     n_units = len(embedded.unit_ids)
     if units is not None and units > n_units:
         raise InputError("--units", wanted=f"at most {n_units}", got=str(units), remedy="leave it out for all")
-    files.make_folder(out)
+    make_folder(out)
     console = terminal.output()
     console.print(f"{units or n_units} units of {embedded.layer}, on {len(embedded.jpegs)} mosaics of 12 photographs")
     console.print(Text(_CAUTION, style="yellow"))

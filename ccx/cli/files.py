@@ -24,14 +24,6 @@ from ccx.report import check_photo
 from ccx.store.files import reason, store_error
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are missing."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise store_error(path, f"cannot make this folder ({reason(error)})", "choose another place") from error
-
-
 def read_array(path: Path, argument: str, key: str | None = None) -> npt.NDArray[Any]:
     """Read an array from .npy (memory-mapped), .npz or .safetensors.
 

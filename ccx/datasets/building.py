@@ -24,7 +24,7 @@ from ccx.errors import FilesError, InputError, StoreError
 from ccx.kernels.atoms import AtomBuilder, Partition
 from ccx.pipeline.processes import check_workers, in_processes
 from ccx.pipeline.running import Progress, check_progress, progress_reporter
-from ccx.store import PathLike, content_hash, json_text, load_arrays, save_arrays
+from ccx.store import PathLike, content_hash, json_text, load_arrays, make_folder, save_arrays
 from ccx.store.files import parse_json, reason, store_error
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _stored(path: Path, source: Mapping[str, Any], keys: tuple[str, ...] | None)
 def _claimed(folder: Path) -> Iterator[None]:
     """Make the folder of parts, and keep other processes out of it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise store_error(folder, f"cannot make this folder ({reason(error)})", "choose another place") from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +16,8 @@ from ccx.pipeline.judging import explained_samples
 from ccx.report.pictures import COARSE, FINE, Album, Pictures
 from ccx.report.view import KnownUnit, Report, build
 from ccx.results import Explanations
-from ccx.store import PathLike, write_text
-from ccx.store.files import reason, store_error
+from ccx.store import PathLike, new_folder, write_text
+from ccx.store.files import store_error
 
 _PICTURED_UNITS = 100  # of a page: more make a file that is slow to open
 _MANY_UNITS = 200  # pictures of more are coarser, so that a layer stays below some 50 MB
@@ -85,7 +83,7 @@ def write_report(path: PathLike, found: Explanations, concepts: Concepts, **opti
         write_text(target, render(found, concepts, **options))
         return
     _check_target(target)
-    with _viewed(found, concepts, is_folder=True, **options) as report, _new_folder(target) as folder:
+    with _viewed(found, concepts, is_folder=True, **options) as report, new_folder(target) as folder:
         _write_folder(folder, report)
 
 
@@ -164,28 +162,6 @@ def _write_folder(folder: Path, report: Report) -> None:
         (folder / "units" / f"{card.anchor}.html").write_text(_encodable(page), encoding="utf-8")
     write_text(folder / "index.html", _page("report.html", report=report))
     write_text(folder / _MARK, f"A report of ccx {report.version}; open index.html. It is replaced as a whole.\n")
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `target` at the end, or is gone if that fails."""
-    work = None
-    try:
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        folder = work / "new"
-        folder.mkdir()
-        yield folder
-        if target.exists():
-            target.rename(work / "old")
-        folder.rename(target)
-    except OSError as error:
-        remedy = "check the path and the free space"
-        raise store_error(target, f"cannot be written ({reason(error)})", remedy) from error
-    finally:
-        if work is not None:
-            if (work / "old").exists() and not target.exists():
-                (work / "old").rename(target)
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def _check_target(target: Path) -> None:

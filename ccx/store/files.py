@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, TypeAlias
 from ccx.errors import InputError, StoreError
 
 PathLike: TypeAlias = str | os.PathLike[str]
+
+_OPEN_FILES = Path("/proc/self/fd")
 
 
 def store_error(where: PathLike, problem: str, remedy: str) -> StoreError:
@@ -77,33 +79,86 @@ def read_regular(path: PathLike, most: int) -> bytes:
 def write_atomic(path: PathLike) -> Iterator[BinaryIO]:
     """Open a binary file that replaces `path` when the block ends well, and never otherwise.
 
-    The bytes go to ``.NAME.tmp`` in the same folder; at the end they are flushed to the disk, renamed over `path`,
-    and the folder is flushed. After an error the old file stays and the temporary one is removed. A killed
-    process may leave the temporary file; the next write to `path` takes it over. Writers of one path wait for
-    each other.
+    The bytes go to a file without a name in the same folder, so that nothing is left of a process that is killed; at
+    the end they are flushed to the disk, the file is named over `path`, and the folder is flushed. Where the file
+    system knows no files without a name, it is called ``.NAME.XXXXXXXX.tmp`` meanwhile. After an error the old file
+    stays. Of several writers the last to end counts. A file that is replaced hands on its permissions.
 
     Raises
     ------
     StoreError
-        When the file system refuses anything. Other errors of the block pass unchanged.
+        When the file system refuses anything, or `path` is there and no regular file (a device, a pipe). Other errors
+        of the block pass unchanged.
 
     """
-    target = Path(path).resolve()  # a symbolic link stays one
-    temp = target.with_name(f".{target.name}.tmp")
+    target = _target(path)
+    temp = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(_open_temp(temp), "wb") as file:
-            try:
+        mode = _mode_of(target)
+        descriptor, is_named = _open_temp(temp)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if mode is not None:
+                    os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+                if not is_named:
+                    _link(descriptor, temp)
+                    is_named = True
                 temp.replace(target)
-            except BaseException:
-                temp.unlink(missing_ok=True)  # while we still hold its lock: it is ours
-                raise
+        except BaseException:
+            if is_named:
+                temp.unlink(missing_ok=True)
+            raise
         sync_folder(target.parent)
     except OSError as error:
         remedy = "make room or choose another place, and write it again"
         raise store_error(path, f"cannot write it ({reason(error)})", remedy) from error
+
+
+def _target(path: PathLike) -> Path:
+    """Return the file that a path names in the end: a symbolic link stays one."""
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, zero bytes
+        raise store_error(path, f"no path of a file ({error})", "choose another place") from error
+
+
+def _mode_of(target: Path) -> int | None:
+    """Return the permissions of a file that is there, None where there is none; raise if it is of another kind."""
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(found.st_mode):
+        problem = "it is no regular file (a device, a pipe or a socket), and would be replaced by one"
+        raise store_error(target, problem, "write to a file, and copy that")
+    return stat.S_IMODE(found.st_mode) & 0o777
+
+
+def _open_temp(temp: Path) -> tuple[int, bool]:
+    """Open a new file beside `temp` -> file descriptor, and whether it is called so already."""
+    unnamed = getattr(os, "O_TMPFILE", None)
+    if unnamed is not None and _OPEN_FILES.is_dir():
+        try:
+            return os.open(temp.parent, unnamed | os.O_WRONLY | os.O_CLOEXEC, 0o666), False
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+    return os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666), True
+
+
+def _link(descriptor: int, path: Path) -> None:
+    """Give a file without a name its first one."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # With a folder's descriptor Python follows the link in /proc to the file itself.
+        os.link(_OPEN_FILES / str(descriptor), path.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -115,30 +170,6 @@ def write_bytes(path: PathLike, content: bytes) -> None:
 def write_text(path: PathLike, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically (see `write_atomic`)."""
     write_bytes(path, text.encode("utf-8"))
-
-
-def _open_temp(temp: Path) -> int:
-    """Open and lock the temporary file, emptied -> file descriptor."""
-    while True:
-        descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # While we waited, the writer before us renamed or removed the file that we had opened.
-            if _is_named(descriptor, temp):
-                os.ftruncate(descriptor, 0)
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _is_named(descriptor: int, path: Path) -> bool:
-    """Tell whether `path` still names the open file."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def sync_folder(folder: Path) -> None:

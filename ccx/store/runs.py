@@ -13,6 +13,7 @@ from typing import Any, Self, TypeAlias
 
 from ccx.errors import InputError, StoreError
 from ccx.store.files import PathLike, json_text, parse_json, read_bytes, read_json, reason, store_error, write_text
+from ccx.store.folders import made
 
 Row: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[int, ...]
@@ -76,7 +77,7 @@ class RowLog:
             {"format": _FORMAT, "version": version, "hashes": hashes, "settings": settings}, argument="settings"
         )
         with ExitStack() as files, _storing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            made(self.folder)
             self._rows = files.enter_context(_Lines(self.folder / _ROWS))
             self._rows.lock()
             self._claim(run_text)

@@ -22,8 +22,7 @@ from ccx.report.formulas import shown_name
 from ccx.report.pictures import require_images
 from ccx.report.plotting import pyplot_for
 from ccx.results import Explanation, Explanations
-from ccx.store import PathLike
-from ccx.store.files import reason, store_error
+from ccx.store import PathLike, make_folder
 from ccx.studies.choosing import random_units
 from ccx.studies.figures import write_figure
 
@@ -89,10 +88,7 @@ def images(
     chosen = random_units(units, max(explained, default=-1) + 1, 0, rng) if units is not None else explained
     if units is None:
         chosen = [explained[place] for place in random_units(None, len(explained), n_units, rng)]
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise store_error(folder, f"cannot be made ({reason(error)})", "choose another folder") from error
+    make_folder(folder)
     paths = []
     with progress_reporter(progress, "drawing units") as report:
         for done, unit in enumerate(chosen):

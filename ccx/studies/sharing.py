@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ccx.store import PathLike
+from ccx.store import PathLike, make_folder
 from ccx.store.files import reason, store_error
 
 _LOCK = ".lock"
@@ -28,7 +28,7 @@ def alone_in(folder: PathLike, waiting: Callable[[Path], object]) -> Iterator[Pa
     """
     path = Path(folder)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         descriptor = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise store_error(path, f"cannot be used ({reason(error)})", "choose a folder that can be written") from error
