@@ -89,7 +89,7 @@ def download(
 
     """
     _check_url(url)
-    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-fA-F]{64}", sha256)):
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", str(sha256)):
         raise InputError("sha256", wanted="64 hexadecimal digits", got=repr(sha256), remedy="copy all of them")
     target = Path(path)
     record = target.with_name(f"{target.name}.sha256")

@@ -254,7 +254,7 @@ def test_ctrl_c_keeps_work_and_leaves_no_process(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize("n_good", [0, 1, 2, 5, 40, 130])
 def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
     out = tmp_path / "c.ccx"
-    FullDisk(monkeypatch, n_good, ("fsync",))
+    FullDisk(monkeypatch, 1 + n_good, ("fsync",))  # first the folder above that of parts
     with pytest.raises(StoreError, match=r"cannot write it .*No space left on device.*make room"):
         opened(folder).concepts(workers=1, progress=False, out=out)
     monkeypatch.undo()
