@@ -204,8 +204,8 @@ def test_a_tuple_from_a_module_with_children_names_them(images):
 
 @pytest.mark.needs("torch")
 def test_an_exception_leaves_the_model_as_it_was(model, images):
-    with unchanged(model), pytest.raises(RuntimeError):
-        networks.record(model, "layer1", images[:, :2])  # too few channels
+    with unchanged(model), pytest.raises(ShapeError, match="to have 3 channels"):
+        networks.record(model, "layer1", images[:, :2])
     with unchanged(model), pytest.raises(KeyboardInterrupt), networks.recording(model, "layer1"):
         raise KeyboardInterrupt
     with unchanged(model), pytest.raises(ValueError, match="mine"), networks.evaluating(model):

@@ -444,8 +444,8 @@ def test_an_exception_leaves_the_model_as_it_was(models):
     for error in (KeyboardInterrupt(), ValueError("mine"), SystemExit(1)):
         with unchanged(models, model), pytest.raises(type(error)):
             ccx.probe(model, failing(error), "layer1")
-    with unchanged(models, model), pytest.raises(RuntimeError):
-        ccx.probe(model, images[:, :2], "layer1")  # too few channels
+    with unchanged(models, model), pytest.raises(ShapeError, match="to have 3 channels"):
+        ccx.probe(model, images[:, :2], "layer1")
 
 
 @torch_needed

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
+from ccx.networks import outputs
+from ccx.networks.failures import called
 from ccx.networks.ordering import check_count, check_order
+from ccx.networks.outputs import Output
 
 if TYPE_CHECKING:
     import torch
@@ -22,15 +26,34 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+_WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel, and of torch.compile
+
+
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the module inside wrappers that only say how it runs: torch.compile, DataParallel and its like."""
+    import torch
+
+    parallel = torch.nn.parallel.DataParallel, torch.nn.parallel.DistributedDataParallel
+    while True:
+        if "_orig_mod" in model._modules and type(model).__name__ == "OptimizedModule":
+            model = model.get_submodule("_orig_mod")
+        elif isinstance(model, parallel):
+            model = model.module
+        else:
+            return model
+
+
 def resolve_layer(model: torch.nn.Module, layer: str) -> torch.nn.Module:
     """Return the module of `model` at a path such as ``"layer4"`` or ``"layer2.0.conv1"``.
+
+    Paths lead from the module inside wrappers (`unwrapped`), whose own prefixes may stand before them.
 
     Raises
     ------
     DTypeError
         If `model` is no torch module, or `layer` no text.
     InputError
-        If the model has no such module; the message lists the closest paths.
+        If the model has no such module (the message lists the closest paths), or it runs where it cannot be watched.
     MissingExtraError
         If torch is not installed.
 
@@ -44,16 +67,48 @@ def resolve_layer(model: torch.nn.Module, layer: str) -> torch.nn.Module:
     if not isinstance(layer, str):
         remedy = "name it as model.named_modules() does"
         raise DTypeError("layer", wanted="the path of a module", got=type(layer).__name__, remedy=remedy)
-    modules = dict(model.named_modules(remove_duplicate=False))
-    del modules[""]  # the model itself
-    if layer not in modules:
-        close = difflib.get_close_matches(layer, modules, n=5)
-        children = [name for name, _ in model.named_children()]
+    plain = unwrapped(model)
+    modules = dict(plain.named_modules(remove_duplicate=False))
+    path = layer
+    while path not in modules and path.startswith(_WRAPPERS) and plain is not model:
+        path = path.partition(".")[2]
+    if path not in modules or not path:  # the model itself is none of its layers
+        del modules[""]
+        close = difflib.get_close_matches(path, modules, n=5)
+        children = [name for name, _ in plain.named_children()]
         remedy = f"did you mean {_listed(close)}?" if close else f"its outermost modules are {_listed(children)}"
-        wanted = f"a module of {type(model).__name__}"
+        wanted = f"a module of {type(plain).__name__}"
         raise InputError("layer", wanted=wanted, got=repr(layer), remedy=remedy)
-    module: torch.nn.Module = modules[layer]
+    parts = path.split(".")
+    around = [modules[".".join(parts[:n])] for n in range(len(parts) + 1)]
+    if any(isinstance(module, torch.jit.ScriptModule) for module in around):
+        got = f"{layer!r}, which is scripted or traced and runs unseen"
+        remedy = "give the module that it was made from; load_state_dict takes its state_dict() for the weights"
+        raise InputError("layer", wanted="a layer of a Python module", got=got, remedy=remedy)
+    module: torch.nn.Module = modules[path]
     return module
+
+
+def layer_path(model: torch.nn.Module, layer: Any) -> Any:
+    """Return the path of a layer that is given as a module; what is none is returned as it is.
+
+    Raises
+    ------
+    InputError
+        If it is no layer of the model.
+
+    """
+    import torch
+
+    if not isinstance(layer, torch.nn.Module) or not isinstance(model, torch.nn.Module):
+        return layer
+    inside, wanted = unwrapped(layer), unwrapped(model)
+    path = next((path for path, module in wanted.named_modules() if module in (layer, inside)), "")
+    if not path:
+        got = f"a {type(layer).__name__} that is none of them"
+        remedy = "take it from this very model: model.layer4, or its path"
+        raise InputError("layers", wanted=f"layers of {type(wanted).__name__}", got=got, remedy=remedy)
+    return path
 
 
 @contextmanager
@@ -64,8 +119,12 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     evaluation mode.
     """
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
+        try:
+            model.eval()
+        except NotImplementedError as error:
+            remedy = "give the module that it was exported from"
+            raise InputError("model", wanted="one with an evaluation mode", got=f"{error}", remedy=remedy) from error
         yield
     finally:
         for module, training in modes:
@@ -73,7 +132,36 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def recording(model: torch.nn.Module, layer: str) -> Iterator[Callable[[Any], torch.Tensor]]:
+def running(model: torch.nn.Module) -> Iterator[Callable[..., Any]]:
+    """Give a function that runs a model so that each of its layers is seen, in evaluation mode and without gradients.
+
+    Wrappers are left out and nothing is compiled (`unwrapped`), and transformers do not take torch's fast path, which
+    runs a whole layer at once, on nested tensors. The function takes the model's arguments and moves tensors among
+    them to its device.
+    """
+    import torch
+
+    plain = unwrapped(model)
+    device = device_of(plain)
+
+    def placed(value: Any) -> Any:
+        return value.to(device) if device is not None and isinstance(value, torch.Tensor) else value
+
+    def run(*inputs: Any, **keywords: Any) -> Any:
+        with torch.no_grad():
+            return called(plain, list(map(placed, inputs)), {name: placed(value) for name, value in keywords.items()})
+
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(plain))
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        if "torch._dynamo" in sys.modules:  # or nothing has been compiled, and to import it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield run
+
+
+@contextmanager
+def recording(model: torch.nn.Module, layer: str, *, output: Output = None) -> Iterator[Callable[[Any], torch.Tensor]]:
     """Give a function that runs batches through the model and returns what one layer put out.
 
     The function moves a batch (tensor or NumPy array) to the model's device, and runs the model in evaluation mode and
@@ -86,7 +174,9 @@ def recording(model: torch.nn.Module, layer: str) -> Iterator[Callable[[Any], to
     model
         Any torch module that takes one tensor.
     layer
-        Path of the layer (`resolve_layer`), which must put out one tensor.
+        Path of the layer (`resolve_layer`).
+    output
+        Which of several things that the layer puts out: ``0``, ``"last_hidden_state"``, ``"states.0"``.
 
     Yields
     ------
@@ -114,28 +204,34 @@ def recording(model: torch.nn.Module, layer: str) -> Iterator[Callable[[Any], to
         last: torch.Tensor = run(torch.as_tensor(batch))[layer][-1]
         return last
 
-    with recording_calls(model, [layer], lambda _layer, output: output.clone()) as run:
+    with recording_calls(model, [layer], lambda _layer, taken: taken.clone(), output=output) as run:
         yield outputs_of
 
 
 @contextmanager
 def recording_calls(
-    model: torch.nn.Module, layers: Sequence[str], take: Callable[[str, torch.Tensor], T]
+    model: torch.nn.Module,
+    layers: Sequence[str],
+    take: Callable[[str, torch.Tensor], T],
+    *,
+    output: Output = None,
 ) -> Iterator[Callable[..., dict[str, list[T]]]]:
     """Give a function that runs the model and returns what several layers put out, in one pass, call by call.
 
-    The function takes the model's arguments; tensors among them are moved to its device. The model runs in evaluation
-    mode and without gradients.
+    The function takes the model's arguments; tensors among them are moved to its device. The model runs as by
+    `running`.
 
     Parameters
     ----------
     model
         Any torch module.
     layers
-        Paths of layers (`resolve_layer`), each of which must put out one tensor.
+        Paths of layers (`resolve_layer`).
     take
         Called with layer and output each time that a layer has run; what it returns is kept. It must copy, since
         later layers may work in place.
+    output
+        As `recording`, of layers that put out something else than one tensor.
 
     Yields
     ------
@@ -151,39 +247,81 @@ def recording_calls(
 
     """
     require_torch("recording a layer")
-    import torch
-
+    outputs.check_output(output)
     modules = {layer: resolve_layer(model, layer) for layer in layers}
-    device = device_of(model)
     kept: dict[str, list[T]] = {}
+    was_used = False
 
-    def keep(layer: str, output: Any) -> None:
-        if not isinstance(output, torch.Tensor):
-            names = [f"{layer}.{name}" for name, _ in modules[layer].named_children()]
-            remedy = f"choose one inside it: {_listed(names)}" if names else "choose the layer before or behind it"
-            got = f"a {type(output).__name__} from {layer!r}"
-            raise InputError("layer", wanted="a layer that puts out one tensor", got=got, remedy=remedy)
-        kept[layer].append(take(layer, output.detach()))
+    def keep(layer: str, value: Any) -> None:
+        nonlocal was_used
+        steps = outputs.find(value, output, layer)
+        was_used |= bool(steps)
+        kept[layer].append(take(layer, outputs.get(value, steps).detach()))
 
-    def placed(value: Any) -> Any:
-        return value.to(device) if device is not None and isinstance(value, torch.Tensor) else value
-
-    def run(*inputs: Any, **keywords: Any) -> dict[str, list[T]]:
+    def recorded(*inputs: Any, **keywords: Any) -> dict[str, list[T]]:
         kept.clear()
         kept.update((layer, []) for layer in modules)
-        with torch.no_grad():
-            model(*map(placed, inputs), **{name: placed(value) for name, value in keywords.items()})
-        for layer, outputs in kept.items():
-            if not outputs:
-                remedy = "choose a layer that the model's forward pass uses"
-                raise InputError("layer", wanted="a layer that runs", got=f"{layer!r}, which did not", remedy=remedy)
+        try:
+            run(*inputs, **keywords)
+        except outputs.NoTensorError as error:
+            raise no_tensor(error, what_ran(model, run, inputs, keywords)) from error
+        for layer, taken in kept.items():
+            if not taken:
+                raise did_not_run(layer, what_ran(model, run, inputs, keywords))
+        if output is not None and not was_used:
+            wanted = "a layer that puts out several things"
+            got = f"one tensor from {_listed(list(modules))}"
+            raise InputError("output", wanted=wanted, got=got, remedy="leave it out")
         return dict(kept)
 
-    with evaluating(model), ExitStack() as hooks:
+    with running(model) as run, ExitStack() as hooks:
         for layer, module in modules.items():
-            handle = module.register_forward_hook(lambda _module, _inputs, output, name=layer: keep(name, output))
+            handle = module.register_forward_hook(lambda _module, _inputs, value, name=layer: keep(name, value))
             hooks.callback(handle.remove)
-        yield run
+        yield recorded
+
+
+def what_ran(
+    model: torch.nn.Module, run: Callable[..., Any], inputs: Sequence[Any], keywords: Mapping[str, Any]
+) -> list[str]:
+    """Run a model by `running` once more -> the paths of all layers that run and put out one tensor, in their order."""
+    found: list[str] = []
+
+    def note(path: str, value: Any) -> None:
+        with suppress(outputs.NoTensorError):
+            outputs.find(value, None, path)
+            found.append(path)
+
+    with ExitStack() as hooks:
+        for path, module in unwrapped(model).named_modules():
+            # Before those of who asks, which fail.
+            handle = module.register_forward_hook(lambda _m, _i, value, path=path: note(path, value), prepend=True)
+            hooks.callback(handle.remove)
+        with suppress(outputs.NoTensorError):
+            run(*inputs, **keywords)
+    return [path for path in dict.fromkeys(found) if path]
+
+
+def no_tensor(error: outputs.NoTensorError, ran: list[str]) -> InputError:
+    """Return the error for a layer that puts out several things, with what to choose instead."""
+    layer, kind = error.layer, type(error.output).__name__
+    inside = [path for path in ran if path.startswith(f"{layer}.")]
+    listed = outputs.described(error.output)
+    remedies = [] if listed == "none" else [f"choose one: {listed}"]
+    if inside:
+        remedies.append(f"choose one inside it: {_listed(sorted(inside, key=lambda path: path.count('.')))}")
+    remedy = "; or ".join(remedies) or "choose the layer before or behind it"
+    wanted = "a layer that puts out one tensor"
+    return InputError("layer", wanted=wanted, got=f"a {kind} from {layer!r}", remedy=remedy)
+
+
+def did_not_run(layer: str, ran: list[str]) -> InputError:
+    """Return the error for a layer that did not run, with those like it that do."""
+    inside = [path for path in ran if path.startswith(f"{layer}.")]
+    around = sorted((path for path in ran if layer.startswith(f"{path}.")), key=len, reverse=True)
+    close = inside or around or difflib.get_close_matches(layer, ran, n=5, cutoff=0) or ran
+    remedy = "choose a layer that the model's forward pass uses" + (f": {_listed(close)}" if close else "")
+    return InputError("layer", wanted="a layer that runs", got=f"{layer!r}, which did not", remedy=remedy)
 
 
 def device_of(model: torch.nn.Module) -> torch.device | None:
@@ -191,9 +329,9 @@ def device_of(model: torch.nn.Module) -> torch.device | None:
     return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
 
 
-def record(model: torch.nn.Module, layer: str, batch: Any) -> torch.Tensor:
+def record(model: torch.nn.Module, layer: str, batch: Any, *, output: Output = None) -> torch.Tensor:
     """Run one batch through the model and return what a layer put out; see `recording`."""
-    with recording(model, layer) as outputs_of:
+    with recording(model, layer, output=output) as outputs_of:
         return outputs_of(batch)
 
 

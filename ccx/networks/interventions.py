@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ccx.errors import InputError, ShapeError
-from ccx.networks.hooks import device_of, evaluating, require_torch, resolve_layer
+from ccx.networks import outputs
+from ccx.networks.hooks import did_not_run, no_tensor, require_torch, resolve_layer, running, what_ran
+from ccx.networks.outputs import Output
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +21,11 @@ _CHUNK = 256  # changed samples that run through the rest of the network at a ti
 
 @contextmanager
 def intervening(
-    model: torch.nn.Module, layer: str, change: Callable[[torch.Tensor], torch.Tensor]
+    model: torch.nn.Module,
+    layer: str,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    output: Output = None,
 ) -> Iterator[Callable[[Any], torch.Tensor]]:
     """Give a function that runs batches through the model while what one layer puts out is changed.
 
@@ -31,9 +37,11 @@ def intervening(
     model
         Any torch module that takes one tensor.
     layer
-        Path of the layer (`resolve_layer`), which must put out one tensor.
+        Path of the layer (`resolve_layer`).
     change
         ``output -> output``; it must not write to the tensor that it is given.
+    output
+        Which of several things that the layer puts out, as for `recording`.
 
     Yields
     ------
@@ -51,34 +59,37 @@ def intervening(
     require_torch("changing a layer's output")
     import torch
 
+    outputs.check_output(output)
     module = resolve_layer(model, layer)
-    device = device_of(model)
     n_calls = 0
 
-    def changed(_module: Any, _inputs: Any, output: Any) -> torch.Tensor:
+    def changed(_module: Any, _inputs: Any, value: Any) -> Any:
         nonlocal n_calls
         n_calls += 1
-        if not isinstance(output, torch.Tensor):
-            got = f"a {type(output).__name__} from {layer!r}"
-            remedy = "choose a layer inside, before or behind it"
-            raise InputError("layer", wanted="a layer that puts out one tensor", got=got, remedy=remedy)
-        return change(output)
+        steps = outputs.find(value, output, layer)
+        return outputs.replaced(value, steps, change(outputs.get(value, steps)))
 
-    def run(batch: Any) -> torch.Tensor:
+    def changing(batch: Any) -> torch.Tensor:
         nonlocal n_calls
         n_calls = 0
         images = torch.as_tensor(batch)
-        with torch.no_grad():
-            found: torch.Tensor = model(images if device is None else images.to(device))
+        try:
+            found = run(images)
+        except outputs.NoTensorError as error:
+            raise no_tensor(error, what_ran(model, run, [images], {})) from error
         if not n_calls:
-            remedy = "choose a layer that the model's forward pass uses"
-            raise InputError("layer", wanted="a layer that runs", got=f"{layer!r}, which did not", remedy=remedy)
-        return found
+            raise did_not_run(layer, what_ran(model, run, [images], {}))
+        try:
+            return outputs.get(found, outputs.find(found, None, "the model"))
+        except outputs.NoTensorError as error:
+            remedy = "wrap the model so that it returns the scores alone"
+            got = type(found).__name__
+            raise InputError("model", wanted="one that puts out one tensor", got=got, remedy=remedy) from error
 
-    with evaluating(model):
+    with running(model) as run:
         handle = module.register_forward_hook(changed)
         try:
-            yield run
+            yield changing
         finally:
             handle.remove()
 
@@ -98,6 +109,8 @@ class ClassesAfter:
         Path of a layer that puts out [n, U, ...].
     images
         A batch.
+    output
+        Which of several things that the layer puts out, as for `recording`.
 
     Attributes
     ----------
@@ -113,15 +126,15 @@ class ClassesAfter:
 
     """
 
-    def __init__(self, model: torch.nn.Module, layer: str, images: torch.Tensor) -> None:
+    def __init__(self, model: torch.nn.Module, layer: str, images: torch.Tensor, *, output: Output = None) -> None:
         kept: list[torch.Tensor] = []
 
-        def keep(output: torch.Tensor) -> torch.Tensor:
-            kept.append(output.clone())
-            return output
+        def keep(taken: torch.Tensor) -> torch.Tensor:
+            kept.append(taken.clone())
+            return taken
 
-        self._model, self._layer, self._images = model, layer, images
-        with intervening(model, layer, keep) as run:
+        self._model, self._layer, self._images, self._output = model, layer, images, output
+        with intervening(model, layer, keep, output=output) as run:
             self._scores = _checked(run(images), len(images))
         self.before = self._scores.argmax(dim=1)
         self.outputs = kept[-1]
@@ -149,7 +162,10 @@ class ClassesAfter:
         return torch.cat(parts).argmax(dim=1)
 
     def _replaced(self, images: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        with intervening(self._model, self._layer, lambda _output: outputs.clone()) as run:  # layers may work in place
+        def change(_output: torch.Tensor) -> torch.Tensor:
+            return outputs.clone()  # layers may work in place
+
+        with intervening(self._model, self._layer, change, output=self._output) as run:
             return _checked(run(images), len(outputs))
 
 

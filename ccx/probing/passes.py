@@ -33,6 +33,7 @@ class Runner:
     layers: tuple[str, ...]
     layout: Layout
     call: int | None
+    output: networks.Output
     precision: Precision
     dtype: StoredDtype
     device: Any
@@ -47,6 +48,7 @@ class Runner:
             "skip": layout.skip,
             "unit_axis": layout.unit_axis,
             "call": self.call,
+            "output": self.output,
             "precision": self.precision,
             "dtype": self.dtype,
         }
@@ -89,7 +91,10 @@ class Runner:
                 check_sample_shape(layer, shapes.setdefault(layer, array.shape[1:]), array.shape[1:])
             return found
 
-        with _placed(self.model, self.device), networks.recording_calls(self.model, self.layers, take) as record:
+        with (
+            _placed(self.model, self.device),
+            networks.recording_calls(self.model, self.layers, take, output=self.output) as record,
+        ):
             yield run
 
     def _chosen(self, layer: str, taken: list[tuple[int, Array]]) -> Array:

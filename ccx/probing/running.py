@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, get_args
@@ -16,7 +16,7 @@ from ccx.kernels import memory
 from ccx.keys import Activations, check_keys
 from ccx.models import NamedModel
 from ccx.pipeline.running import Progress, check_progress, progress_reporter
-from ccx.probing.identity import described, model_hashes
+from ccx.probing.identity import check_weights, described, model_hashes
 from ccx.probing.layouts import check_layout
 from ccx.probing.passes import Array, Arrays, Precision, Runner, StoredDtype
 from ccx.probing.sources import Preprocess, Source, as_source
@@ -29,8 +29,10 @@ COMMIT_SECONDS = 5.0  # a run that is killed loses the batches of about so long
 def probe(
     model: Any,
     loader: Any,
-    layers: str | Sequence[str] | None = None,
+    layers: Any = None,
     *,
+    output: networks.Output = None,
+    inputs: int | None = None,
     units: Iterable[int] | None = None,
     tokens: tuple[int, int] | None = None,
     skip: int = 0,
@@ -58,14 +60,21 @@ def probe(
     model
         A torch module, or a network of `ccx.models.load`, whose layers and preprocessing are the defaults.
     loader
-        Batches: any iterable of tensors, of tuples that begin with one (others are ignored), or of mappings of tensors,
-        which become the model's keyword arguments; a torch DataLoader whose sampler lists all
-        samples in order. One array of all
+        Batches: any iterable of tensors, of tuples that begin with one (see `inputs`), or of mappings of tensors,
+        which become the model's keyword arguments; a torch DataLoader whose sampler lists all samples in order. One
+        array of all
         samples, or a mapping of such. Or single samples: a torch data set with an index, a data set of
         `ccx.datasets`, a list of images (paths, Pillow, uint8[h, w, 3]), a folder of pictures (in natural order of
         their names), or an array uint8[N, h, w, 3].
     layers
-        The path of a module such as ``"layer4"`` or ``"layer2.0.conv1"``, or several, which are recorded in one pass.
+        The path of a module such as ``"layer4"`` or ``"layer2.0.conv1"``, or the module itself; or several in a list,
+        which are recorded in one pass.
+    output
+        Of layers that put out a tuple, a mapping or an object: which entry, such as ``0``, ``"last_hidden_state"`` or
+        ``"states.0"``. None takes the only tensor, and refuses several.
+    inputs
+        Of batches that are tuples: so many entries are inputs of the model, the others are left out, as labels are.
+        None = 1; it refuses a second entry of two axes or more where the model has a place for it.
     units
         Indices of the units to keep; None = all. Unit i of the result is the i-th of them in ascending order.
     tokens, skip
@@ -90,15 +99,16 @@ def probe(
         Of the result: "float32", or "float16" for half the disk; values beyond float16 are refused.
     data_id
         A name for the data, of your own. Instead of hashing every sample, `out` then believes that data of the same
-        name are the same, and does not even read them where nothing is left to do.
+        name are the same, and reads no more than one batch of them where nothing is left to do.
     keys
         Who the samples are, one distinct text each (`ccx.keys`). By default as the data tell: files by their paths
         below the folder, or, in a list, below the deepest folder that holds them all; data sets of ``ccx.datasets`` and
         of torchvision as these list them; None where they do not tell.
     out
         A folder: activations are appended to one ``.npy`` file a layer, memory-mapped in the result; a run that was
-        killed goes on, and what is there already is not computed again. It refuses other weights, layers,
-        settings or samples than those that it was begun with.
+        killed goes on, and what is there already is not computed again, except the first batch, to be compared. It
+        refuses other weights, layers, settings or samples than those that it was begun with, and a model that puts out
+        something else.
     overwrite
         Discard what `out` holds of an earlier probe.
     progress
@@ -130,14 +140,16 @@ def probe(
     networks.require_torch("probing")
     check_progress(progress)
     layout = check_layout(tokens, skip, unit_axis, units)
-    _check_options(call, batch_size, workers, precision, dtype, data_id)
+    _check_options(call, batch_size, workers, precision, dtype, data_id, inputs)
     module = model
     if isinstance(model, NamedModel):
         module, preprocessing = model.module, preprocessing or model.preprocessing
         layers = layers or (model.layers[0] if model.layers else None)
     names = _layer_names(layers, module)
-    runner = Runner(module, names, layout, call, precision, dtype, device)
-    source = as_source(loader, preprocessing, batch_size, workers)
+    check_weights(module)
+    runner = Runner(module, names, layout, call, networks.check_output(output), precision, dtype, device)
+    n_inputs = 1 if inputs is None and not networks.takes_several(networks.unwrapped(module)) else inputs
+    source = as_source(loader, preprocessing, batch_size, workers, n_inputs)
     if keys is not None:
         source = replace(source, keys=check_keys("keys", keys, source.n_samples))
     with progress_reporter(progress, "probing") as report:
@@ -148,10 +160,9 @@ def probe(
             hashes = model_hashes(module)
             with ActivationFolder(out, layers=names, settings=settings, hashes=hashes, overwrite=overwrite) as folder:
                 folder.begin(source.keys, is_hashed=data_id is None)
-                if not (folder.finished and data_id is not None):
-                    _into_folder(folder, runner, source, report, is_hashed=data_id is None)
+                _into_folder(folder, runner, source, report, is_hashed=data_id is None)
                 found = folder.arrays()
-    return found[layers] if isinstance(layers, str) else found
+    return found if isinstance(layers, (list, tuple)) else found[names[0]]
 
 
 def _in_memory(runner: Runner, source: Source, report: Progress) -> Arrays:
@@ -183,7 +194,10 @@ def _in_memory(runner: Runner, source: Source, report: Progress) -> Arrays:
 def _into_folder(
     folder: ActivationFolder, runner: Runner, source: Source, report: Progress, *, is_hashed: bool
 ) -> None:
-    """Probe into a folder, from where it stands; what is stored there is compared, and not computed again."""
+    """Probe into a folder, from where it stands; what is stored there is compared, and not computed again.
+
+    Of the stored samples the first batch is computed again, whatever the hashes say, as they cannot see all.
+    """
     total = source.n_samples
     n_before = folder.n_stored
     done, committed = 0, time.monotonic()
@@ -195,11 +209,15 @@ def _into_folder(
                 digests = batch.digests() if is_hashed else None
                 if digests is not None:
                     folder.check(first, digests)
+                if done > n_before and folder.finished:
+                    folder.refuse_more()
+                if first == 0 or done > n_before:
+                    n_known = min(max(0, n_before - first), batch.n_samples)
+                    arrays = run(batch)
+                    if first == 0:
+                        folder.check_numbers({layer: array[:n_known] for layer, array in arrays.items()})
+                    arrays = {layer: array[n_known:] for layer, array in arrays.items()}
                 if done > n_before:
-                    if folder.finished:
-                        folder.refuse_more()
-                    n_known = max(0, n_before - first)
-                    arrays = {layer: array[n_known:] for layer, array in run(batch).items()}
                     if total is not None and first <= n_before:
                         folder.require_room(sum(array[0].nbytes for array in arrays.values()), total)
                     folder.append(arrays, None if digests is None else digests[n_known:])
@@ -207,6 +225,8 @@ def _into_folder(
                         folder.commit()
                         committed = time.monotonic()
                 report(done, total or 0)
+                if folder.finished and not is_hashed:
+                    return  # the data are believed by their name
             _check_end(done, source)
             folder.check_end(done)
         except BaseException:
@@ -226,23 +246,29 @@ def _check_end(n_samples: int, source: Source) -> None:
 
 def _layer_names(layers: Any, module: Any) -> tuple[str, ...]:
     """Return the layers' paths, each of which is there."""
-    names = (layers,) if isinstance(layers, str) else layers
+    import torch
+
+    names = (layers,) if isinstance(layers, (str, torch.nn.Module)) else layers
     if not isinstance(names, (list, tuple)) or not names:
         # What is no module has no children here, and is refused with its first layer.
         children: dict[str, Any] = dict(getattr(module, "named_children", dict)())
         listed = f", such as {', '.join(list(children)[:10])}" if children else ""
         remedy = f"name one as model.named_modules() does{listed}; or several in a list"
         raise InputError("layers", wanted="a layer", got=repr(layers), remedy=remedy)
-    for layer in names:
-        networks.resolve_layer(module, layer)
-    if len(set(names)) < len(names):
-        raise InputError("layers", wanted="each layer once", got=repr(layers), remedy="name it once")
-    return tuple(names)
+    paths = [networks.layer_path(module, layer) for layer in names]
+    for path in paths:
+        networks.resolve_layer(module, path)
+    if len(set(paths)) < len(paths):
+        raise InputError("layers", wanted="each layer once", got=f"{paths}", remedy="name it once")
+    return tuple(paths)
 
 
-def _check_options(call: Any, batch_size: Any, workers: Any, precision: Any, dtype: Any, data_id: Any) -> None:
-    for name, value, least in (("call", call, None), ("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if name == "call" and value is None:
+def _check_options(
+    call: Any, batch_size: Any, workers: Any, precision: Any, dtype: Any, data_id: Any, inputs: Any
+) -> None:
+    numbers = (("call", call, None), ("batch_size", batch_size, 1), ("workers", workers, 0), ("inputs", inputs, 1))
+    for name, value, least in numbers:
+        if name in ("call", "inputs") and value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
             wanted = "an integer" if least is None else f"an integer of at least {least}"

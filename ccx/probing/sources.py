@@ -61,7 +61,9 @@ class Source:
     keys: Keys | None
 
 
-def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, workers: int) -> Source:
+def as_source(
+    loader: Any, preprocessing: Preprocess | None, batch_size: int, workers: int, n_inputs: int | None = 1
+) -> Source:
     """Return the batches of whatever a caller passed; see `ccx.probe`.
 
     Raises
@@ -93,26 +95,28 @@ def as_source(loader: Any, preprocessing: Preprocess | None, batch_size: int, wo
     if items is None:
         n_samples = check_order(loader)
         keys = None if n_samples is None else data_keys(loader.dataset)  # whose samples come in order
-        return Source(_batches(loader), n_samples, keys)
+        return Source(_batches(loader, n_inputs), n_samples, keys)
     batches = torch.utils.data.DataLoader(
-        _Items(items, preprocessing),
+        _Items(items, preprocessing, n_inputs),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_collated,
         generator=torch.Generator(),  # or it would draw from the global one
     )
-    return Source(_batches(batches), len(items), keys)
+    return Source(_batches(batches, n_inputs), len(items), keys)
 
 
-def _batches(loader: Iterable[Any]) -> Iterator[Batch]:
+def _batches(loader: Iterable[Any], n_inputs: int | None = 1) -> Iterator[Batch]:
     for value in loader:  # asked for no sooner than a batch is: a data set with a name may not be read at all
         if isinstance(value, _Failed):
             raise value.error()
-        yield as_batch(value)
+        yield as_batch(value, n_inputs)
 
 
-def as_batch(value: Any) -> Batch:
-    """Return what a loader yielded as the arguments of a model.
+def as_batch(value: Any, n_inputs: int | None = 1) -> Batch:
+    """Return what a loader yielded as the arguments of a model: of a tuple the first `n_inputs` entries.
+
+    None is 1 for a model that takes more: a second entry that may be an input is refused.
 
     Raises
     ------
@@ -122,18 +126,45 @@ def as_batch(value: Any) -> Batch:
     """
     if isinstance(value, Mapping):
         keywords = {str(name): _tensor(entry, f"entry {name!r}") for name, entry in value.items()}
-        sizes = {name: tensor.shape[0] for name, tensor in keywords.items()}
-        if len(set(sizes.values())) != 1:
-            wanted = "mappings whose tensors have one number of samples"
-            raise ShapeError("loader", wanted=wanted, got=str(sizes), remedy="drop what is no input of the model")
-        return Batch((), keywords, next(iter(sizes.values())))
-    first = value[0] if isinstance(value, (tuple, list)) and value else value
-    tensor = _tensor(first, "a batch")
+        return Batch((), keywords, _n_in_all(keywords))
+    if n_inputs is not None and n_inputs > 1:
+        if not isinstance(value, (tuple, list)) or len(value) < n_inputs:
+            got = f"{len(value)} entries" if isinstance(value, (tuple, list)) else f"a {type(value).__name__}"
+            wanted = f"tuples that begin with {n_inputs} tensors"
+            raise ShapeError("loader", wanted=wanted, got=got, remedy="let it yield them, or leave out inputs")
+        tensors = {f"entry {i}": _tensor(entry, f"entry {i}") for i, entry in enumerate(value[:n_inputs])}
+        return Batch(tuple(tensors.values()), {}, _n_in_all(tensors))
+    if isinstance(value, (tuple, list)) and value:
+        _refuse_second(value, n_inputs, n_axes=2)
+        value = value[0]
+    tensor = _tensor(value, "a batch")
+    _n_in_all({"a batch": tensor})
     is_image = tensor.ndim == 4 or (tensor.ndim == 3 and str(tensor.dtype) == "torch.uint8")
     if is_image and not tensor.is_floating_point():
         remedy = "normalise the images as the model expects them, or pass preprocessing= and single images"
         raise DTypeError("loader", wanted="images of floats", got=_described(tensor), remedy=remedy)
     return Batch((tensor,), {}, tensor.shape[0])
+
+
+def _refuse_second(entries: Sequence[Any], n_inputs: int | None, n_axes: int) -> None:
+    """Raise unless the first of several entries is plainly the only input."""
+    if n_inputs is None and len(entries) > 1 and getattr(entries[1], "ndim", 0) >= n_axes:
+        got = f"several entries, the second of shape {list(entries[1].shape)}, for a model with a place for it"
+        remedy = "say how many are inputs: inputs=1 or inputs=2; or let it yield mappings"
+        raise InputError("loader", wanted="batches with one input", got=got, remedy=remedy)
+
+
+def _n_in_all(tensors: Mapping[str, torch.Tensor]) -> int:
+    """Return the number of samples of a batch's tensors; those of one axis have a number for each sample."""
+    sizes = {name: tensor.shape[0] for name, tensor in tensors.items()}
+    if len(set(sizes.values())) != 1:
+        wanted = "batches whose tensors have one number of samples"
+        raise ShapeError("loader", wanted=wanted, got=str(sizes), remedy="drop what is no input of the model")
+    if all(tensor.ndim < 2 for tensor in tensors.values()):
+        got = ", ".join(map(_described, tensors.values()))
+        wanted = "batches [n, ...] of two axes or more, with something in them"
+        raise ShapeError("loader", wanted=wanted, got=got, remedy="let it yield batches, not single samples")
+    return next(iter(sizes.values()))
 
 
 def _tensor(value: Any, what: str) -> torch.Tensor:
@@ -142,9 +173,9 @@ def _tensor(value: Any, what: str) -> torch.Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         got = f"{what} of type {type(value).__name__}"
         raise DTypeError("loader", wanted="batches of tensors", got=got, remedy=_REMEDY) from error
-    if tensor.ndim < 2 or tensor.numel() == 0:
-        remedy = "let it yield batches, not single samples"
-        wanted = "batches [n, ...] of two axes or more, with something in them"
+    if tensor.ndim < 1 or tensor.numel() == 0:
+        wanted = f"{what} [n, ...], with something in it"
+        remedy = "let it yield batches, and nothing but tensors"
         raise ShapeError("loader", wanted=wanted, got=_described(tensor), remedy=remedy)
     return tensor
 
@@ -222,10 +253,11 @@ class _Failed:
 
 @dataclass(frozen=True)
 class _Items:
-    """Single samples, preprocessed; a tuple counts by its first entry."""
+    """Single samples, preprocessed; a tuple counts by its first entries, one for each input of the model."""
 
     items: Sequence[Any]
     preprocessing: Preprocess | None
+    n_inputs: int | None = 1
 
     def __len__(self) -> int:
         return len(self.items)
@@ -234,9 +266,11 @@ class _Items:
         try:
             item = self.items[index]
             if isinstance(item, (tuple, list)) and item:
+                if self.n_inputs is not None and self.n_inputs > 1:
+                    return tuple(map(self._prepared, item[: self.n_inputs]))
+                _refuse_second(item, self.n_inputs, n_axes=1)
                 item = item[0]
-            sample = _as_sample(item)
-            return self._preprocessed(item) if sample is None else sample
+            return self._prepared(item)
         except InputError as error:
             got = f"{error.got} (sample {index})"
             return _Failed(
@@ -244,6 +278,10 @@ class _Items:
             )
         except CCXError as error:
             return _Failed(StoreError, {"message": str(error)})
+
+    def _prepared(self, item: Any) -> Any:
+        sample = _as_sample(item)
+        return self._preprocessed(item) if sample is None else sample
 
     def _preprocessed(self, item: Any) -> Any:
         if self.preprocessing is not None:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from ccx.errors import StoreError
 from ccx.keys import Activations, Keys, sample_name
 from ccx.probing.layouts import check_sample_shape
+from ccx.probing.verifying import differs
 from ccx.store import PathLike, RowLog, json_text, read_json, read_run, write_text
 from ccx.store.files import read_bytes, reason, store_error, sync_folder
 
@@ -89,6 +90,7 @@ class ActivationFolder:
             self._log = files.enter_context(_opened_log(self.folder, settings, hashes))
             self.n_stored, self._digests = _stored(self._log, hashed=settings.get("data") is None)
             self._files = {layer: _LayerFile(self.folder, layer) for layer in layers}
+            self._precision = str(settings.get("precision", "float32"))
             with _storing(self.folder):
                 self.finished = self._opened(files)
             self._keys = self._stored_keys = _read_keys(self.folder)
@@ -159,6 +161,24 @@ class ActivationFolder:
             problem = f"sample {first + wrong}{key} of the data is not the one that was probed there"
             remedy = f"switch off what changes from run to run (random augmentation), {_ANEW}"
             raise store_error(self.folder, problem, remedy)
+
+    def check_numbers(self, computed: Mapping[str, Array]) -> None:
+        """Compare activations of the first samples, computed again, with those that are stored.
+
+        Raises
+        ------
+        StoreError
+            If they differ by more than rounding.
+
+        """
+        for layer, array in computed.items():
+            with _storing(self.folder):
+                stored = self._files[layer].first(len(array)) if len(array) else array
+            difference = differs(stored, array, self._precision)
+            if difference is not None:
+                problem = f"{layer!r} puts out something else than what is stored: {difference}"
+                remedy = f"probe with the same model and data, and without chance in them, {_ANEW}"
+                raise store_error(self.folder, problem, remedy)
 
     def check_end(self, n_samples: int) -> None:
         """Raise `StoreError` if the data ended after `n_samples`, before the stored ones did."""
@@ -290,6 +310,14 @@ class _LayerFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def first(self, n_samples: int) -> Array:
+        """Return the first stored samples."""
+        with (self.path if self.path.exists() else self.part).open("rb") as file:
+            shape, dtype, start, _ = _layout(Path(file.name))
+            file.seek(start)
+            items = np.fromfile(file, dtype, n_samples * math.prod(shape[1:]))
+        return items.reshape(n_samples, *shape[1:])
 
     def read(self) -> Array:
         try:

@@ -41,6 +41,7 @@ def ranges_importance(
     layer: str,
     ranges: Explanations | Mapping[int, Ranges],
     *,
+    output: networks.Output = None,
     alone: bool = False,
     progress: Progress | bool | None = None,
 ) -> RangesImportance:
@@ -60,6 +61,8 @@ def ranges_importance(
         Path of a layer that puts out [n, U, ...].
     ranges
         What `ccx.explain` found for units of this layer, or the ranges of each unit.
+    output
+        As for `ccx.probe`.
     alone
         Also change each unit and range alone. Where the rest of the network needs nothing but the layer's output,
         only the rest is run again, and only for samples that have an activation inside.
@@ -84,7 +87,7 @@ def ranges_importance(
     n_batches = len(loader) if isinstance(loader, Sized) else 0
     with progress_reporter(progress, "changing ranges") as report:
         for done, images in enumerate(networks.image_batches(loader)):
-            classes = networks.ClassesAfter(model, layer, images)
+            classes = networks.ClassesAfter(model, layer, images, output=output)
             outputs, before = classes.outputs, classes.before
             if done == 0:
                 _check_units(limits, outputs.shape, layer)
