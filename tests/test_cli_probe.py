@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 import ccx
 from ccx.cli import app
+from ccx.probing import picture_files
 
 pytestmark = pytest.mark.needs("torch")
 NETS = """
@@ -154,11 +155,12 @@ def test_stale_folders_and_overwrite(run, pictures):
     run("nets_of_test:named", pictures, "--out", "out", "--overwrite")
 
 
-def test_a_name_for_the_images_spares_reading_them(run, pictures):
-    run("nets_of_test:named", pictures, "--out", "out", "--data-id", "pictures of July")
-    for path in pictures.iterdir():
+def test_a_name_for_the_images_spares_reading_more_than_a_batch(run, pictures):
+    command = ("nets_of_test:named", pictures, "--out", "out", "--data-id", "pictures of July", "--batch-size", 1)
+    run(*command)
+    for path in picture_files(pictures)[1:]:
         path.write_bytes(b"")
-    assert "layer1  float32" in run("nets_of_test:named", pictures, "--out", "out", "--data-id", "pictures of July")
+    assert "layer1  float32" in run(*command)
 
 
 def test_ctrl_c(run, pictures, monkeypatch):

@@ -64,6 +64,9 @@ def probe(
     unit_axis: Annotated[
         int | None, _option("--unit-axis", "Axis of the units; 1, or the last of three, by default.", _OUTPUT)
     ] = None,
+    output: Annotated[
+        str | None, _option("--output", "Which entry, of a layer that puts out several: 0, last_hidden_state.", _OUTPUT)
+    ] = None,
     call: Annotated[
         int | None, _option("--call", "Which run counts, of a layer that runs several times.", _OUTPUT)
     ] = None,
@@ -95,6 +98,7 @@ def probe(
             tokens=grid,
             skip=skip,
             unit_axis=unit_axis,
+            output=output,
             call=call,
             batch_size=batch_size,
             workers=workers,

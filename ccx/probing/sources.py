@@ -156,7 +156,7 @@ def _refuse_second(entries: Sequence[Any], n_inputs: int | None, n_axes: int) ->
 
 def _n_in_all(tensors: Mapping[str, torch.Tensor]) -> int:
     """Return the number of samples of a batch's tensors; those of one axis have a number for each sample."""
-    sizes = {name: tensor.shape[0] for name, tensor in tensors.items()}
+    sizes = {name: int(tensor.shape[0]) for name, tensor in tensors.items()}
     if len(set(sizes.values())) != 1:
         wanted = "batches whose tensors have one number of samples"
         raise ShapeError("loader", wanted=wanted, got=str(sizes), remedy="drop what is no input of the model")
