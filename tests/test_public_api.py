@@ -83,7 +83,8 @@ def test_signatures() -> None:
     probing = {
         "layers": None, "output": None, "inputs": None, "units": None, "tokens": None, "skip": 0, "unit_axis": None,
         "call": None, "preprocessing": None, "batch_size": 32, "workers": 0, "device": None,
-        "precision": "float32", "dtype": "float32", "data_id": None, "keys": None, "out": None, "overwrite": False, "progress": None,
+        "precision": "float32", "dtype": "float32", "data_id": None, "keys": None, "out": None, "overwrite": False,
+        "progress": None,
     }  # fmt: skip
     assert defaults_of(ccx.probe) == (["model", "loader"], probing)
     loading = {"weights": "imagenet", "file": None, "classes": None, "seed": 0}
