@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 _MOST_LISTED = 1_000  # problems in one message
+# Control characters but tab and new line, marks that change the direction of text, line separators, lone surrogates.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]"
+)
+
+
+def visible(text: str) -> str:
+    r"""Return a text as a terminal or a page may have it: what would act, or hide, is written as ``\u{1b}``.
+
+    Names come from files that somebody else made, and an escape sequence in one could rewrite what stands on a
+    terminal. Formulas write such characters in the same way.
+    """
+    return _UNSEEN.sub(lambda found: f"\\u{{{ord(found[0]):x}}}", text)
 
 
 class CCXError(Exception):
-    """Base class of every error that ccx raises on purpose."""
+    """Base class of every error that ccx raises on purpose; its text holds nothing that acts on a terminal."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class InputError(CCXError, ValueError):

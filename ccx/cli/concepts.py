@@ -14,7 +14,7 @@ from ccx.cli import files, options, terminal
 from ccx.cli.data_specs import FORMS, open_data
 from ccx.concepts import Concepts
 from ccx.datasets import token_concepts
-from ccx.errors import InputError
+from ccx.errors import InputError, visible
 from ccx.store import write_text
 
 _DATA = "Data sets of files"
@@ -122,7 +122,8 @@ def info(
         cells = int(concepts.sizes[index])
         category = concepts.categories[index] if concepts.categories is not None else ""
         share = f"{100 * cells / max(concepts.n_cells, 1):.2f} %"
-        table.add_row(str(index + 1), Text(concepts.names[index]), Text(category), f"{cells:,}", share)
+        name, category = visible(concepts.names[index]), visible(category)
+        table.add_row(str(index + 1), Text(name), Text(category), f"{cells:,}", share)
     console.print(table)
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from ccx.concepts import Concepts
+from ccx.errors import visible
 from ccx.evidence import evidence_cells
 from ccx.formula import Formula
 from ccx.pipeline.judging import explained_cells
@@ -21,6 +23,16 @@ from ccx.results import Explanation, Explanations
 
 _PLAIN_WIDTH = 120  # columns of a file or pipe
 _GAIN_STYLES = ((0.1, "bold green"), (0.03, "green"), (0.01, "yellow"))
+
+
+class VisibleConsole(Console):
+    """A console that shows control characters in names and paths, and sends none but its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Serve `rich.console.Console`."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else visible(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
 
 
 def output() -> Console:
@@ -36,7 +48,7 @@ def errors() -> Console:
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    return VisibleConsole(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 def plain_in_files(table: Table, console: Console) -> Table:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any, TypeVar
 
-from ccx.errors import InputError
+from ccx.errors import InputError, visible
 from ccx.stopping import stoppable
 
 J = TypeVar("J")
@@ -72,7 +72,7 @@ def _bar(label: str) -> Iterator[Progress]:
     from rich.console import Console  # noqa: PLC0415
 
     columns = (
-        rich_progress.TextColumn(label),
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeRemainingColumn(),
@@ -80,5 +80,5 @@ def _bar(label: str) -> Iterator[Progress]:
     console = Console(stderr=True)
     # On a terminal the bar goes away at the end; in a file only its end can be seen.
     with rich_progress.Progress(*columns, console=console, transient=console.is_terminal) as bar:
-        task = bar.add_task(label, total=None)
+        task = bar.add_task(visible(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ccx.concepts import Concepts
-from ccx.errors import InputError
+from ccx.errors import InputError, visible
 from ccx.pipeline.judging import explained_samples
 from ccx.report.pictures import COARSE, FINE, Album, Pictures
 from ccx.report.view import KnownUnit, Report, build
@@ -176,6 +176,7 @@ def _environment() -> Environment:
         loader=PackageLoader("ccx.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccx.errors import InputError, MissingExtraError
+from ccx.errors import InputError, MissingExtraError, visible
 from ccx.store import PathLike, write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _FORMATS = (".csv", ".jsonl", ".parquet")
+_ACTING = ("=", "+", "-", "@", "\t", "\r")  # at the beginning of a cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,8 @@ class Table:
     def _csv(self) -> str:
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(["" if value is None else value for value in row] for row in self.rows)
+        writer.writerow(map(_cell, self.columns))
+        writer.writerows(map(_cell, row) for row in self.rows)
         return text.getvalue()
 
     def _json_lines(self) -> str:
@@ -155,7 +156,14 @@ def mean_and_deviation(values: Iterable[float]) -> tuple[float | None, float | N
     return mean, math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers))
 
 
+def _cell(value: Any) -> Any:
+    """Return a cell of a .csv file: a text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    if value is None:
+        return ""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_ACTING) else value
+
+
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else visible(str(value))
