@@ -62,10 +62,11 @@ def torch(session: nox.Session) -> None:
 
 @nox.session
 def bounds(session: nox.Session) -> None:
-    """The kernels' tests with numba's bounds checks: no kernel may touch what is not its own."""
+    """All tests with numba's bounds checks: no kernel may touch what is not its own."""
+    session.install(*TORCH)
     session.install(".[test]")
     env = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": session.create_tmp(), "CCX_HYPOTHESIS": "quick"}
-    session.run("pytest", "tests", "-k", "kernels or kmeans or beam", *session.posargs, env=env)
+    session.run("pytest", *session.posargs, env=env)
 
 
 @nox.session
@@ -77,11 +78,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """The long Hypothesis profiles: 10,000 examples a property."""
+    """The long Hypothesis profiles: 10,000 examples per property; all attacks; then every test with bounds checks."""
     session.install(*TORCH)
     session.install(".[test]")
     env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": ALL}
     session.run("pytest", *session.posargs, env=env)
+    session.notify("bounds")
 
 
 @nox.session

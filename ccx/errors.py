@@ -54,8 +54,8 @@ class ShapeError(InputError):
     """An array of the wrong shape."""
 
 
-class DTypeError(InputError):
-    """An array of the wrong dtype."""
+class DTypeError(InputError, TypeError):
+    """An array of the wrong dtype, or a value of the wrong type."""
 
 
 class MemoryBudgetError(InputError, MemoryError):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ccx
 from ccx.datasets import token_concepts
-from ccx.errors import DTypeError, InputError, ShapeError, StoreError
+from ccx.errors import DTypeError, InputError, MemoryBudgetError, ShapeError, StoreError
 from tests.picture_files import write
 
 ROWS = [(0, 0, "noun"), (0, 0, "animal"), (0, 2, "verb"), (1, 1, "noun"), (1, 1, "noun"), (2, 0, "verb")]
@@ -134,3 +134,10 @@ def test_damaged_files(tmp_path: Path) -> None:
         token_concepts(write(tmp_path / "a.csv", "sample,position\n0,0\n"))
     with pytest.raises(StoreError, match="line 2: position is 'x', no whole number"):
         token_concepts(write(tmp_path / "a.csv", "sample,position,concept\n0,x,a\n"))
+
+
+@pytest.mark.parametrize("row", [(1 << 40, 0, "a"), (0, 1 << 40, "a"), (1 << 40, 1 << 40, "a"), (1 << 62, 0, "a")])
+def test_numbers_beyond_memory_are_refused_before_anything_is_made(row):
+    table = ([0, row[0]], [0, row[1]], ["a", row[2]])
+    with pytest.raises(MemoryBudgetError, match="n_samples: expected work that fits"):
+        token_concepts(table, progress=False)

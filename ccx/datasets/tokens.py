@@ -14,6 +14,7 @@ from ccx.concepts import Concepts
 from ccx.concepts.sources import check_names, name_problem, whole_number
 from ccx.datasets.tables import Named, line_error, named, read_table
 from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.kernels import memory
 from ccx.keys import Keys, as_key, check_keys
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.store.files import store_error
@@ -80,6 +81,7 @@ def token_concepts(
         n_samples = n_samples if checked is None else len(checked)
         n = _extent("n_samples", n_samples, samples, 0 if counts is None else counts.size)
         n_cells = _extent("n_positions", n_positions, positions, 0 if counts is None else int(counts.max(initial=0)))
+        _require_memory(len(texts), n, n_cells)
         masks = _sparse(samples, positions, ids, (len(texts), n, n_cells))
     valid = None
     if lengths is not None:
@@ -230,6 +232,12 @@ def _extent(argument: str, given: int | None, values: npt.NDArray[np.int64], lea
 
 def _row_error(row: int, wanted: str, got: str, remedy: str) -> InputError:
     return InputError("table", wanted=wanted, got=f"{got} in row {row} (from 0)", remedy=remedy)
+
+
+def _require_memory(n_concepts: int, n_samples: int, n_cells: int) -> None:
+    """Raise `MemoryBudgetError` unless there is room for where each concept's texts begin, and for the cell map."""
+    remedy = "check the numbers of samples and positions, or use fewer"
+    memory.require_bytes("n_samples", 8 * n_concepts * n_samples + 2 * n_samples * n_cells, remedy)
 
 
 def _sparse(
