@@ -158,6 +158,11 @@ def sample_name(keys: Keys | None, sample: int) -> str:
     return str(sample) if keys is None else keys[sample]
 
 
+def shortened(name: str, most: int) -> str:
+    """Return at most so many letters of a sample's name: the last ones, by which files of a folder differ."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
 def require_same_samples(
     argument: str, samples: Any, concepts: Any, *, keys: Any = None, whose: str = "the concepts", name: str = "concepts"
 ) -> Keys | None:

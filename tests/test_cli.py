@@ -414,16 +414,18 @@ def test_labels_of_samples(tmp_path):
 def test_images_of_a_folder(tmp_path):
     for name in ("b.png", "a.JPG", "notes.txt"):
         (tmp_path / name).touch()
-    assert [path.name for path in files.read_images(tmp_path, 2)] == ["a.JPG", "b.png"]
+    images = files.read_images(tmp_path)
+    assert [path.name for path in images] == ["a.JPG", "b.png"]
+    concepts = ccx.Concepts.from_label_maps(np.ones((3, 2, 2), int), ["x"])
     with pytest.raises(InputError, match="expected 3 images, got 2"):
-        files.read_images(tmp_path, 3)
+        files.paired(None, concepts, images, None)
 
 
 def test_images_are_in_natural_order(tmp_path):
     names = ["1a.png", "2.png", "10.png", "a.png", "a2b1.png", "a2b10.png", "a02c.png", "a10.png"]
     for name in reversed(names):
         (tmp_path / name).touch()
-    assert [path.name for path in files.read_images(str(tmp_path), len(names))] == names
+    assert [path.name for path in files.read_images(str(tmp_path))] == names
 
 
 def test_images_are_checked_before_the_run(data):

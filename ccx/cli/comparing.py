@@ -27,6 +27,8 @@ def compare_searches(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for summary and rows.", file_okay=False)] = None,
     kind: Annotated[str, typer.Option("--format", help="Of both: csv or jsonl.")] = "csv",
     key: options.Key = None,
+    keys: options.Keys = None,
+    align: options.Align = None,
     labels: options.Labels = None,
     masks: options.Masks = None,
     concepts: options.ConceptsFile = None,
@@ -69,8 +71,9 @@ def compare_searches(
     if out is not None:
         make_folder(out)
     with terminal.compile_notice():
-        values = files.read_array(activations, "activations", key)
+        values = files.read_activations(activations, key, keys)
         annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)
+        values, annotated, _ = files.paired(values, annotated, None, align)
         found = [
             ccx.explain(values, annotated, device=device, threads=threads, **settings | {"search": search})
             for search in chosen

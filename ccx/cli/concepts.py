@@ -30,6 +30,10 @@ def build(
     masks: options.Masks = None,
     names: options.Names = None,
     valid: options.Valid = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", help="Keys of the samples: a .txt with one a line, or a .json list.", exists=True),
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help=f"A data set of files: {FORMS}.", rich_help_panel=_DATA)
     ] = None,
@@ -67,15 +71,19 @@ def build(
         got = "several" if any((labels, masks, data, tokens)) else "none"
         wanted = "one of --labels, --masks, --data and --tokens"
         raise InputError("concepts", wanted=wanted, got=got, remedy=remedy)
+    if keys is not None and data is not None:
+        remedy = "leave it out: its images are called by their paths"
+        raise InputError("--keys", wanted="no --keys beside --data", got="both", remedy=remedy)
     with terminal.compile_notice():
         if data is not None:
             concepts = _of_data(data, out, grid, colors, image_list, workers)
         elif tokens is not None:
             counts = None if lengths is None else files.read_array(lengths, "lengths")
-            concepts = token_concepts(tokens, names, lengths=counts, threads=threads)
+            known = None if keys is None else files.read_keys(keys)
+            concepts = token_concepts(tokens, names, keys=known, lengths=counts, threads=threads)
             concepts.save(out)
         else:
-            concepts = files.read_concepts(labels, masks, None, names, valid, threads)
+            concepts = files.read_concepts(labels, masks, None, names, valid, threads, keys)
             concepts.save(out)
     console = terminal.output()
     console.print(_description(concepts))
@@ -110,6 +118,9 @@ def info(
     console = terminal.output()
     console.print(_description(concepts))
     console.print(f"{concepts.n_cells:,} valid cells, content hash {concepts.content_hash}")
+    if concepts.keys is not None:
+        last = "" if concepts.n_samples == 1 else f" to {concepts.keys[-1]}"
+        console.print(Text(f"samples with keys, {concepts.keys[0]}{last}"), soft_wrap=True)
     order = np.argsort(-concepts.sizes, kind="stable")[: rows or None]
     n_more = concepts.n_concepts - len(order)
     table = Table(box=None, header_style="dim", pad_edge=False, caption=f"... and {n_more} more" if n_more else None)

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import ccx
 from ccx.cli import options
 from ccx.cli.data_specs import DEMO, open_data
 from ccx.concepts import Concepts
 from ccx.concepts.sources import name_problem
 from ccx.datasets.tables import line_error, named, text_lines
 from ccx.errors import InputError
+from ccx.keys import Activations, Keyed, Keys, check_keys, keys_of, require_same_samples
 from ccx.listing import picture_files
 from ccx.pipeline.running import progress_reporter
+from ccx.probing.storing import stored_keys
 from ccx.report import check_photo
-from ccx.store.files import reason, store_error
+from ccx.store.files import parse_json, read_bytes, reason, store_error
 
 
 def read_array(path: Path, argument: str, key: str | None = None) -> npt.NDArray[Any]:
@@ -73,6 +76,115 @@ def read_array(path: Path, argument: str, key: str | None = None) -> npt.NDArray
     raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", "give .npy, .npz or .safetensors")
 
 
+def read_activations(path: Path, key: str | None = None, keys: Path | None = None) -> npt.NDArray[Any]:
+    """Read activations as `read_array`, with the keys of their samples if these are known.
+
+    They stand in the file `keys`; or where the activations are: in the folder of ``ccx probe``, in a .npz under
+    ``keys``, in the metadata of a .safetensors as a JSON list under ``keys``.
+
+    Raises
+    ------
+    StoreError, InputError
+        As `read_array`, and if there is not one key a sample.
+
+    """
+    array = read_array(path, "activations", key)
+    if keys is not None:
+        found: Keys | None = check_keys("--keys", read_keys(keys), array.shape[0] if array.ndim else 0)
+    else:
+        found = _keys_beside(path)
+        if found is not None and len(found) != array.shape[0]:
+            problem = f"{array.shape[0]} samples with {len(found)} keys"
+            raise store_error(path, problem, "make it again, or give their keys with --keys")
+    return array if found is None else Activations.carrying(array, found)
+
+
+def read_keys(path: Path) -> list[str]:
+    """Read one key a sample: a line of a .txt file, or a list in a .json file.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read or is of another kind.
+
+    """
+    if path.suffix.lower() == ".json":
+        found = parse_json(read_bytes(path), path)
+        if not isinstance(found, list):
+            raise store_error(path, "no list of keys", 'write ["1.png", ...]')
+        return found
+    keys = text_lines(path)
+    if "" in keys:
+        raise line_error(path, keys.index("") + 1, "a blank line", "write one key a sample")
+    return keys
+
+
+def _keys_beside(path: Path) -> Keys | None:
+    """Return the keys that are stored with an array."""
+    found: Any = None
+    if path.suffix.lower() == ".npy":
+        return stored_keys(path)
+    if path.suffix.lower() == ".npz":
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if "keys" in archive.files and archive["keys"].dtype.kind == "U":
+                found = archive["keys"].tolist()
+    elif path.suffix.lower() == ".safetensors":
+        from safetensors import safe_open  # noqa: PLC0415 - only for such files
+
+        with safe_open(path, framework="numpy") as tensors:
+            text = (tensors.metadata() or {}).get("keys")
+        found = None if text is None else parse_json(text.encode(), path)
+    return None if found is None else check_keys("keys", found, distinct=False)
+
+
+def paired(activations: Any, concepts: Concepts, images: Any, align: str | None) -> tuple[Any, Concepts, Any]:
+    """Return what belongs together, after a comparison of keys, and in one order where `align` says so.
+
+    Parameters
+    ----------
+    activations, images
+        Of the samples of the concepts; or None.
+    align
+        "order": bring both into the order of the concepts; "shared": and leave out what one of them lacks.
+
+    Raises
+    ------
+    InputError
+        If samples differ, or `align` is asked for and there is nothing to align by.
+
+    """
+    if align not in (None, "order", "shared"):
+        raise InputError("--align", wanted="order or shared", got=repr(align), remedy="see --help")
+    given = {"activations": activations, "images": images}
+    keyed = {name: one for name, one in given.items() if keys_of(one) is not None and concepts.keys is not None}
+    if align is not None and not keyed:
+        remedy = "give --keys, and a file of concepts whose samples have keys"
+        raise InputError("--align", wanted="activations and concepts with keys", got="none", remedy=remedy)
+    if align == "shared":
+        for one in keyed.values():
+            there = Keyed(range(concepts.n_samples), concepts.keys or ())
+            shared = sorted(ccx.align(there, one, intersect=True))
+            concepts = concepts.subset(samples=shared) if len(shared) < concepts.n_samples else concepts
+    for name, one in given.items():
+        if name not in keyed:
+            if name == "images" and one is not None and len(one) != concepts.n_samples:
+                remedy = "give one image a sample, in the order of the samples, or the data set itself"
+                raise InputError(name, wanted=f"{concepts.n_samples} images", got=str(len(one)), remedy=remedy)
+        elif align is not None:
+            given[name] = ccx.align(one, concepts, intersect=align == "shared")
+        else:
+            _require_same(name, one, concepts)
+    return given["activations"], concepts, given["images"]
+
+
+def _require_same(argument: str, samples: Any, concepts: Concepts) -> None:
+    try:
+        require_same_samples(argument, samples, concepts)
+    except InputError as error:
+        remedy = "add --align order to reorder them, or --align shared to leave out what one of them lacks, too"
+        raise InputError(argument, wanted=error.wanted, got=error.got, remedy=remedy) from error
+
+
 def _npy_problem(path: Path) -> str | None:
     """Say what keeps a .npy file from being mapped as an array of numbers; None = nothing."""
     with path.open("rb") as file:
@@ -95,16 +207,18 @@ def _npy_problem(path: Path) -> str | None:
 
 
 def _chosen(keys: Iterable[str], path: Path, argument: str, key: str | None) -> str:
-    names = list(keys)
+    listed = list(keys)
+    names = [name for name in listed if name != "keys" or key == "keys"] or listed  # those of samples stand beside
     wanted = key if key is not None else names[0] if len(names) == 1 else argument
     if wanted not in names:
-        listed = ", ".join(names[:20]) or "none"
         remedy = (
             f"choose one of the arrays of {path} with --key"
             if key is not None or argument == "activations"
             else (f"save one array, or call it {argument}")
         )
-        raise InputError(argument, wanted=f"an array called {wanted!r}", got=listed, remedy=remedy)
+        raise InputError(
+            argument, wanted=f"an array called {wanted!r}", got=", ".join(names[:20]) or "none", remedy=remedy
+        )
     return wanted
 
 
@@ -167,6 +281,7 @@ def read_concepts(
     names: Path | None,
     valid: Path | None,
     threads: int | None = None,
+    keys: Path | None = None,
 ) -> Concepts:
     """Read concepts from a file of ``ccx concepts build``, or build them from label maps or masks.
 
@@ -188,6 +303,7 @@ def read_concepts(
             remedy = "a concepts file has its own names and valid cells"
             raise InputError("concepts", wanted="no --names or --valid beside --concepts", got="one", remedy=remedy)
         return Concepts.load(concepts)
+    samples = None if keys is None else read_keys(keys)
     cells = None if valid is None else read_array(valid, "valid")
     if labels is not None and names is None:
         remedy = "give a .txt, .csv, .tsv or .json file; without a column id, its first name belongs to id 1"
@@ -199,37 +315,35 @@ def read_concepts(
                 read_array(labels, "labels"),
                 dict(zip(known.ids, known.names, strict=True)),
                 categories=known.categories,
+                keys=samples,
                 valid=cells,
                 threads=threads,
                 progress=progress,
             )
         texts, categories = (None, None) if names is None else read_names(names)
         array = read_array(masks, "masks")  # type: ignore[arg-type]  # it is one of both
-        return Concepts.from_masks(array, texts, categories=categories, valid=cells, threads=threads, progress=progress)
+        return Concepts.from_masks(
+            array, texts, categories=categories, keys=samples, valid=cells, threads=threads, progress=progress
+        )
 
 
-def read_images(place: str, n_samples: int) -> Any:
-    """Return one image a sample: of an array file, a data set, or a folder in natural order of its pictures' names.
+def read_images(place: str) -> Any:
+    """Return the images of an array file, a data set, or a folder (in the order of `ccx.listing`), with their keys.
 
     Raises
     ------
     InputError
-        If there is not one image a sample, or the text names no data set.
+        If the text names no data set.
     StoreError
         If they cannot be read.
 
     """
     path = Path(place)
     if path.is_dir():
-        images: Any = picture_files(path)
-    elif path.is_file() or not (":" in place or place == DEMO):
-        images = read_array(path, "images")
-    else:
-        images = open_data(place).images
-    if len(images) != n_samples:
-        remedy = "give one image a sample, in the order of the samples (files: by name), or the data set itself"
-        raise InputError("images", wanted=f"{n_samples} images", got=f"{len(images)} in {place}", remedy=remedy)
-    return images
+        return picture_files(path)
+    if path.is_file() or not (":" in place or place == DEMO):
+        return read_array(path, "images")
+    return open_data(place).images
 
 
 def check_images(images: Any) -> None:

@@ -31,6 +31,17 @@ Images = Annotated[
     ),
 ]
 Key = Annotated[str | None, typer.Option("--key", help="Which array of the activations' file.")]
+Keys = Annotated[
+    Path | None, _file("--keys", "Keys of the activations' samples: a .txt with one a line, or a .json list.")
+]
+Align = Annotated[
+    str | None,
+    typer.Option(
+        "--align",
+        help="By keys: 'order' brings activations and images into the order of the concepts; 'shared' also leaves out "
+        "what one of them lacks.",
+    ),
+]
 Threads = Annotated[int | None, typer.Option("--threads", help="Processors to use; all by default.")]
 Device = Annotated[
     str, typer.Option("--device", help="Where to count: cpu, cuda, cuda:1, or several GPUs, cuda:0,cuda:1.")

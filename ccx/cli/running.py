@@ -28,6 +28,8 @@ def explain(
     ],
     out: Annotated[Path, typer.Option("--out", help="Run folder for rows, JSON and report.", file_okay=False)],
     key: options.Key = None,
+    keys: options.Keys = None,
+    align: options.Align = None,
     labels: options.Labels = None,
     masks: options.Masks = None,
     concepts: options.ConceptsFile = None,
@@ -99,11 +101,14 @@ def explain(
     }
     started = time.perf_counter()
     with terminal.compile_notice():
-        values = files.read_array(activations, "activations", key)
-        annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)
-        photographs = None
-        if images is not None and report:
-            photographs = files.read_images(images, annotated.n_samples)
+        values = files.read_activations(activations, key, keys)
+        given = files.read_concepts(labels, masks, concepts, names, valid, threads)
+        photographs = files.read_images(images) if images is not None and report else None
+        values, annotated, photographs = files.paired(values, given, photographs, align)
+        if annotated.n_samples < given.n_samples and (groups, fit, score) != (None, None, None):
+            wanted, remedy = "no --groups, --fit or --score", "these count samples, and some are left out"
+            raise InputError("--align shared", wanted=wanted, got="one", remedy=remedy)
+        if photographs is not None:
             files.check_images(photographs)
         n_stored = _n_stored(out)
         try:
@@ -166,6 +171,8 @@ def report(
         Path | None, typer.Option("--activations", help="What was explained, for pictures.", exists=True)
     ] = None,
     key: options.Key = None,
+    keys: options.Keys = None,
+    align: options.Align = None,
     images: options.Images = None,
     title: Annotated[str, typer.Option("--title", help="Heading of the report.")] = "What the units respond to",
     threads: options.Threads = None,
@@ -174,11 +181,12 @@ def report(
     found = ccx.load(run)
     target = out or (report_path(run, found) if run.is_dir() else run.with_suffix(".html"))
     with terminal.compile_notice():
-        values = None if activations is None else files.read_array(activations, "activations", key)
+        values = None if activations is None else files.read_activations(activations, key, keys)
+        annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)
+        photographs = None if images is None else files.read_images(images)
+        values, annotated, photographs = files.paired(values, annotated, photographs, align)
         if values is not None and run.is_dir():
             _check_explained(run, values)
-        annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)
-        photographs = None if images is None else files.read_images(images, annotated.n_samples)
         with terminal.writing_report():
             write_report(target, found, annotated, activations=values, images=photographs, title=title, threads=threads)
     terminal.output().print(Text(str(target)), soft_wrap=True)

@@ -397,7 +397,9 @@ def stored_keys(path: Path) -> Keys | None:
 
     """
     folder = path.parent
-    if not (folder / _KEYS).exists() or path.name not in map(layer_file, _layers_of(folder)):
+    if not all((folder / name).exists() for name in (_KEYS, "run.json")) or path.name not in map(
+        layer_file, _layers_of(folder)
+    ):
         return None
     return _read_keys(folder)
 

@@ -16,10 +16,11 @@ from ccx.errors import InputError
 from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.kernels.cpu._jit import available_threads
-from ccx.keys import Keyed, require_same_samples
+from ccx.keys import Keyed, Keys, require_same_samples, sample_name
 from ccx.listing import data_keys
 from ccx.pipeline import inputs
 from ccx.report.drawing import Photo, drawable, outline, photo
+from ccx.report.formulas import shown_name
 from ccx.results import Explanation
 
 _ANYWHERE = (-np.inf, np.inf)
@@ -43,6 +44,7 @@ class Picture:
     """One sample: SVG paths of the bitmap and of the formula's mask on a height×width grid, and their IoU there."""
 
     sample: int
+    name: str
     shape: tuple[int, int]
     bitmap: str
     formula: str
@@ -55,28 +57,37 @@ class Chosen:
     """One sample: bool[h, w], at most as many cells a side as are drawn, of the bitmap and of the formula's mask."""
 
     sample: int
+    name: str
     fires: npt.NDArray[np.bool_]
     holds: npt.NDArray[np.bool_]
     iou: float
     disagrees: bool
 
 
-def require_images(argument: str, images: Any, concepts: Concepts) -> None:
-    """Raise `InputError` unless there is one image a sample, of the same samples as far as both know their keys."""
-    keys = data_keys(images)
-    if keys is None or concepts.keys is None:
-        if len(images) != concepts.n_samples:
-            wanted, remedy = f"{concepts.n_samples} images", "give one image a sample, in the same order"
-            raise InputError(argument, wanted=wanted, got=str(len(images)), remedy=remedy)
-        return
-    require_same_samples(argument, Keyed([], keys), concepts)
+def samples_keys(concepts: Concepts, activations: Any, images: Any, argument: str = "images") -> Keys | None:
+    """Return the keys of the samples, of whichever of the three knows them; `argument` names the images in errors.
+
+    Raises
+    ------
+    InputError
+        If two of them know of different samples, or there is not one image a sample.
+
+    """
+    known = require_same_samples("activations", activations, concepts)
+    keys = None if images is None else data_keys(images)
+    if keys is not None and known is not None:
+        whose = "the activations" if concepts.keys is None else "the concepts"
+        require_same_samples(argument, Keyed([], keys), Keyed([], known), whose=whose, name=whose.removeprefix("the "))
+    elif images is not None and len(images) != concepts.n_samples:
+        wanted, remedy = f"{concepts.n_samples} images", "give one image a sample, in the same order"
+        raise InputError(argument, wanted=wanted, got=str(len(images)), remedy=remedy)
+    return known or keys
 
 
 class Album:
     """The photographs that pictures need, each made small once, on threads while pictures are chosen."""
 
-    def __init__(self, images: Any, concepts: Concepts, detail: Detail, threads: int | None) -> None:
-        require_images("images", images, concepts)
+    def __init__(self, images: Any, detail: Detail, threads: int | None) -> None:
         self._images = images
         self._n_pixels = detail.pixels
         self._n_waiting = 4 * (threads or available_threads())
@@ -131,6 +142,8 @@ class Pictures:
         How finely they are drawn.
     samples
         Those that were explained, ascending; None = all.
+    keys
+        What all samples are called, as `samples_keys` returns it; None = by their numbers.
 
     """
 
@@ -143,19 +156,20 @@ class Pictures:
         n_pictures: int,
         detail: Detail,
         samples: npt.NDArray[np.int64] | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self._concepts, self._album, self._n_pictures, self._n_drawn = concepts, album, n_pictures, detail.cells
         self._maps: npt.NDArray[Any] | None = None
         self._bitmaps = np.empty((0, 0, 0), np.uint64)
         if activations is not None:
             self._argument = "activations"
-            require_same_samples("activations", activations, concepts)
             self._maps = as_maps(activations, concepts.n_samples, concepts.shape)
             self._n_units = self._maps.shape[1]
         else:
             self._argument = "bitmaps"
             self._bitmaps = inputs.as_bitmaps(bitmaps, concepts, None)
             self._n_units = len(self._bitmaps)
+        self._keys = keys
         self._samples = np.arange(concepts.n_samples) if samples is None else samples
         self._is_all_valid = concepts.n_cells == concepts.n_samples * math.prod(concepts.shape)
         self._everywhere = np.ones(concepts.atoms.n_atoms, np.bool_)
@@ -181,7 +195,9 @@ class Pictures:
             for one in chosen:
                 self._album.add(one.sample)
         return [
-            Picture(one.sample, one.fires.shape, outline(one.fires), outline(one.holds), one.iou, one.disagrees)
+            Picture(
+                one.sample, one.name, one.fires.shape, outline(one.fires), outline(one.holds), one.iou, one.disagrees
+            )
             for one in chosen
         ]
 
@@ -218,6 +234,7 @@ class Pictures:
         return [
             Chosen(
                 sample=int(samples[place]),
+                name=shown_name(sample_name(self._keys, int(samples[place]))),
                 fires=fires,
                 holds=holds,
                 iou=float(shared[place] / max(union[place], 1)),

@@ -8,11 +8,12 @@ import numpy as np
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError, MissingExtraError
+from ccx.keys import shortened
 from ccx.pipeline.judging import explained_samples
 from ccx.report.charts import concept_bars
 from ccx.report.drawing import loops, pixels_of
 from ccx.report.formulas import Painter, shown_name
-from ccx.report.pictures import FINE, Chosen, Pictures, require_images
+from ccx.report.pictures import FINE, Chosen, Pictures, samples_keys
 from ccx.report.writing import check_concepts
 from ccx.results import Explanation, Explanations
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _FIRES, _HOLDS = "#ffd21f", "#35c6ff"  # solid and dashed: the two can be told apart without their colors
 _N_BARS = 15
+_NAME = 24  # letters of a sample's name above a picture
 _WIDTH = 100  # characters of a formula before it breaks
 
 
@@ -93,9 +95,8 @@ def plot(
             remedy = "pass activations= (or bitmaps=) as they were explained"
             raise InputError("activations", wanted="what was explained", got="None", remedy=remedy)
         samples = explained_samples(found, concepts) if isinstance(found, Explanations) else None
-        if images is not None:
-            require_images("images", images, concepts)
-        chooser = Pictures(concepts, activations, bitmaps, None, pictures, FINE, samples)
+        keys = samples_keys(concepts, activations, images)
+        chooser = Pictures(concepts, activations, bitmaps, None, pictures, FINE, samples, keys)
         rows = [(item, chooser.choose(item)) for item in reversed(items)]
         figure = pyplot.figure(figsize=(2.2 * pictures, 2.7 * len(rows)), layout="constrained")
         parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
@@ -135,7 +136,9 @@ def _draw_picture(axis: Axes, one: Chosen, image: Any) -> None:
         axis.add_collection(edges, autolim=False)
     axis.set_xlim(0, width)
     axis.set_ylim(height, 0)
-    axis.set_title(f"{'≠ ' if one.disagrees else ''}{one.sample}: {one.iou:.2f}", fontsize=8)
+    name = shortened(one.name, _NAME)
+    title = axis.set_title(f"{'≠ ' if one.disagrees else ''}{name}: {one.iou:.2f}", fontsize=8)
+    title.set_parse_math(False)
 
 
 def _draw_overview(figure: Figure, found: Explanations, concepts: Concepts) -> None:

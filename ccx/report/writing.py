@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ccx.concepts import Concepts
 from ccx.errors import InputError, visible
 from ccx.pipeline.judging import explained_samples
-from ccx.report.pictures import COARSE, FINE, Album, Pictures
+from ccx.report.pictures import COARSE, FINE, Album, Pictures, samples_keys
 from ccx.report.view import KnownUnit, Report, build
 from ccx.results import Explanations
 from ccx.store import PathLike, new_folder, write_text
@@ -123,13 +123,15 @@ def _viewed(
     are_many = min(pictured_units, len(found.units)) > _MANY_UNITS
     n_pictures = pictures if pictures is not None else 3 if are_many else 4
     detail = COARSE if are_many else FINE
-    album = None if images is None else Album(images, concepts, detail, threads)
+    samples_keys(concepts, activations, images)  # checks them
+    album = None if images is None else Album(images, detail, threads)
 
     def chooser(explained: Explanations, activations: Any, bitmaps: Any) -> Pictures | None:
         if n_pictures < 1 or (activations is None and bitmaps is None):
             return None
         samples = explained_samples(explained, concepts)
-        return Pictures(concepts, activations, bitmaps, album, n_pictures, detail, samples)
+        keys = samples_keys(concepts, activations, images)
+        return Pictures(concepts, activations, bitmaps, album, n_pictures, detail, samples, keys)
 
     try:
         yield build(

@@ -15,11 +15,11 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
-from ccx.keys import require_same_samples
+from ccx.keys import sample_name, shortened
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.report.drawing import pixels_of
 from ccx.report.formulas import shown_name
-from ccx.report.pictures import require_images
+from ccx.report.pictures import samples_keys
 from ccx.report.plotting import pyplot_for
 from ccx.results import Explanation, Explanations
 from ccx.store import PathLike, make_folder
@@ -29,6 +29,7 @@ from ccx.studies.figures import write_figure
 _CHUNK = 512  # samples looked at in one go
 _SIDE, _GAP, _LINE = 2.0, 0.08, 0.18  # inches: of a photograph, between two, of a line of text
 _LINE_LETTERS = 14  # an inch
+_NAME = 28  # letters of a sample's name above a photograph
 
 
 def images(
@@ -80,8 +81,7 @@ def images(
     pyplot = pyplot_for("ccx.studies.images")
     if top_k < 1:
         raise InputError("top_k", wanted="an integer >= 1", got=repr(top_k), remedy="5 is usual")
-    require_images("photographs", photographs, concepts)
-    require_same_samples("activations", activations, concepts)
+    keys = samples_keys(concepts, activations, photographs, "photographs")
     maps = as_maps(activations, concepts.n_samples, concepts.shape)
     explained = list(found.units)
     rng = np.random.default_rng(seed)
@@ -107,7 +107,8 @@ def images(
                 top -= _LINE * len(title)
                 for column, (sample, iou, fires) in enumerate(shown):
                     left = _GAP + column * (_SIDE + _GAP)
-                    axes.text(left, top - _LINE / 4, f"{sample}: {iou:.2f}", va="top", fontsize=7, color="#5c6570")
+                    label = f"{shown_name(shortened(sample_name(keys, sample), _NAME))}: {iou:.2f}"
+                    axes.text(left, top - _LINE / 4, label, va="top", fontsize=7, color="#5c6570", parse_math=False)
                     image = _blackened(pixels_of(photographs[sample], f"photographs[{sample}]"), fires)
                     high, wide = (_SIDE * n / max(image.shape[:2]) for n in image.shape[:2])
                     below = top - _LINE
