@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from ccx.errors import StoreError
 from ccx.images import SUFFIXES
 from ccx.keys import Keyed, Keys, as_key, keys_of
 
+Part: TypeAlias = tuple[list[str | int], str, str]
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -53,27 +54,33 @@ def pictures_below(folder: str | os.PathLike[str], suffixes: frozenset[str] = SU
     return sorted(names, key=natural_order)
 
 
-def natural_order(path: str) -> list[tuple[list[str | int], str, str]]:
+def natural_order(path: str) -> list[Part]:
     """Return by what to sort paths below a folder (see `ccx.listing`)."""
-    *folders, name = path.split("/")
+    folders, _, name = path.rpartition("/")
     stem, dot, suffix = name.rpartition(".")
-    last = (stem, dot + suffix) if stem else (name, "")
-    parts = [*((folder, "") for folder in folders), last]
-    return [(_pieces(text), _plain(end), text + end) for text, end in parts]
+    return [*_folders_order(folders), _part(stem, dot + suffix) if stem else _part(name, "")]
+
+
+@lru_cache(maxsize=1024)
+def _folders_order(folders: str) -> list[Part]:
+    return [_part(folder, "") for folder in folders.split("/")] if folders else []
+
+
+def _part(text: str, suffix: str) -> Part:
+    """Return by what to sort one part of a path: texts and numbers in turn, so that like meets like."""
+    pieces: list[str | int] = list(_DIGITS.split(_plain(text)))
+    pieces[1::2] = map(int, pieces[1::2])
+    return pieces, _plain(suffix), text + suffix
+
+
+def _plain(text: str) -> str:
+    return text.lower() if text.isascii() else as_key(as_key(text).casefold())
 
 
 def path_key(path: str | os.PathLike[str]) -> str:
     """Return what a sample is called that is a file: its path with ``/`` between folders, accents as in NFC."""
-    return as_key(PurePosixPath(path).as_posix())
-
-
-def _pieces(text: str) -> list[str | int]:
-    """Return a name as texts and numbers in turn, so that like meets like."""
-    return [int(piece) if i % 2 else piece for i, piece in enumerate(_DIGITS.split(_plain(text)))]
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    text = os.fspath(path)
+    return as_key(PurePosixPath(text).as_posix() if "/." in text or "//" in text or text[:1] == "." else text)
 
 
 def _walk(root: str) -> Iterator[str]:
@@ -114,7 +121,7 @@ def data_keys(data: Any) -> Keys | None:
     if not hasattr(data, "__len__"):
         return None
     indices, whole = getattr(data, "indices", None), getattr(data, "dataset", None)
-    if whole is not None and isinstance(indices, Sequence):
+    if whole is not None and indices is not None and hasattr(indices, "__len__"):
         keys = data_keys(whole)
         return None if keys is None else tuple(keys[i] for i in indices)
     found = keys_of(data)
@@ -137,7 +144,7 @@ def relative_keys(paths: Iterable[Any], root: Any = None) -> Keys | None:
         return None
     texts = [os.path.normpath(os.fspath(path)) for path in listed]
     try:
-        common = os.path.commonpath([os.path.dirname(text) for text in texts])  # noqa: PTH120
+        common = os.path.commonpath({os.path.dirname(text) for text in texts})  # noqa: PTH120
         if isinstance(root, (str, os.PathLike)):
             above = os.path.normpath(os.fspath(root))
             common = above if os.path.commonpath([above, common]) == above else common

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 import ccx
 from ccx.concepts import FILE_FORMAT
-from ccx.datasets import Folder, Pairs, token_concepts
+from ccx.datasets import Broden, CocoInstances, Folder, Pairs, token_concepts
 from ccx.errors import InputError, StoreError
 from ccx.keys import Keyed, check_keys, keys_hash, keys_of, require_same_samples, sample_name
-from ccx.listing import data_keys
+from ccx.listing import data_keys, picture_files
 from ccx.store import load_arrays, save_arrays
-from tests.picture_files import photo, png, write
+from tests.picture_files import photo, png, write, write_broden
 
 KEYS = ("1.png", "2.png", "10.png", "a/1.png", "a/2.png", "b.png")
 ARRAY = np.arange(6 * 3 * 2 * 2, dtype=np.float32).reshape(6, 3, 2, 2)
@@ -312,6 +312,7 @@ class Listed:
             Listed(dataset=Listed(dataset=PATHS, indices=range(6)), indices=[0, 0, 1, 1, 2, 2]),
             tuple(np.repeat(KEYS[:3], 2)),
         ),
+        (Listed(dataset=PATHS, indices=np.arange(6)), KEYS),
         (Listed(images=PATHS[:5]), None),
         (Listed(images=[photo(2, 2)] * 6), None),
         (Listed(keys=lambda: KEYS), None),
@@ -494,3 +495,51 @@ def test_align_refuses_what_is_unclear() -> None:
     ):
         with pytest.raises(InputError, match="^" + problem.replace("(", r"\(")):
             ccx.align(samples, to, **options)
+
+
+def written(root: Path, kind: str) -> Any:
+    """Return a data set of a kind, whose images lie below ``images``, in an order of its own."""
+    if kind == "broden":
+        rows = "".join(f"{name},train,4,4,2,2,,,,1,,\n" for name in ("b/10.png", "./b/9.png", "a//1.png"))
+        write_broden(root, rows, {}, side=4)
+        return Broden(root)
+    names = ("b/10.png", "b/9.png", "a/1.png")
+    for seed, name in enumerate(names):
+        write(root / "images" / name, png(photo(4, 4, seed)))
+        write(root / "labels" / name, png(np.ones((4, 4), np.uint8)))
+    if kind == "pairs":
+        return Pairs(Listed3([root / "images" / name for name in names]), ["x"])
+    if kind == "folder":
+        return Folder(root / "images", root / "labels", ["x"], only=[name.removesuffix(".png") for name in names])
+    instances = [
+        {"id": i, "image_id": i, "category_id": 1, "segmentation": [[0, 0, 3, 0, 3, 3]], "iscrowd": 0} for i in range(3)
+    ]
+    images = [{"id": i, "file_name": name, "height": 4, "width": 4} for i, name in enumerate(names)]
+    content = {"images": images, "annotations": instances, "categories": [{"id": 1, "name": "x"}]}
+    return CocoInstances(root / "images", write(root / "instances.json", json.dumps(content)))
+
+
+class Listed3:
+    def __init__(self, images: list[Path]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return photo(4, 4, index), np.ones((4, 4), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["broden", "folder", "pairs", pytest.param("coco", marks=pytest.mark.needs("coco"))])
+def test_data_sets_and_their_folder_of_images_agree(tmp_path: Path, kind: str) -> None:
+    """Each kind has an order of its own, and the keys that a listing of the folder of images has."""
+    data = written(tmp_path, kind)
+    assert data.keys == ("b/10.png", "b/9.png", "a/1.png")
+    assert picture_files(tmp_path / "images").keys == ("a/1.png", "b/9.png", "b/10.png")
+    annotations = data.concepts((2, 2), workers=1, progress=False)
+    files = picture_files(tmp_path / "images")
+    with pytest.raises(InputError, match=r"'b/10.png' at position 0, got 'a/1.png' there, all 3 in another order"):
+        require_same_samples("images", files, annotations)
+    aligned = ccx.align(files, annotations)
+    assert aligned == [tmp_path / "images" / key for key in data.keys]
+    require_same_samples("images", aligned, annotations)

@@ -12,7 +12,6 @@ import pytest
 import ccx
 from ccx.datasets import Folder
 from ccx.errors import InputError, StoreError
-from ccx.keys import keys_of
 from ccx.probing.storing import stored_keys
 from tests.picture_files import png, write
 
@@ -158,7 +157,12 @@ def test_a_folder_without_keys_gets_them_when_its_samples_are_compared(root: Pat
     with pytest.raises(StoreError, match=r"sample 1 is 2.png there, and 10.png in the data"):
         probed(sorted((root / "images").iterdir()), out=believed, data_id="numbered")
     (believed / "keys.json").unlink()  # of an older ccx: nobody knows in which order it listed the folder
-    assert keys_of(probed(root / "images", out=believed, data_id="numbered")) is None
+    with pytest.raises(
+        StoreError, match=r"holds samples without keys, and data_id= hides whether .* keys=, pass overwrite"
+    ):
+        probed(root / "images", out=believed, data_id="numbered")
+    assert probed(root / "images", out=believed, data_id="numbered", keys=KEYS).keys == KEYS
+    assert probed(root / "images", out=believed, data_id="numbered").keys == KEYS
 
 
 def test_a_killed_probe_goes_on_with_its_keys(root: Path, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def probe(
             settings = {**runner.settings(), "data": data_id, "preprocessing": described(preprocessing)}
             hashes = model_hashes(module)
             with ActivationFolder(out, layers=names, settings=settings, hashes=hashes, overwrite=overwrite) as folder:
-                folder.begin(source.keys, is_hashed=data_id is None)
+                folder.begin(source.keys, is_sure=data_id is None or keys is not None)
                 _into_folder(folder, runner, source, report, is_hashed=data_id is None)
                 found = folder.arrays()
     return found if isinstance(layers, (list, tuple)) else found[names[0]]
@@ -226,6 +226,7 @@ def _into_folder(
                         committed = time.monotonic()
                 report(done, total or 0)
                 if folder.finished and not is_hashed:
+                    folder.finish()
                     return  # the data are believed by their name
             _check_end(done, source)
             folder.check_end(done)

@@ -113,13 +113,15 @@ class ActivationFolder:
             files.callback(file.close)
         return False
 
-    def begin(self, keys: Keys | None, *, is_hashed: bool) -> None:
-        """Take the keys of the samples to be probed, None = unknown; `is_hashed` says that all samples are compared.
+    def begin(self, keys: Keys | None, *, is_sure: bool) -> None:
+        """Take the keys of the samples to be probed, None = unknown.
+
+        `is_sure` says that they are those of what is there without keys: all samples are compared, or a user says so.
 
         Raises
         ------
         StoreError
-            If the samples that are there have other keys.
+            If the samples that are there have other keys, or none, and it is not sure that these are theirs.
 
         """
         if keys is None:
@@ -136,8 +138,11 @@ class ActivationFolder:
                 problem = f"sample {place} is {there or 'not'} there, and {here or 'not'} in the data"
                 raise store_error(self.folder, problem, _ANEW)
             self._keys = keys
-        elif is_hashed:  # else nobody knows whether an older ccx listed the samples in this order
+        elif is_sure:
             self._keys = keys
+        else:
+            problem = "holds samples without keys, and data_id= hides whether they are those of the data, in this order"
+            raise store_error(self.folder, problem, f"give their keys with keys=, {_ANEW}")
 
     def _write_keys(self) -> None:
         if self._keys != self._stored_keys:
