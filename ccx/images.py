@@ -45,6 +45,9 @@ _LOSSLESS = frozenset({1, 2, 3, 4, 5, 8, 32_773, 32_946, 34_925, 50_000})  # com
 _PHOTOGRAPHS = frozenset({"1", "CMYK", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr"})
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
+_LOSSY = "is a {}, whose compression changes ids"
+_LOSSY_JPEG = _LOSSY.format("JPEG")
+
 Read = Callable[[int, int], bytes]
 
 
@@ -102,9 +105,10 @@ def read_head(path: PathLike) -> Head:
     descriptor, n_bytes = open_regular(path)
     try:
         first = os.pread(descriptor, _HEAD, 0)
-        is_jpeg = first.startswith(_JPEG)
-        head = _own_head(_reader(descriptor, first, n_bytes), n_bytes, path)
-        is_whole = not is_jpeg or _JPEG_END in os.pread(descriptor, _TAIL, max(0, n_bytes - _TAIL))
+        head = _own_head(first, n_bytes, lambda at, n: os.pread(descriptor, n, at), path)
+        is_whole = True
+        if first.startswith(_JPEG):
+            is_whole = _JPEG_END in os.pread(descriptor, _TAIL, max(0, n_bytes - _TAIL))
     except OSError as error:
         raise store_error(path, f"cannot read it ({reason(error)})", "check the disk") from error
     finally:
@@ -119,27 +123,23 @@ def read_head(path: PathLike) -> Head:
     return head
 
 
-def _reader(descriptor: int, first: bytes, n_bytes: int) -> Read:
-    """Return what reads so many bytes at a place, from memory where the file is small."""
-    if n_bytes <= len(first):
-        return lambda at, n: first[at : at + n]
-    return lambda at, n: os.pread(descriptor, n, at)
-
-
 def head_of(content: bytes, image: PIL.Image.Image, where: PathLike) -> Head:
     """Return what `read_head` would, of the content of a file that is opened as `image`."""
-    return _own_head(lambda at, n: content[at : at + n], len(content), where) or pillow_head(image, where)
+    n_bytes = len(content)
+    return _own_head(content, n_bytes, lambda at, n: content[at : at + n], where) or pillow_head(image, where)
 
 
-def _own_head(read: Read, n_bytes: int, where: PathLike) -> Head | None:
-    """Read the head of a PNG or JPEG, without Pillow; None = Pillow shall say what it is."""
-    start = read(0, 33)
+def _own_head(first: bytes, n_bytes: int, read: Read, where: PathLike) -> Head | None:
+    """Read the head of a PNG or JPEG, without Pillow; None = Pillow shall say what it is.
+
+    `first` are the first bytes of so many, `read` gives n bytes at a place.
+    """
     if not n_bytes:
         raise store_error(where, "empty", DAMAGED)
-    if start.startswith(PNG):
-        head = _png_head(start, read, n_bytes, where)
-    elif start.startswith(_JPEG):
-        head = _jpeg_head(read)
+    if first.startswith(PNG):
+        head = _png_head(first, n_bytes, read, where)
+    elif first.startswith(_JPEG):
+        head = _jpeg_head(first, read)
     else:
         return None
     if head is not None:
@@ -147,61 +147,73 @@ def _own_head(read: Read, n_bytes: int, where: PathLike) -> Head | None:
     return head
 
 
-def _png_head(start: bytes, read: Read, n_bytes: int, where: PathLike) -> Head | None:
-    if len(start) < 33 or start[12:16] != b"IHDR":
+def _png_head(first: bytes, n_bytes: int, read: Read, where: PathLike) -> Head | None:
+    if len(first) < 33 or first[12:16] != b"IHDR":
         return None
-    width, height, bits, kind = struct.unpack(">IIBB", start[16:26])
+    width, height, bits, kind = struct.unpack_from(">IIBB", first, 16)
     if kind not in _PNG_MODES:
         return None
-    orientation, n_frames = 1, 1
-    whole = read(0, n_bytes) if n_bytes <= _HEAD else b""
-    if not whole.endswith(_PNG_END) or b"eXIf" in whole or b"acTL" in whole:  # else there is nothing to walk for
-        at = len(PNG)
-        for _ in range(_MOST_PARTS):
+    if first[37:41] == b"IDAT" and int.from_bytes(first[33:37], "big") + 57 == n_bytes and first.endswith(_PNG_END):
+        return Head(
+            "PNG", height, width, _PNG_MODES[kind], bits
+        )  # as most label maps are: there is nothing to walk for
+    at, orientation, n_frames = len(PNG), 1, 1
+    for _ in range(_MOST_PARTS):
+        part = first[at : at + 8]
+        if len(part) < 8:
             part = read(at, 8)
-            length, name = int.from_bytes(part[:4], "big"), part[4:]
-            if at + 12 + length > n_bytes or len(part) < 8:
-                raise store_error(where, f"truncated: its {n_bytes} bytes do not end like a PNG", DAMAGED)
-            if name == b"IEND":
-                break
-            if name == b"eXIf":
-                orientation = _orientation(read(at + 8, min(length, _EXIF)))
-            elif name == b"acTL":
-                n_frames = int.from_bytes(read(at + 8, min(length, 4)), "big")
-            at += 12 + length
-        else:
-            raise store_error(where, f"has more than {_MOST_PARTS} chunks", DAMAGED)
-    return Head("PNG", height, width, _PNG_MODES[kind], bits, orientation, n_frames > 1)
+        length, name = int.from_bytes(part[:4], "big"), part[4:]
+        if at + 12 + length > n_bytes or len(part) < 8:
+            raise store_error(where, f"truncated: its {n_bytes} bytes do not end like a PNG", DAMAGED)
+        if name == b"IEND":
+            return Head("PNG", height, width, _PNG_MODES[kind], bits, orientation, n_frames > 1)
+        if name == b"eXIf":
+            orientation = _orientation(read(at + 8, min(length, _EXIF)))
+        elif name == b"acTL":
+            n_frames = int.from_bytes(read(at + 8, min(length, 4)), "big")
+        at += 12 + length
+    raise store_error(where, f"has more than {_MOST_PARTS} chunks", DAMAGED)
 
 
-def _jpeg_head(read: Read) -> Head | None:
+def _jpeg_head(first: bytes, read: Read) -> Head | None:
     at, orientation, frame = 2, 0, None
     for _ in range(_MOST_PARTS):
-        part = read(at, 10)
+        part = first[at : at + 10]
+        if len(part) < 10:
+            part = read(at, 10)
         if len(part) < 4 or part[0] != 0xFF:
             return None
-        marker, length = part[1], int.from_bytes(part[2:4], "big")
+        marker, length = part[1], part[2] << 8 | part[3]
         if marker == 0xDA:  # the scan: tags stand before it
             break
         if marker == 0xFF or length < 2 or 0xD0 <= marker <= 0xD9:
             return None
-        if marker == 0xE1 and not orientation and part[4:] == b"Exif\0\0":
-            orientation = _orientation(read(at + 4, length - 2))
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # those are no frames
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # those are no frames
             if frame is not None:
                 return None
-            frame = read(at + 4, 6)
+            frame = part[4:]
+        elif marker == 0xE1 and not orientation and part[4:] == b"Exif\0\0":
+            orientation = _orientation(read(at + 4, length - 2))
         at += 2 + length
     if frame is None or len(frame) < 6:
         return None
     bits, height, width, n_channels = struct.unpack(">BHHB", frame)
     if n_channels not in _JPEG_MODES:
         return None
-    return Head("JPEG", height, width, _JPEG_MODES[n_channels], bits, orientation or 1, False, _lossy("JPEG"))
+    return Head("JPEG", height, width, _JPEG_MODES[n_channels], bits, orientation or 1, False, _LOSSY_JPEG)
 
 
 def pillow_head(image: Any, where: PathLike) -> Head:
     """Return what Pillow says of a file that it has opened."""
+    try:
+        head = _pillow_head(image)
+    except Exception as error:  # decoders raise what they see fit, also where they look for a second frame
+        raise store_error(where, f"its head is damaged ({error})", DAMAGED) from error
+    check_pixels(head.height, head.width, where)
+    return head
+
+
+def _pillow_head(image: Any) -> Head:
     width, height = image.size
     bits = 32 if image.mode in ("I", "F") else 16 if image.mode.startswith("I;16") else 8
     orientation = _orientation(image.info.get("exif") or b"")
@@ -214,7 +226,7 @@ def pillow_head(image: Any, where: PathLike) -> Head:
             bits = _highest(tags.get(_BITS), 1)
             orientation = _known(_highest(tags.get(_ORIENTATION), 1))
             if _highest(tags.get(_COMPRESSION), 1) not in _LOSSLESS:
-                changes_ids = _lossy(f"TIFF in compression {tags.get(_COMPRESSION)}")
+                changes_ids = _LOSSY.format(f"TIFF in compression {tags.get(_COMPRESSION)}")
             elif _highest(tags.get(_PHOTOMETRIC), 1) == 0:
                 changes_ids = "stores white as 0, and readers disagree on its numbers"
         case "PPM":
@@ -226,15 +238,10 @@ def pillow_head(image: Any, where: PathLike) -> Head:
             elif most not in (255, 65_535):
                 changes_ids = f"has a greatest value of {most}, to which readers scale its numbers"
         case "JPEG" | "MPO":
-            changes_ids = _lossy("JPEG")
+            changes_ids = _LOSSY_JPEG
         case "WEBP" if not _is_lossless(image.fp):
-            changes_ids = _lossy("lossy WebP")
-    check_pixels(height, width, where)
+            changes_ids = _LOSSY.format("lossy WebP")
     return Head(image.format, height, width, image.mode, bits, orientation, is_animated, changes_ids)
-
-
-def _lossy(what: str) -> str:
-    return f"is a {what}, whose compression changes ids"
 
 
 def _is_lossless(file: Any) -> bool:

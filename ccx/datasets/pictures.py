@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import zlib
 from enum import Enum
@@ -32,11 +33,8 @@ class Coding(Enum):
     BYTES = "numbers in R, G and B"
 
 
-_MODES = {
-    Coding.IDS: ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"),
-    Coding.COLORS: ("1", "L", "P", "RGB", "RGBA", "RGBX"),
-    Coding.BYTES: ("RGB", "RGBA"),
-}
+_ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+_COLOR_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX")
 
 
 def label_map_size(path: PathLike, coding: Coding) -> tuple[int, int]:
@@ -200,18 +198,22 @@ def sampled(pixels: npt.NDArray[Any], shape: tuple[int, int] | None) -> npt.NDAr
 
 def _check(head: Head, coding: Coding, where: PathLike) -> None:
     """Raise `StoreError` unless a picture can hold a label map in this coding."""
-    got = head.mode if head.bits <= 8 else f"{head.mode} of {head.bits} bits"
     if coding is Coding.BYTES:
-        if head.format != "PNG" or head.mode not in _MODES[coding] or head.bits != 8:
+        if head.format != "PNG" or head.mode not in ("RGB", "RGBA") or head.bits != 8:
+            got = _kind(head)
             problem = f"wanted a PNG with R, G and B of 8 bits, it is {head.format} in {got}"
             raise store_error(where, problem, "give the published files")
     elif head.changes_ids:
         raise store_error(where, head.changes_ids, f"{_AS_PNG}, from their source")
-    elif head.mode not in _MODES[coding] or (coding is Coding.COLORS and head.bits > 8):
+    elif head.mode not in (_ID_MODES if coding is Coding.IDS else _COLOR_MODES) or (
+        coding is Coding.COLORS and head.bits > 8
+    ):
         remedy = "give label maps of one id a pixel (grey or palette), or say with palette= what its colours mean"
         if coding is Coding.COLORS:
             remedy = f"{_AS_PNG} of 8 bits a colour"
-        raise store_error(where, f"is in {got}, which has no {'ids' if coding is Coding.IDS else 'colours'}", remedy)
+        raise store_error(
+            where, f"is in {_kind(head)}, which has no {'ids' if coding is Coding.IDS else 'colours'}", remedy
+        )
     if head.is_animated:
         raise store_error(where, "has several frames or pages", "save the one that is meant as a file of its own")
     if head.orientation != 1:
@@ -220,8 +222,12 @@ def _check(head: Head, coding: Coding, where: PathLike) -> None:
         raise store_error(where, f"a label map with an orientation ({head.orientation}) in its EXIF", remedy)
 
 
+def _kind(head: Head) -> str:
+    return head.mode if head.bits <= 8 else f"{head.mode} of {head.bits} bits"
+
+
 def _is_npy(path: PathLike) -> bool:
-    return str(path).lower().endswith(NPY)
+    return os.fspath(path)[-4:].lower() == NPY
 
 
 def _npy_array(path: PathLike) -> npt.NDArray[Any]:
