@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +80,24 @@ class Timed:
 
 
 @dataclass
+class Failed:
+    """A kernel that raised, or whose result is not the CPU's."""
+
+    case: Case
+    error: Exception
+
+    def texts(self) -> list[str]:
+        """Return a row of the table."""
+        reason = " ".join(f"{type(self.error).__name__}: {self.error}".split())
+        return [f"`{self.case.name}`", f"**FAILED** {reason}", *[""] * 6]
+
+
+@dataclass
 class Layer:
-    """A whole layer by `ccx.explain`: seconds of the wall clock, and for each kernel its launches and seconds."""
+    """A whole layer by `ccx.explain`: seconds of the wall clock, and for each kernel its launches and seconds.
+
+    The launches are those of a second run, as marks in the stream take time.
+    """
 
     n_units: int
     wall: float
@@ -92,29 +108,55 @@ class Layer:
         """Seconds of all kernels together."""
         return sum(map(sum, self.launches.values()))
 
+    def markdown(self) -> str:
+        """Return its part of the page."""
+        lines = [f"A layer of {self.n_units} units × {CLUSTERS} ranges: **{self.wall:.3f} s** by the wall clock,"]
+        lines += [
+            f"and **{self.kernels:.3f} s** in these kernels:",
+            "",
+            "| kernel | launches | seconds |",
+            "|---|---|---|",
+        ]
+        by_time = sorted(self.launches.items(), key=lambda item: -sum(item[1]))
+        lines += [f"| `{name}` | {len(seconds):,} | {sum(seconds):.4f} |" for name, seconds in by_time]
+        return "\n".join([*lines, ""])
+
 
 @dataclass
 class Report:
     """What one run found out."""
 
     facts: dict[str, str]
-    kernels: list[Timed]
-    layer: Layer
+    kernels: list[Timed | Failed]
+    layer: Layer | Exception | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was wrong."""
+        return isinstance(self.layer, Exception) or any(isinstance(one, Failed) for one in self.kernels)
 
     def markdown(self) -> str:
-        """Return the page."""
-        layer = self.layer
-        columns = ["kernel", "median", "least", "bytes", "rate", "of a copy", "operations", "rate"]
-        lines = ["# ccx on a GPU", "", *(f"- {name}: {value}" for name, value in self.facts.items()), ""]
-        lines += [f"A layer of {layer.n_units} units × {CLUSTERS} ranges: **{layer.wall:.3f} s** by the wall clock,"]
-        lines += [f"of them **{layer.kernels:.3f} s** in these kernels:", "", "| kernel | launches | seconds |"]
-        lines += ["|---|---|---|"]
-        by_time = sorted(layer.launches.items(), key=lambda item: -sum(item[1]))
-        lines += [f"| `{name}` | {len(seconds):,} | {sum(seconds):.4f} |" for name, seconds in by_time]
-        lines += ["", f"Kernels, {ROUNDS} rounds each, checked against the CPU before:", ""]
-        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(one.texts()) + " |" for one in self.kernels]
-        return "\n".join([*lines, "", "A copy's rate counts what it reads and what it writes.", ""])
+        """Return the page, of what is known so far."""
+        lines = ["# ccx on a GPU", "", *(f"- {name}: {value}" for name, value in self.facts.items())]
+        lines += ["", f"Kernels, {ROUNDS} rounds each, checked against the CPU before:", "", *TABLE]
+        lines += [row_of(one) for one in self.kernels]
+        lines += ["", "A copy's rate counts what it reads and what it writes.", ""]
+        if isinstance(self.layer, Exception):
+            lines += [f"The layer **failed**: {self.layer}", ""]
+        elif self.layer is not None:
+            lines += [self.layer.markdown()]
+        return "\n".join(lines)
+
+
+TABLE = [
+    "| kernel | median | least | bytes | rate | of a copy | operations | rate |",
+    "|---|---|---|---|---|---|---|---|",
+]
+
+
+def row_of(one: Timed | Failed) -> str:
+    """Return a row of the table of kernels."""
+    return "| " + " | ".join(one.texts()) + " |"
 
 
 def timed(call: Callable[[], Any], gpu: Any, clock: Any) -> list[float]:
@@ -152,6 +194,15 @@ def time_case(case: Case, gpu: Any, clock: Any, copy_bytes: int) -> Timed:
     copied = copy_rate(gpu, clock, copy_bytes)
     seconds = timed(call, gpu, clock)
     return Timed(case, statistics.median(seconds), min(seconds), copied)
+
+
+def time_cases(some: Iterable[Case], gpu: Any, clock: Any, copy_bytes: int = 1 << 30) -> Iterator[Timed | Failed]:
+    """Check and time kernels, one after the other: one that is wrong does not cost the rest."""
+    for case in some:
+        try:
+            yield time_case(case, gpu, clock, copy_bytes)
+        except Exception as error:
+            yield Failed(case, error)
 
 
 @contextmanager
@@ -198,24 +249,34 @@ def time_layer(data: Synthetic, concepts: ccx.Concepts, gpu: Any, clock: Any) ->
         msg = "explain gave other rows on the GPU than on the CPU"
         raise RuntimeError(msg)
     gpu.synchronize()
+    began = time.perf_counter()
+    ccx.explain(there, concepts, **options)
+    gpu.synchronize()
+    wall = time.perf_counter() - began
     with launches(gpu, clock) as seconds:
-        began = time.perf_counter()
         ccx.explain(there, concepts, **options)
-        gpu.synchronize()
-        wall = time.perf_counter() - began
     return Layer(data.activations.shape[1], wall, dict(seconds))
 
 
-def measure(data: Synthetic, gpu: Any, clock: Any, facts: dict[str, str], copy_bytes: int = 1 << 30) -> Report:
-    """Check and time everything on a device (or the tests' emulator of one)."""
+def measure(
+    data: Synthetic, gpu: Any, clock: Any, facts: dict[str, str], copy_bytes: int = 1 << 30
+) -> Iterator[Report]:
+    """Check and time everything on a device (or the tests' emulator of one) -> one report, after each step."""
     concepts = data.concepts()
     n_samples, n_units = data.activations.shape[:2]
     few = Synthetic(data.labels, np.ascontiguousarray(data.activations[:, :CASE_UNITS]), data.names, data.categories)
-    kernels = [time_case(case, gpu, clock, copy_bytes) for case in cases(few, concepts, min(n_samples, MASK_SAMPLES))]
     atoms = concepts.atoms
     size = f"{n_samples:,} samples, {'×'.join(map(str, atoms.shape))} cells, {atoms.n_concepts:,} concepts"
     facts = {**facts, "problem": f"{size}, {atoms.n_atoms:,} atoms, {n_units} units (kernels: {CASE_UNITS} at most)"}
-    return Report(facts, kernels, time_layer(data, concepts, gpu, clock))
+    report = Report(facts, [])
+    for one in time_cases(cases(few, concepts, min(n_samples, MASK_SAMPLES)), gpu, clock, copy_bytes):
+        report.kernels.append(one)
+        yield report
+    try:
+        report.layer = time_layer(data, concepts, gpu, clock)
+    except Exception as error:
+        report.layer = error
+    yield report
 
 
 def facts_of(cupy: Any) -> dict[str, str]:
@@ -243,9 +304,10 @@ def main() -> None:
         cupy = require_cupy("benchmarks/gpu.py")
     except CCXError as error:
         sys.exit(str(error))
-    report = measure(generate(options.samples, options.units), device(0), Events(cupy), facts_of(cupy))
-    options.markdown.write_text(report.markdown(), encoding="utf-8")
+    for report in measure(generate(options.samples, options.units), device(0), Events(cupy), facts_of(cupy)):
+        options.markdown.write_text(report.markdown(), encoding="utf-8")  # what comes later may hang, or be ended
     print(report.markdown())
+    sys.exit(report.failed)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ _TOOLS = {
     "chromium": shutil.which("chromedriver") is not None,
     "nvcc": cuda_compilers.BIN is not None,
     "nvrtc": cuda_compilers.has_nvrtc(),
+    "fatbins": cuda_compilers.has_fatbins(),  # the kernels as nvcc compiles them: of a build with CCX_CUDA=ON
 }
 _REQUIRED = set(filter(None, os.environ.get("CCX_REQUIRE", "").split(",")))
 

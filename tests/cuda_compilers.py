@@ -7,10 +7,14 @@ registers.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from ccx.kernels.cuda.device import FAMILIES, NVRTC_OPTIONS, fatbin_of
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
@@ -25,13 +29,23 @@ def _folder() -> Path | None:
 BIN = _folder()
 
 
+# What CuPy 14.2 compiles a RawModule with, beside where headers lie: the options of ccx, then its own, which it appends
+# and of which the last one counts (cupy/cuda/compiler.py: _compile_with_cache_cuda, _compile_using_nvrtc_no_warning).
+# Environment variables add others: CUPY_CUDA_COMPILE_WITH_DEBUG --device-debug and --generate-line-info,
+# CUPY_NVRTC_USE_PCH --pch; CUPY_COMPILE_WITH_PTX leaves PTX for the driver to compile. None makes it use nvcc, or
+# jitify: both are arguments, which ccx does not give.
+CUPY_OPTIONS = (*NVRTC_OPTIONS, "-ftz=true", "--device-as-default-execution-space")
+
+
 def has_nvrtc() -> bool:
-    """Return whether cuda-core can be imported, and by it NVRTC, which needs no device."""
-    return BIN is not None and importlib.util.find_spec("cuda") is not None and _has_cuda_core()
+    """Return whether cuda-bindings can be imported, and by it NVRTC, which needs no device."""
+    found = BIN is not None and importlib.util.find_spec("cuda") is not None
+    return found and importlib.util.find_spec("cuda.bindings") is not None
 
 
-def _has_cuda_core() -> bool:
-    return importlib.util.find_spec("cuda.core") is not None and importlib.util.find_spec("cuda.bindings") is not None
+def has_fatbins() -> bool:
+    """Return whether ccx finds a fatbin for each family."""
+    return all(map(fatbin_of, FAMILIES))
 
 
 @dataclass
@@ -51,18 +65,42 @@ class Kernel:
 
 def cubin_by_nvrtc(code: str, architecture: str, path: Path) -> Path:
     """Compile as CuPy does, but without a device."""
-    from cuda.core import Program, ProgramOptions
-
-    compiled = Program(code, "c++", ProgramOptions(arch=architecture, std="c++17")).compile("cubin")
-    path.write_bytes(compiled.code)
+    path.write_bytes(_by_nvrtc(code, "CUBIN", f"-arch={architecture}"))
     return path
 
 
-def cubin_by_nvcc(code: str, architecture: str, path: Path) -> Path:
-    """Compile for one architecture."""
+def ptx_by_nvrtc(code: str, *more: str) -> str:
+    """Compile as CuPy does, with `more` options in front of its own, -> PTX."""
+    return _by_nvrtc(code, "PTX", "-arch=compute_75", *more).decode()
+
+
+def _by_nvrtc(code: str, what: str, *more: str) -> bytes:
+    from cuda.bindings import nvrtc
+
+    def checked(result: Any) -> Any:
+        error, *value = result
+        if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise RuntimeError(str(error))
+        return value[0] if value else None
+
+    def text(name: str) -> bytes:
+        buffer = b" " * checked(getattr(nvrtc, f"nvrtcGet{name}Size")(program))
+        checked(getattr(nvrtc, f"nvrtcGet{name}")(program, buffer))
+        return buffer
+
+    program = checked(nvrtc.nvrtcCreateProgram(code.encode(), b"kernels.cu", 0, [], []))
+    options = [option.encode() for option in (*more, *CUPY_OPTIONS)]
+    if nvrtc.nvrtcCompileProgram(program, len(options), options)[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise RuntimeError(text("ProgramLog").decode())
+    return text(what)
+
+
+def cubin_by_nvcc(code: str, architecture: str, path: Path, append: str = "") -> Path:
+    """Compile for one architecture; with options that the user's environment appends."""
     source = path.with_suffix(".cu")
     source.write_text(code)
-    run(str(BIN / "nvcc"), "-O3", "-std=c++17", "-cubin", f"-arch={architecture}", str(source), "-o", str(path))
+    command = [str(BIN / "nvcc"), "-O3", "-std=c++17", "-cubin", f"-arch={architecture}", str(source), "-o", str(path)]
+    run(*command, env={**os.environ, "NVCC_APPEND_FLAGS": append})
     return path
 
 

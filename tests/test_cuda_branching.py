@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 import ccx
 from ccx.kernels import branching as kernels
 from ccx.kernels import cuda, pair_counts
+from ccx.kernels._dispatch import on_gpu
 from ccx.kernels.branching import Begun, Effort
 from ccx.kernels.optimal import pairs_of
 from ccx.search import SearchSettings, optimal_search
-from tests.cuda_emulator.emulator import DeviceArray, Emulator
+from tests.cuda_emulator.emulator import Emulator
 from tests.cuda_emulator.gpu import emulated_cupy, gpus, use
 from tests.optimal_oracle import problems
 from tests.test_branching import EFFORTS, concepts_of, tuned
@@ -78,7 +79,7 @@ class Case:
 def check(gpu, case, longer, least, known):
     """Expand on the GPU and on the CPU -> how many extensions and completions were found."""
     there = case.space.at(gpu)
-    assert isinstance(there.values, DeviceArray)
+    assert on_gpu(there.values)
     got = kernels.expand(there, None, case.begun, longer, least, *known)
     wanted = kernels.expand(case.space, kernels.room_for(case.atoms), case.begun, longer, least, *known)
     n_found = 0

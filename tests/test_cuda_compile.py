@@ -17,13 +17,27 @@ from typing import NamedTuple
 import pytest
 
 from ccx.kernels.cuda import device
-from tests.cuda_compilers import ARCHITECTURES, BIN, Kernel, cubin_by_nvcc, cubin_by_nvrtc, disassembled, run
+from tests.cuda_compilers import (
+    ARCHITECTURES,
+    BIN,
+    Kernel,
+    cubin_by_nvcc,
+    cubin_by_nvrtc,
+    disassembled,
+    ptx_by_nvrtc,
+    run,
+)
 
 pytestmark = pytest.mark.needs("nvcc")
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "gpu.md"
-FAMILIES = sorted(path.stem for path in device._SOURCES.glob("*.cuh") if path.stem != "common")
+FAMILIES = device.FAMILIES
+
+
+FUSED = "a fused multiply-add, which rounds otherwise than the CPU"
+FLUSHED = "takes denormals for zeros, which the CPU does not"
+_OF_DIVISIONS = r"U?F2I\.FTZ\.U32\.(F32\.)?TRUNC\.NTZ$"  # of integers, of which none is a denormal
 
 
 class Contract(NamedTuple):
@@ -53,8 +67,10 @@ def faults(kernel: Kernel, contract: Contract) -> list[str]:
     for what, instruction in (("loads", "LDG"), ("stores", "STG")):
         if what in contract.wide and not kernel.uses(rf"{instruction}\b.*\.(128|256)\b"):
             found.append(f"no {what} of 128 bits")
-    if kernel.uses("[FD]FMA"):
-        found.append("a fused multiply-add, which rounds otherwise than the CPU")
+    if kernel.uses("U?[FD]FMA"):
+        found.append(FUSED)
+    if kernel.uses(rf"(?!{_OF_DIVISIONS}).*\.FTZ"):
+        found.append(FLUSHED)
     return found
 
 
@@ -114,57 +130,103 @@ def test_kernels_keep_their_contract_on_every_gpu(compiler, family, request, tmp
     assert not wrong
 
 
+# Whatever else options say of floats: what CuPy's environment variables, or others of ccx or CuPy, might bring.
+FLOAT_OPTIONS = [
+    (),
+    ("--use_fast_math",),
+    ("-fmad=true", "-prec-div=false", "-prec-sqrt=false"),
+    ("--device-debug", "--generate-line-info"),
+]
+
+
+@pytest.mark.needs("nvrtc")
+@pytest.mark.parametrize("options", FLOAT_OPTIONS, ids=" ".join)
+def test_no_option_changes_what_kernels_compute(options):
+    """In PTX: floats are moved, multiplied, added and converted, as kernels say, and nothing else."""
+    for family in FAMILIES:
+        on_floats = set(
+            re.findall(r"\b[a-z0-9_.]+\.[bf](?:16|32|64)\b", ptx_by_nvrtc(device.source_of(family), *options))
+        )
+        on_floats = {name for name in on_floats if re.search(r"\.f\d\d", name) and not re.match("ld|st|mov|selp", name)}
+        assert on_floats <= {"mul.rn.f32", "add.rn.f32", "cvt.rn.f32.f64"}, family
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
+def test_nor_what_nvcc_appends(architecture, tmp_path):
+    binary = cubin_by_nvcc(device.source_of("activations"), architecture, tmp_path / "fast.cubin", "--use_fast_math")
+    recorded = contracts()
+    for kernel in disassembled(binary).values():
+        assert not {FUSED, FLUSHED} & set(faults(kernel, recorded[kernel.name]))
+
+
 def test_the_table_names_no_other_kernels():
     assert set(contracts()) == {name for family in FAMILIES for name in kernel_names(family)}
 
 
-# Mistakes, their contracts, and what `faults` must find; the last two are as they should be.
+# Mistakes, their contracts, and what `faults` must find in what nvcc makes of them, and CuPy; the last ones are as they
+# should be.
+class Plant(NamedTuple):
+    """A kernel, its contract, its faults by nvcc, and further ones by CuPy."""
+
+    body: str
+    contract: Contract = Contract(256)
+    faults: tuple[str, ...] = ()
+    by_cupy: tuple[str, ...] = ()
+
+
 PLANTS = {
-    "spill": (
-        """KERNEL void plant(const float* in, float* out, int n) {
-          float kept[64];
+    "spill": Plant(
+        """KERNEL void plant(const int* in, int* out, int n) {
+          int kept[64];
           for (int i = 0; i < n; ++i) kept[i % 64] = in[i];
           for (int i = 0; i < 64; ++i) out[i] = kept[n - i & 63];
         }""",
-        Contract(256),
-        ["spills, or keeps an array in local memory"],
+        faults=("spills, or keeps an array in local memory",),
     ),
-    "fused": (
+    "fused": Plant(
         "KERNEL void plant(const float* in, float* out) { out[0] = in[0] * in[1] + in[2]; }",
-        Contract(256),
-        ["a fused multiply-add, which rounds otherwise than the CPU"],
+        faults=(FUSED,),
+        by_cupy=(FLUSHED,),
     ),
-    "fused 64 bits": (
-        "KERNEL void plant(const double* in, double* out) { out[0] = in[0] * in[1] + in[2]; }",
-        Contract(256),
-        ["a fused multiply-add, which rounds otherwise than the CPU"],
+    "fused 64 bits": Plant(
+        "KERNEL void plant(const double* in, double* out) { out[0] = in[0] * in[1] + in[2]; }", faults=(FUSED,)
     ),
-    "words of 32 bits": (
+    "rounded, and flushed": Plant(
+        "KERNEL void plant(const float* in, float* out) { out[0] = __fadd_rn(__fmul_rn(in[0], in[1]), in[2]); }",
+        by_cupy=(FLUSHED,),
+    ),
+    "compared": Plant("KERNEL void plant(const float* in, int* out) { out[0] = in[0] < in[1]; }", by_cupy=(FLUSHED,)),
+    "greatest": Plant(
+        "KERNEL void plant(const float* in, float* out) { out[0] = max(in[0], in[1]); }", by_cupy=(FLUSHED,)
+    ),
+    "words of 32 bits": Plant(
         "KERNEL void plant(const int* in, int* out) { for (int i = 0; i < 4; ++i) out[8 * i] = in[9 * i]; }",
         Contract(256, "loads, stores"),
-        ["no loads of 128 bits", "no stores of 128 bits"],
+        ("no loads of 128 bits", "no stores of 128 bits"),
     ),
-    "rounded": (
-        "KERNEL void plant(const float* in, float* out) { out[0] = __fadd_rn(__fmul_rn(in[0], in[1]), in[2]); }",
-        Contract(256),
-        [],
+    "ieee": Plant(
+        """KERNEL void plant(const float* in, const double* wide, float* out) {
+          out[0] = ieee_add(ieee_mul(in[0], in[1]), ieee_float(wide[0]));
+        }"""
     ),
-    "words of 128 bits": (
+    "a division of integers": Plant("KERNEL void plant(u32* out, u32 a, u32 b) { out[0] = a / b; }"),
+    "words of 128 bits": Plant(
         "KERNEL void plant(const uint4* in, uint4* out) { out[threadIdx.x] = in[threadIdx.x]; }",
         Contract(256, "loads, stores"),
-        [],
     ),
 }
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_90", "sm_120"])
-def test_mistakes_are_seen(plant, architecture, tmp_path):
-    body, contract, wanted = PLANTS[plant]
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_120"])
+@pytest.mark.parametrize("compiler", ["nvcc", pytest.param("nvrtc", marks=pytest.mark.needs("nvrtc"))])
+def test_mistakes_are_seen(compiler, plant, architecture, tmp_path):
+    body, contract, wanted, by_cupy = PLANTS[plant]
     code = (device._SOURCES / "common.cuh").read_text() + body
-    (kernel,) = disassembled(cubin_by_nvcc(code, architecture, tmp_path / "plant.cubin")).values()
+    compiled = cubin_by_nvcc if compiler == "nvcc" else cubin_by_nvrtc
+    (kernel,) = disassembled(compiled(code, architecture, tmp_path / "plant.cubin")).values()
     assert (kernel.architecture, kernel.name) == (architecture, "plant")
-    assert faults(kernel, contract) == wanted
+    assert faults(kernel, contract) == [*wanted, *(by_cupy if compiler == "nvrtc" else ())]
     fewer = contract._replace(registers=kernel.registers - 1)
     assert f"{kernel.registers} registers, {kernel.registers - 1} are recorded" in faults(kernel, fewer)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 import ccx.kernels.cuda
-from ccx.errors import BackendError
+from ccx.errors import BackendError, MemoryBudgetError
 from ccx.kernels import reference
 from ccx.kernels.cuda import device
 from tests.cuda_emulator.emulator import DeviceArray, Emulator, RawModule
@@ -156,6 +158,64 @@ def test_downloads_wait_and_the_budget_is_that_of_the_gpu(place):
     assert gpu.free_bytes() == 700 + 30
     FakePool.limit = 100
     assert gpu.free_bytes() == 100 - 50
+
+
+def test_workers_wait_for_one_that_compiles(place, monkeypatch):
+    get_function = FakeModule.get_function
+
+    def slowly(module, name):
+        time.sleep(0.05)
+        return get_function(module, name)
+
+    monkeypatch.setattr(FakeModule, "get_function", slowly)
+    monkeypatch.setattr(device, "fatbin_of", lambda _: None)
+    gpu = device.device(1)
+    with ThreadPoolExecutor(8) as workers:
+        kernels = list(workers.map(gpu.kernel, ["rows"] * 16, ["pack", "unpack"] * 8))
+    assert len(set(kernels)) == 2
+    assert FakeModule.made == ["NVRTC"]
+
+
+def test_what_cannot_be_compiled_is_said(place, monkeypatch):
+    def missing(_module, _name):
+        raise ImportError("libnvrtc.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(FakeModule, "get_function", missing)
+    monkeypatch.setattr(device, "fatbin_of", lambda _: None)
+    with pytest.raises(BackendError, match=r"cuda:1: CuPy cannot compile or load the kernel pack: libnvrtc.* install"):
+        pack_some(place)
+
+
+class OutOfMemoryError(MemoryError):
+    """``cupy.cuda.memory.OutOfMemoryError``."""
+
+
+@pytest.mark.parametrize("name", ["empty", "zeros", "asarray", "ascontiguousarray"])
+def test_a_gpu_whose_memory_is_full(place, monkeypatch, name):
+    def full(*_args, **_options):
+        assert FakeGPU.current == 1
+        raise OutOfMemoryError("Out of memory allocating 512 bytes (allocated so far: 0 bytes).")
+
+    gpu, there = device.device(1), place(np.zeros((2, 1), np.uint64))
+    monkeypatch.setattr(sys.modules["cupy"], name, full)
+    calls = {
+        "empty": lambda: gpu.empty((1,), np.int64),
+        "zeros": lambda: gpu.zeros((1,), np.int64),
+        "asarray": lambda: gpu.upload(np.zeros(1)),
+        "ascontiguousarray": lambda: ccx.kernels.cuda.rows.popcount(there, None),
+    }
+    with pytest.raises(
+        MemoryBudgetError, match=r"device: expected work that fits into the memory of cuda:1, got Out of"
+    ):
+        calls[name]()
+    assert FakeGPU.current == 0
+
+
+def test_gpus_of_amd_are_refused(place):
+    runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=FakeDriverError, is_hip=True)
+    sys.modules["cupy"].cuda.runtime = runtime
+    with pytest.raises(BackendError, match="here needs an NVIDIA GPU, and CuPy finds none"):
+        device.require_cupy("here")
 
 
 def test_arrays_on_two_gpus_are_refused(place):

@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import ccx
 from ccx import kernels
 from ccx.errors import BackendError, CCXError
+from ccx.kernels.branching import Effort
 from ccx.kernels.cuda import device
 from ccx.kernels.devices import to_host
 
@@ -28,13 +30,15 @@ sys.path.append(str(ROOT))  # behind everything else: ccx itself is installed, w
 try:
     from benchmarks import _gpu_cases
     from benchmarks.synthetic import generate
+    from tests.test_cuda_branching import Case, check, edges
+    from tests.test_cuda_denormals import RANGES, some_maps
 finally:
     sys.path.remove(str(ROOT))
 
 FUNCTIONS = sorted(
     {name for name in kernels.__all__ if not isinstance(getattr(kernels, name), type)} - _gpu_cases.HOST_ONLY
 )
-FAMILIES = sorted(path.stem for path in device._SOURCES.glob("*.cuh") if path.stem != "common")
+FAMILIES = device.FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,14 @@ def masks(concepts, n_samples):
     return kernels.concept_rows(concepts.atoms, np.arange(min(n_samples, concepts.atoms.n_samples))).rows
 
 
-@pytest.fixture(scope="module", params=["nvcc", "nvrtc"])
+@pytest.fixture(scope="module")
+def small():
+    """Data of which whole explanations are soon found on the CPU, too; and its concepts."""
+    data = generate(160, 4).reduced(200, 2)
+    return data.activations, data.concepts()
+
+
+@pytest.fixture(scope="module", params=[pytest.param("nvcc", marks=pytest.mark.needs("fatbins")), "nvrtc"])
 def gpu(request, cupy):
     """GPU 0, with kernels from the fatbins or compiled now."""
     with pytest.MonkeyPatch.context() as patch:
@@ -112,10 +123,99 @@ def test_explain_gives_what_the_cpu_gives(search, cupy, data, concepts):
     assert list(ccx.explain(data.activations, concepts, device="cuda", **options)) == wanted
 
 
+def explained_alike(given, maps, concepts, **options):
+    """Explain where activations lie, or `device` says, and in main memory."""
+    options = {"units": range(3), "clusters": 3, "progress": False, **options}
+    wanted = list(ccx.explain(maps, concepts, **{**options, "device": None}))
+    return wanted and list(ccx.explain(given, concepts, **options)) == wanted
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (112, 112)])
+def test_denormal_cells(grid, gpu):
+    """CuPy has all C++ take them for zeros."""
+    for dtype in (np.float16, np.float32, np.float64):
+        maps = some_maps(50, 3, 4, dtype=dtype)
+        there = gpu.upload(maps)
+        cells = to_host(kernels.upsample(there, grid))
+        np.testing.assert_array_equal(cells.view(np.int32), kernels.upsample(maps, grid).view(np.int32))
+        for limits in RANGES:
+            wanted = kernels.upsample_pack(maps, grid, limits)
+            np.testing.assert_array_equal(to_host(kernels.upsample_pack(there, grid, limits)), wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1, 1e-41])
+def test_explain_in_each_precision(dtype, scale, gpu, small):
+    maps, concepts = small
+    maps = (maps * scale).astype(dtype)
+    assert explained_alike(gpu.upload(maps), maps, concepts)
+    assert explained_alike(gpu.upload(maps), maps, concepts, ranges=[(0.0, np.inf), (-np.inf, 0.0), (0.0, scale / 2)])
+
+
+OPTIONS = {
+    "units that seldom fire": {"clusters": 1, "quantile": 1e-4},
+    "null": {"null": 5, "units": [0]},
+    "samples to fit": {"fit": range(0, 12, 2), "null": 3, "units": [0]},
+    "a proof of four concepts": {"search": "optimal", "length": 4, "evaluation_limit": 2_000, "units": [0]},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_explain_with_other_options(options, gpu, small):
+    maps, concepts = small
+    assert explained_alike(gpu.upload(maps), maps, concepts, **OPTIONS[options])
+
+
+def test_branch_and_bound(gpu):
+    """The fourteen kernels that only proofs of four and more concepts run."""
+    n_found = 0
+    for seed in range(12):
+        effort = Effort(few=(0, 3)[seed % 2], many=(6, 1024)[seed // 2 % 2], partners=2, turns=2, steps=40)
+        case, longer = Case(seed, 12, 65, 1 + seed % 3, effort, with_main=seed % 3 > 0), 2 + seed % 3
+        known = case.known(len(case.begun[0].concepts) + longer)
+        n_found += sum(check(gpu, case, longer, least, known) for least in edges(case, longer, known)[:6])
+    assert n_found
+
+
+def test_atoms_numbered_in_32_bits(gpu, data, concepts):
+    """Only samples of more than 65,535 atoms have such."""
+    wide = replace(concepts.atoms, cell_atoms=concepts.atoms.cell_atoms.astype(np.uint32))
+    for case in _gpu_cases._of_activations(data, wide):
+        if "histogram" in case.name:
+            assert not _gpu_cases.difference(case, case.at(gpu)())
+
+
+def test_cells_that_do_not_fit_on_the_gpu(cupy, small):
+    maps, concepts = small
+    fresh = ccx.Concepts(replace(concepts.atoms), concepts.names)  # of which nothing is there yet
+    pool = cupy.get_default_memory_pool()
+    pool.free_all_blocks()
+    pool.set_limit(size=pool.used_bytes() + int(1.5 * fresh.atoms.cell_atoms.nbytes))
+    try:
+        assert explained_alike(maps, maps, fresh, device="cuda", threads=2)
+    finally:
+        pool.set_limit(size=0)
+
+
+@pytest.mark.needs("torch")
+def test_tensors_of_torch(cupy, small):
+    import torch
+
+    maps, concepts = small
+    tensor = torch.from_numpy(np.ascontiguousarray(maps)).cuda()
+    for given in (tensor, tensor.clone().requires_grad_(), tensor.transpose(0, 1).contiguous().transpose(0, 1)):
+        assert explained_alike(given, maps, concepts, units=[0])
+    with torch.cuda.stream(torch.cuda.Stream()):
+        late = torch.zeros_like(tensor)
+        for _ in range(200):
+            late.copy_(tensor)
+        assert explained_alike(late, maps, concepts, units=[0])
+
+
+@pytest.mark.needs("fatbins")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_fatbin_loads(family, cupy):
     fatbin = device.fatbin_of(family)
-    assert fatbin is not None, "ccx was built without nvcc: CCX_CUDA=ON"
     (name, *_) = re.findall(r"^KERNEL void (\w+)", device.source_of(family), re.MULTILINE)
     too_old = cupy.cuda.runtime.driverGetVersion() < 13_000  # for an nvcc of CUDA 13: then NVRTC compiles
     with suppress(cupy.cuda.driver.CUDADriverError) if too_old else nullcontext():

@@ -60,7 +60,8 @@ def test_every_public_function_has_a_case_or_runs_on_the_host(data):
 def test_the_report_has_every_kernel_and_the_layer(data, emulator, monkeypatch):
     monkeypatch.setattr(gpu, "ROUNDS", 2)
     monkeypatch.setattr(gpu, "MASK_SAMPLES", 5)
-    report = gpu.measure(data, emulator, HostClock(), {"GPU": "none, an emulator"}, copy_bytes=1 << 16)
+    *_, report = gpu.measure(data, emulator, HostClock(), {"GPU": "none, an emulator"}, copy_bytes=1 << 16)
+    assert not report.failed
     assert [one.case.name for one in report.kernels] == [
         case.name for case in _gpu_cases.cases(data, data.concepts(), 5)
     ]
@@ -80,6 +81,19 @@ def test_a_wrong_kernel_is_not_timed(data, emulator):
     wrong = case._replace(function=popcount_plus_one)
     with pytest.raises(RuntimeError, match=r"popcount_plus_one: .* differ from the CPU's"):
         gpu.time_case(wrong, emulator, HostClock(), 1 << 16)
+
+
+@pytest.mark.needs("gxx")
+def test_a_wrong_kernel_does_not_cost_the_rest(data, emulator, monkeypatch):
+    right = next(case for case in _gpu_cases.cases(data, data.concepts(), 5) if case.name == "popcount")
+    monkeypatch.setattr(gpu, "cases", lambda *_: [right._replace(function=popcount_plus_one), right])
+    monkeypatch.setattr(gpu, "time_layer", lambda *_: 1 / 0)
+    *_, report = gpu.measure(data, emulator, HostClock(), {}, copy_bytes=1 << 12)
+    page = report.markdown()
+    assert report.failed
+    assert "| `popcount_plus_one` | **FAILED** RuntimeError: popcount_plus_one: " in page
+    assert "| `popcount` | " in page
+    assert "The layer **failed**: division by zero" in page
 
 
 def popcount_plus_one(rows):
@@ -107,6 +121,19 @@ def test_the_tests_for_a_gpu_pass_where_kernels_are_right(data, emulator):
     for search in ("beam", "optimal", "mmesh", "cfh", "areas"):
         test_gpu.test_explain_gives_what_the_cpu_gives(search, fake, data, concepts)
     test_gpu.test_several_gpus(fake, data, concepts)
+
+
+@pytest.mark.needs("gxx")
+def test_the_further_tests_for_a_gpu_pass_too(data, emulator):
+    small = np.ascontiguousarray(data.activations[:, :3]), data.concepts()
+    for grid in ((3, 4), (9, 9)):
+        test_gpu.test_denormal_cells(grid, emulator)
+    for dtype, scale in ((np.float16, 1), (np.float32, 1e-41), (np.float64, 1e-41)):
+        test_gpu.test_explain_in_each_precision(dtype, scale, emulator, small)
+    for options in test_gpu.OPTIONS:
+        test_gpu.test_explain_with_other_options(options, emulator, small)
+    test_gpu.test_branch_and_bound(emulator)
+    test_gpu.test_atoms_numbered_in_32_bits(emulator, data, small[1])
 
 
 def test_without_a_gpu_the_benchmark_fails_and_says_why():

@@ -110,6 +110,11 @@ def _view_of_tensor(tensor: Any, argument: str) -> Any:
     try:
         return tensor.detach().numpy() if cupy is None else cupy.from_dlpack(tensor.detach())
     except (TypeError, RuntimeError, BufferError, ValueError) as error:  # bfloat16, sparse, lazily conjugated
+        if cupy is not None and isinstance(
+            error, cupy.cuda.runtime.CUDARuntimeError
+        ):  # the GPU's fault, not its dtype's
+            msg = f"{argument}: CuPy cannot take over the torch tensor on {tensor.device}: {error}"
+            raise BackendError(msg) from error
         got = f"a torch tensor of {tensor.dtype}, {tensor.layout}"
         wanted = f"a tensor that {'NumPy' if cupy is None else 'CuPy'} can view"
         remedy = f"convert it: {argument}.to_dense().resolve_conj().float()"

@@ -2,6 +2,9 @@
 // waits for its warp or its block, or ends; then the next one that can go on runs. The environment variable EMU_SEED,
 // if not 0, permutes the order of threads and blocks.
 //
+// Meanwhile denormals count as zeros, as they do in kernels that CuPy compiles (-ftz=true), so that a float operation
+// that should not go by this is seen; not so with EMU_FLUSH=0, which is what nvcc compiles.
+//
 // This file is compiled without -fsanitize, and tells the sanitizers of its fibers: EMULATOR_ASAN, EMULATOR_TSAN.
 // ThreadSanitizer takes every fiber for a thread, and knows no order between them but what is announced here: the
 // start and the end of a launch, and barriers. So it reports two threads that touch a word with no barrier between,
@@ -9,6 +12,7 @@
 #include "emulator.h"
 
 #include <sys/mman.h>
+#include <xmmintrin.h>
 
 #include <cstdarg>
 #include <cstdio>
@@ -253,6 +257,16 @@ void shuffle_order(std::vector<T>& items, unsigned& random) {
   }
 }
 
+// Flushes denormals on this thread for as long as it lives.
+struct Flushing {
+  static constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZeros = 0x40;
+  const unsigned before = _mm_getcsr();
+  explicit Flushing(bool wanted) {
+    if (wanted) _mm_setcsr(before | kFlushToZero | kDenormalsAreZeros);
+  }
+  ~Flushing() { _mm_setcsr(before); }
+};
+
 void run_block(unsigned n_threads, unsigned& random) {
   unseen([&] {
     fibers.assign(n_threads, Fiber{});
@@ -377,6 +391,8 @@ const char* run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*
   dynamic_bytes = shared_bytes;
   const char* seed = getenv("EMU_SEED");
   unsigned random = seed ? static_cast<unsigned>(atoi(seed)) : 0;
+  const char* flush = getenv("EMU_FLUSH");
+  const Flushing flushing(!flush || strcmp(flush, "0"));
   std::vector<dim3> blocks;
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)

@@ -21,7 +21,6 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-struct alignas(8) float2 { float x, y; };
 struct alignas(16) ulonglong2 { unsigned long long x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -169,9 +168,33 @@ inline int __ffsll(long long word) { return __builtin_ffsll(word); }
 using std::max;
 using std::min;
 
-// Compiled with -ffp-contract=off, so that these round as their namesakes do.
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fadd_rn(float a, float b) { return a + b; }
+inline int __float_as_int(float value) {
+  int bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+// The instructions of PTX in common.cuh: they do not flush, though all else does while a kernel runs. Each goes by
+// MXCSR as a process starts with, in one piece, as compilers move floating-point operations past what sets it.
+#define EMULATOR_IEEE(instruction, result, operand)                                                              \
+  unsigned kept;                                                                                                 \
+  const unsigned usual = 0x1f80;                                                                                 \
+  asm("stmxcsr %1\n ldmxcsr %2\n " instruction " %3, %0\n ldmxcsr %1"                                           \
+      : "+x"(result), "=&m"(kept)                                                                                \
+      : "m"(usual), "x"(operand))
+inline float ieee_mul(float a, float b) {
+  EMULATOR_IEEE("mulss", a, b);
+  return a;
+}
+inline float ieee_add(float a, float b) {
+  EMULATOR_IEEE("addss", a, b);
+  return a;
+}
+inline float ieee_float(double value) {
+  float nearest = 0;
+  EMULATOR_IEEE("cvtsd2ss", nearest, value);
+  return nearest;
+}
 
 #define EMULATOR_ATOMIC(name, new_value)                                                                        \
   template <class T>                                                                                            \

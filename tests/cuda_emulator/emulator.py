@@ -144,13 +144,13 @@ class Emulator:
         return copy
 
     def contiguous(self, array: DeviceArray, dtype: DTypeLike) -> DeviceArray:
-        return self.place(np.ascontiguousarray(array.view(np.ndarray), dtype).reshape(array.shape))
+        return self.place(np.ascontiguousarray(_converted(array, dtype)).reshape(array.shape))
 
     def broadcast(self, array: DeviceArray, shape: Sequence[int]) -> DeviceArray:
         return self.place(np.broadcast_to(array.view(np.ndarray), tuple(shape)))
 
     def copy(self, source: DeviceArray, target: DeviceArray) -> None:
-        target.view(np.ndarray)[...] = source.view(np.ndarray)
+        target.view(np.ndarray)[...] = _converted(source, target.dtype)
 
     def extent(self, array: DeviceArray) -> tuple[int, int]:
         return np.lib.array_utils.byte_bounds(array.view(np.ndarray))
@@ -169,6 +169,14 @@ class Emulator:
 
     def free_bytes(self) -> int:
         return self.budget
+
+
+def _converted(array: DeviceArray, dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array in a dtype, as CuPy's kernels convert it: a float32 that would be denormal becomes zero."""
+    converted = np.asarray(array.view(np.ndarray), dtype)
+    if converted.dtype == np.float32 and array.dtype.itemsize > 4 and array.dtype.kind == "f":
+        converted = np.where(np.abs(converted) < np.finfo(np.float32).smallest_normal, 0 * converted, converted)
+    return converted
 
 
 @cache

@@ -22,10 +22,11 @@ _THREAD_ORDERS = st.sampled_from([0, 1, 12345])
 _chosen = [Emulator()]
 
 
-def use(gpu: Emulator, thread_order: int = 0) -> Emulator:
-    """Launch on `gpu` from now on."""
+def use(gpu: Emulator, thread_order: int = 0, *, flush: bool = True) -> Emulator:
+    """Launch on `gpu` from now on, with denormals flushed by all that C++ computes, as CuPy compiles it."""
     _chosen[0] = gpu
     os.environ["EMU_SEED"] = str(thread_order)
+    os.environ["EMU_FLUSH"] = str(int(flush))
     return gpu
 
 
@@ -55,6 +56,7 @@ def emulated_cupy() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(device, "_cupy_device", lambda number: others[number] if number else _chosen[0])
         patch.setattr(device, "_BLOCKS_PER_PROCESSOR", 1)
         patch.setenv("EMU_SEED", "0")
+        patch.setenv("EMU_FLUSH", "1")
         yield patch
 
 

@@ -7,6 +7,7 @@ column of cells, 8 a range. `threads` counts processors of the host and changes 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def upsample(maps: Array, grid: Any, threads: int | None) -> Array:  # noqa: ARG
     device = device_of(maps)
     height, width = _shape(grid)
     out = device.empty((maps.shape[0], height, width), np.float32)
-    args = (device.contiguous(maps, np.float32), out, *_axes(device, grid), *_sizes(maps, grid))
+    args = (floats_of(maps), out, *_axes(device, grid), *_sizes(maps, grid))
     launch(device, "activations", "upsample", 32 * maps.shape[0] * height, args)
     return out
 
@@ -37,7 +38,8 @@ def upsample_pack(maps: Array, grid: Any, start: np.float32, stop: np.float32, t
     device = device_of(maps)
     n_words = -(-math.prod(_shape(grid)) // 64)
     out = device.empty((maps.shape[0], n_words), np.uint64)
-    args = (device.contiguous(maps, np.float32), out, *_axes(device, grid), *_sizes(maps, grid), start, stop)
+    first, n_keys = _keys_of(start, stop)
+    args = (floats_of(maps), out, *_axes(device, grid), *_sizes(maps, grid), first.view(np.int32), n_keys)
     launch(device, "activations", "upsample_pack", 32 * maps.shape[0] * n_words, args)
     return out
 
@@ -60,8 +62,8 @@ def range_histogram(
         return counts
     cell_atoms, *entries = atom_arrays(device, atoms)
     args = (
-        device.contiguous(maps, np.float32),
-        device.upload(np.stack([lower, upper], axis=2)),
+        floats_of(maps),
+        device.upload(_keys_of(lower, upper)),
         cell_atoms,
         *entries,
         counts,
@@ -94,9 +96,30 @@ def all_finite(values: Array) -> bool:
     device = device_of(values)
     any_other = device.zeros((1,), np.uint32)
     n_values = math.prod(values.shape)
-    args = (device.contiguous(values, np.float32), any_other, np.int64(n_values))
+    args = (floats_of(values), any_other, np.int64(n_values))
     launch(device, "activations", "find_not_finite", n_values, args)
     return not device.download(any_other)[0]
+
+
+def floats_of(values: Array) -> Array:
+    """Return activations float[...] as contiguous float32, rounded to the nearest: CuPy would flush denormals."""
+    device = device_of(values)
+    if values.dtype.itemsize < 8:
+        return device.contiguous(values, np.float32)  # a float16 is never a float32 that is denormal
+    out, n_values = device.empty(values.shape, np.float32), math.prod(values.shape)
+    args = (device.contiguous(values, np.float64), out, np.int64(n_values))
+    launch(device, "activations", "round_to_float32", n_values, args)
+    return out
+
+
+def copy_of_units(activations: Array, units: Sequence[int]) -> Array:
+    """Serve `ccx.kernels.devices.copy_of_units`."""
+    device = device_of(activations)
+    dtype = np.float64 if activations.dtype.itemsize == 8 else np.float32
+    copy = device.empty((activations.shape[0], len(units), *activations.shape[2:]), dtype)
+    for i, unit in enumerate(units):
+        device.copy(activations[:, unit], copy[:, i])
+    return floats_of(copy)
 
 
 def atom_arrays(device: Device, atoms: Any) -> tuple[Array, Array, Array]:
@@ -106,6 +129,14 @@ def atom_arrays(device: Device, atoms: Any) -> tuple[Array, Array, Array]:
         device.contiguous(atoms.sample_starts, np.int64),
         device.contiguous(atoms.sample_atoms, np.int32),
     )
+
+
+def _keys_of(start: Any, stop: Any) -> NDArray[np.uint32]:
+    """Return float32 thresholds [...] as `Range` of activations.cuh: uint32[..., 2]."""
+    bits = np.stack([start, stop], axis=-1).view(np.int32)
+    keys = np.where(bits == 0, -1, bits ^ (bits >> 31 & 0x7FFFFFFF)).view(np.uint32)  # `key_of`, of -0 for both zeros
+    keys[..., 1] -= keys[..., 0]
+    return keys
 
 
 def _shape(grid: Any) -> tuple[int, int]:
@@ -124,11 +155,15 @@ def _check_size(argument: str, shape: tuple[int, int], remedy: str) -> None:
 
 
 def _axes(device: Device, grid: Any) -> tuple[Array, Array]:
-    """Return the positions int32[2, H + W] and weights float32[2, H + W] of cell rows, then cell columns."""
-    rows, cols = grid.rows, grid.cols
-    positions = [np.concatenate(pair) for pair in ((rows.near, cols.near), (rows.far, cols.far))]
-    weights = [np.concatenate(pair) for pair in ((rows.w_near, cols.w_near), (rows.w_far, cols.w_far))]
-    return device.upload(np.array(positions, np.int32)), device.upload(np.array(weights, np.float32))
+    """Return the positions int32[2, H + W] and weights float32[2, H + W] of cell rows, then cell columns.
+
+    A cell on a sample gets its value, even an infinite one, without a branch: the far sample is the near one, and
+    a · 1 + a · 2^-149 is a, rounded.
+    """
+    near, far, w_near, w_far = (np.concatenate(pair) for pair in zip(grid.rows, grid.cols, strict=True))
+    on_sample = w_far == 0
+    far, w_far = np.where(on_sample, near, far), np.where(on_sample, np.float32(2**-149), w_far)
+    return device.upload(np.array([near, far], np.int32)), device.upload(np.array([w_near, w_far], np.float32))
 
 
 def _sizes(maps: Array, grid: Any) -> tuple[np.generic, ...]:

@@ -11,17 +11,20 @@ import importlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ccx.errors import BackendError, MissingExtraError
+from ccx.errors import BackendError, MemoryBudgetError, MissingExtraError
 
 _SOURCES = Path(__file__).parent.parent / "src"
+FAMILIES = sorted(path.stem for path in _SOURCES.glob("*.cuh") if path.stem != "common")
 # Enough for every multiprocessor to hold 2048 threads twice over; kernels share out what is left.
 _BLOCKS_PER_PROCESSOR = 16
+NVRTC_OPTIONS = ("-std=c++17",)  # CuPy appends others: see tests/cuda_compilers.py
 Array = Any
 
 
@@ -69,7 +72,10 @@ class Device(Protocol):
         """Return how much memory is left to allocate."""
 
     def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
-        """Return `array` contiguous, in native byte order; a copy only where it is not so."""
+        """Return `array` contiguous, in native byte order; a copy only where it is not so.
+
+        A float64 that becomes a float32 may lose denormals: `ccx.kernels.cuda.activations.floats_of` keeps them.
+        """
 
     def broadcast(self, array: Array, shape: Sequence[int]) -> Array:
         """Return a view of `array` in a larger shape."""
@@ -81,6 +87,23 @@ class Device(Protocol):
         """Return the address of the first byte of `array`, which is not empty, and of the byte after its last."""
 
 
+class _Memory:
+    """Makes a GPU the current one, and says so where its memory is full."""
+
+    def __init__(self, device: Any, name: str) -> None:
+        self._device = device
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._device.__enter__()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._device.__exit__(kind, error, trace)
+        if isinstance(error, MemoryError):  # CuPy's OutOfMemoryError is one
+            wanted, remedy = f"work that fits into the memory of {self._name}", "free some there, or use fewer threads"
+            raise MemoryBudgetError("device", wanted=wanted, got=str(error), remedy=remedy) from error
+
+
 class CupyDevice:
     """A GPU through CuPy: its memory pool, its current stream, its cache of compiled kernels."""
 
@@ -90,21 +113,32 @@ class CupyDevice:
         self._cupy = importlib.import_module("cupy")
         self._device = self._cupy.cuda.Device(number)
         self.name = f"cuda:{number}"
+        self._memory = _Memory(self._device, self.name)
         self.n_processors: int = self._device.attributes["MultiProcessorCount"]
         self._modules: dict[str, Any] = {}
         self._kernels: dict[str, Kernel] = {}  # by name, which is one kernel's alone
+        self._compiling = Lock()  # workers that want the same family at once wait for one of them
 
     def kernel(self, family: str, name: str) -> Kernel:
         """Take it from the family's fatbin, or compile with NVRTC; CuPy keeps on disk what that compiled."""
         if name not in self._kernels:
-            self._kernels[name] = self._kernel(family, name)
+            with self._compiling:
+                if name not in self._kernels:
+                    self._kernels[name] = self._kernel(family, name)
         return self._kernels[name]
 
     def _kernel(self, family: str, name: str) -> Kernel:
-        with self._device:
-            if family not in self._modules:
-                self._modules[family] = self._module(family, name)
-            function: Kernel = self._modules[family].get_function(name)
+        try:
+            with self._device:
+                if family not in self._modules:
+                    self._modules[family] = self._module(family, name)
+                function: Kernel = self._modules[family].get_function(name)  # CuPy compiles it now
+        except Exception as error:  # of CuPy, NVRTC or the driver, which share no base class
+            msg = (
+                f"{self.name}: CuPy cannot compile or load the kernel {name}: {error}; "
+                "install NVRTC of the driver's CUDA version (the extras cupy-cuda12x and cupy-cuda13x ask for it)"
+            )
+            raise BackendError(msg) from error
 
         def launch(grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
             with self._device:
@@ -123,21 +157,21 @@ class CupyDevice:
                 pass  # made by an nvcc that is newer than the driver: NVRTC makes the same kernels
             else:
                 return module
-        return self._cupy.RawModule(code=source_of(family), options=("-std=c++17",))
+        return self._cupy.RawModule(code=source_of(family), options=NVRTC_OPTIONS)
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
         """Take memory from CuPy's pool."""
-        with self._device:
+        with self._memory:
             return self._cupy.empty(tuple(shape), dtype)
 
     def zeros(self, shape: Sequence[int], dtype: DTypeLike) -> Array:
         """Take memory from CuPy's pool and clear it."""
-        with self._device:
+        with self._memory:
             return self._cupy.zeros(tuple(shape), dtype)
 
     def upload(self, array: NDArray[Any]) -> Array:
         """Copy over the bus, in order with what the stream does."""
-        with self._device:
+        with self._memory:
             return self._cupy.asarray(array, order="C")
 
     def download(self, array: Array) -> NDArray[Any]:
@@ -161,7 +195,7 @@ class CupyDevice:
 
     def contiguous(self, array: Array, dtype: DTypeLike) -> Array:
         """Copy on the device, if at all."""
-        with self._device:
+        with self._memory:
             return self._cupy.ascontiguousarray(array, dtype)
 
     def broadcast(self, array: Array, shape: Sequence[int]) -> Array:
@@ -170,7 +204,7 @@ class CupyDevice:
 
     def copy(self, source: Array, target: Array) -> None:
         """Copy on the device."""
-        with self._device:
+        with self._memory:
             target[...] = source
 
     def extent(self, array: Array) -> tuple[int, int]:
@@ -236,7 +270,7 @@ def require_cupy(purpose: str) -> ModuleType:
     except cupy.cuda.runtime.CUDARuntimeError as error:
         msg = f"{purpose} needs an NVIDIA GPU and its driver, and CuPy finds none: {error}"
         raise BackendError(msg) from error
-    if n_gpus == 0:
+    if n_gpus == 0 or getattr(cupy.cuda.runtime, "is_hip", False):  # those of AMD have warps of another size
         msg = f"{purpose} needs an NVIDIA GPU, and CuPy finds none"
         raise BackendError(msg)
     return cupy
@@ -244,9 +278,14 @@ def require_cupy(purpose: str) -> ModuleType:
 
 def fatbin_of(family: str) -> Path | None:
     """Return what nvcc made of a family's sources, just these, when ccx was built; None where it did not."""
-    text = b"".join((_SOURCES / f"{name}.cuh").read_bytes() for name in ("common", family))
-    path = _SOURCES / f"{family}-{hashlib.sha256(text).hexdigest()[:16]}.fatbin"  # as CMakeLists.txt names it
+    path = fatbin_path(family)
     return path if path.exists() else None
+
+
+def fatbin_path(family: str) -> Path:
+    """Return where that lies: as CMakeLists.txt names it, after its sources."""
+    text = b"".join((_SOURCES / f"{name}.cuh").read_bytes() for name in ("common", family))
+    return _SOURCES / f"{family}-{hashlib.sha256(text).hexdigest()[:16]}.fatbin"
 
 
 @cache

@@ -2,7 +2,8 @@
 // ccx/kernels/activations.py says what each result means, and why the order of operations is fixed.
 
 // The h × w source and the height × width cells. Position i is cell row i, or cell column i - height: the cell lies
-// between samples near[i] and far[i] of its axis, with these weights. Fewer than 2^31 of both.
+// between samples near[i] and far[i] of its axis, with these weights, of which none is 0: a cell on a sample lies between
+// that and the same, which weighs so little that the sum rounds to it, even to infinity. Fewer than 2^31 of both.
 struct Grid {
   const int *near, *far;
   const float *w_near, *w_far;
@@ -20,24 +21,29 @@ __device__ __forceinline__ Grid grid_of(const int* positions, const float* weigh
 struct Cell {
   u32 upper_left, upper_right, lower_left, lower_right;
   float w_upper, w_lower, w_left, w_right;
-  bool is_sample;  // the cell lies on a sample, and takes its value
 };
 
 __device__ __forceinline__ Cell cell_at(const Grid& grid, int row, int column) {
   const u32 upper = grid.near[row] * grid.source_width, lower = grid.far[row] * grid.source_width;
   const u32 x = grid.height + column, left = grid.near[x], right = grid.far[x];
-  const bool is_sample = grid.w_far[row] == 0 && grid.w_far[x] == 0;
-  return {upper + left,     upper + right,   lower + left,     lower + right, grid.w_near[row],
-          grid.w_far[row], grid.w_near[x], grid.w_far[x], is_sample};
+  return {upper + left,     upper + right,   lower + left,   lower + right,
+          grid.w_near[row], grid.w_far[row], grid.w_near[x], grid.w_far[x]};
 }
 
-// Horizontal, then vertical; each product and sum is rounded, none is fused. What weighs nothing is not looked at.
+// Horizontal, then vertical; each product and sum is rounded, none is fused.
 __device__ __forceinline__ float mean(float a, float weight_a, float b, float weight_b) {
-  return weight_b == 0 ? a : __fadd_rn(__fmul_rn(a, weight_a), __fmul_rn(b, weight_b));
+  return ieee_add(ieee_mul(a, weight_a), ieee_mul(b, weight_b));
 }
+
+// An open range: the key of the least float in it, and how many keys it holds. -0 and 0 are both in it, or neither.
+struct alignas(8) Range {
+  int start;
+  u32 n_keys;
+
+  __device__ __forceinline__ bool contains(int key) const { return static_cast<u32>(key) - start < n_keys; }
+};
 
 __device__ __forceinline__ float value_of(const float* map, const Cell& cell) {
-  if (cell.is_sample) return map[cell.upper_left];
   const float upper = mean(map[cell.upper_left], cell.w_left, map[cell.upper_right], cell.w_right);
   const float lower = mean(map[cell.lower_left], cell.w_left, map[cell.lower_right], cell.w_right);
   return mean(upper, cell.w_upper, lower, cell.w_lower);
@@ -57,11 +63,12 @@ KERNEL void upsample(const float* __restrict__ maps, float* __restrict__ out, co
   }
 }
 
-// maps f32[n_maps, source_height, source_width] -> out u64[n_maps, ceil(height · width / 64)]: start <= value < stop.
+// maps f32[n_maps, source_height, source_width] -> out u64[n_maps, ceil(height · width / 64)]: cells in the range.
 // Bytes: 4 a sample and 1/8 a cell. Operations: as `upsample`, two comparisons a cell and a ballot for 32.
 KERNEL void upsample_pack(const float* __restrict__ maps, u64* __restrict__ out, const int* __restrict__ positions,
                           const float* __restrict__ weights, i64 n_maps, int source_height, int source_width,
-                          int height, int width, float start, float stop) {
+                          int height, int width, int start, u32 n_keys) {
+  const Range range = {start, n_keys};
   const Grid grid = grid_of(positions, weights, source_height, source_width, height, width);
   const i64 n_cells = i64{height} * width, n_words = ceil_div(n_cells, 64);
   for (i64 task = first_task(); task < n_maps * n_words; task += task_step()) {
@@ -73,7 +80,7 @@ KERNEL void upsample_pack(const float* __restrict__ maps, u64* __restrict__ out,
       if (cell < n_cells) {
         const u32 row = static_cast<u32>(cell) / width;
         const float value = value_of(map, cell_at(grid, row, static_cast<u32>(cell) - row * width));
-        inside = start <= value && value < stop;
+        inside = range.contains(key_of(value));
       }
       word |= u64{__ballot_sync(ALL_LANES, inside)} << half * 32;
     }
@@ -84,7 +91,7 @@ KERNEL void upsample_pack(const float* __restrict__ maps, u64* __restrict__ out,
 // Counts in shared memory, or, where a sample's atoms do not fit there, straight in global memory. A block takes a
 // sample and up to `units_a_task` units at a time, so that the atom of a cell is read once for all of them.
 template <class LocalAtom>
-__device__ __forceinline__ void count_ranges(const float* maps, const float2* limits, const LocalAtom* cell_atoms,
+__device__ __forceinline__ void count_ranges(const float* maps, const Range* limits, const LocalAtom* cell_atoms,
                                              const i64* sample_starts, const int* sample_atoms, u64* counts,
                                              const Grid& grid, i64 n_samples, i64 n_units, int n_ranges, i64 n_atoms,
                                              i64 units_a_task, i64 n_slots) {
@@ -108,14 +115,14 @@ __device__ __forceinline__ void count_ranges(const float* maps, const float2* li
         const Cell cell = cell_at(grid, row, i - row * grid.width);
         // What a unit moves on by is added, not multiplied: this is where the time goes.
         const float* map = maps + (sample * n_units + first) * map_size;
-        const float2* limit = limits + first * n_ranges;
+        const Range* limit = limits + first * n_ranges;
         u32* slots = table + local * n_ranges;
         for (i64 unit = first; unit < last; ++unit, map += map_size, slots += slots_a_unit) {
-          const float value = value_of(map, cell);
+          const int key = key_of(value_of(map, cell));  // once for all ranges
 #pragma unroll 1  // unrolled, few ranges cost more instructions than they save
           for (int k = 0; k < n_ranges; ++k, ++limit) {
-            const float2 open = *limit;
-            if (!(open.x <= value && value < open.y)) continue;
+            const Range range = *limit;
+            if (!range.contains(key)) continue;
             if (fits)
               atomicAdd(slots + k, 1u);
             else
@@ -134,13 +141,13 @@ __device__ __forceinline__ void count_ranges(const float* maps, const float2* li
   }
 }
 
-// maps f32[n_samples, n_units, source_height, source_width], limits f32[n_units, n_ranges, 2] (start <= value < stop),
+// maps f32[n_samples, n_units, source_height, source_width], limits Range[n_units, n_ranges],
 // cell_atoms u16 or u32[n_samples, height · width], sample_starts i64[n_samples + 1], sample_atoms int[n_entries]
 // -> added to counts u64[n_units, n_ranges, n_atoms], which start as zeros.
 // Dynamic shared memory: 4 · n_slots bytes.
 // Bytes: 4 a sample of a map; the atoms of all cells once for units_a_task units. Operations for a cell and unit: 9
 // floating-point ones, 4 cached loads, 2 · n_ranges comparisons, an atomic addition in shared memory for a range.
-KERNEL void range_histogram_u16(const float* __restrict__ maps, const float2* __restrict__ limits,
+KERNEL void range_histogram_u16(const float* __restrict__ maps, const Range* __restrict__ limits,
                    const u16* __restrict__ cell_atoms, const i64* __restrict__ sample_starts,
                    const int* __restrict__ sample_atoms, u64* __restrict__ counts,
                    const int* __restrict__ positions, const float* __restrict__ weights, i64 n_samples,
@@ -151,7 +158,7 @@ KERNEL void range_histogram_u16(const float* __restrict__ maps, const float2* __
                n_atoms, units_a_task, n_slots);
 }
 
-KERNEL void range_histogram_u32(const float* __restrict__ maps, const float2* __restrict__ limits,
+KERNEL void range_histogram_u32(const float* __restrict__ maps, const Range* __restrict__ limits,
                    const u32* __restrict__ cell_atoms, const i64* __restrict__ sample_starts,
                    const int* __restrict__ sample_atoms, u64* __restrict__ counts,
                    const int* __restrict__ positions, const float* __restrict__ weights, i64 n_samples,
@@ -220,8 +227,14 @@ KERNEL void find_not_finite(const float* __restrict__ values, u32* any_other, i6
   const i64 n_tasks = ceil_div(n_values, 32);
   for (i64 task = first_task(); task < n_tasks; task += task_step()) {
     const i64 i = task * 32 + lane_id();
-    const float value = i < n_values ? values[i] : 0.0f;
-    const bool other = !(-3.402823466e+38f <= value && value <= 3.402823466e+38f);
+    const bool other = i < n_values && (__float_as_int(values[i]) & 0x7fffffff) >= 0x7f800000;
     if (__any_sync(ALL_LANES, other) && lane_id() == 0) atomicOr(any_other, 1u);
   }
+}
+
+// values f64[n_values] -> out f32[n_values], the nearest.
+// Bytes: 12 a value. Operations: a conversion a value.
+KERNEL void round_to_float32(const double* __restrict__ values, float* __restrict__ out, i64 n_values) {
+  const i64 step = i64{gridDim.x} * blockDim.x;
+  for (i64 i = i64{blockIdx.x} * blockDim.x + threadIdx.x; i < n_values; i += step) out[i] = ieee_float(values[i]);
 }

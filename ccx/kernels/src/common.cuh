@@ -14,7 +14,31 @@ typedef long long i64;
 #define KERNEL extern "C" __global__
 #define SHARED(T, name, N) __shared__ T name[N]
 #define DYNAMIC_SHARED(T, name) extern __shared__ __align__(16) T name[]
+
+// Floats as IEEE 754 has them. CuPy compiles with -ftz=true, whatever options it is given, and then C++ takes denormals
+// for zeros. So kernels compute with these instructions of PTX, which no option changes or fuses, and compare keys.
+__device__ __forceinline__ float ieee_mul(float a, float b) {
+  float product;
+  asm("mul.rn.f32 %0, %1, %2;" : "=f"(product) : "f"(a), "f"(b));
+  return product;
+}
+__device__ __forceinline__ float ieee_add(float a, float b) {
+  float sum;
+  asm("add.rn.f32 %0, %1, %2;" : "=f"(sum) : "f"(a), "f"(b));
+  return sum;
+}
+__device__ __forceinline__ float ieee_float(double value) {
+  float nearest;
+  asm("cvt.rn.f32.f64 %0, %1;" : "=f"(nearest) : "d"(value));
+  return nearest;
+}
 #endif
+
+// Ascending as the floats are: -1 for -0, 0 for 0; NaN lies beyond both infinities.
+__device__ __forceinline__ int key_of(float value) {
+  const int bits = __float_as_int(value);
+  return bits ^ (bits >> 31 & 0x7fffffff);
+}
 
 #define ALL_LANES 0xffffffffu
 

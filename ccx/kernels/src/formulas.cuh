@@ -43,7 +43,7 @@ __device__ __forceinline__ void add_in_halves(u32* low, u32* high, u64 value) {
   if (rest) atomicAdd(high, rest);
 }
 
-constexpr i64 kChunkAtoms = 4096;  // what a warp of formula_counts takes at a time
+constexpr i64 kChunkAtoms = 512;  // what a warp of formula_counts takes at a time: a sum of all must fill a GPU
 
 // weights u64[n_rows, n_atoms] -> added to counts u64[n_rows, n_formulas], zeros before.
 // Bytes: for a formula the concepts (2 each) and starts (8) of all atoms, and 8 a weight, from the cache where it holds
