@@ -23,6 +23,12 @@ step() { # name, seconds at most, log, command ...
   say "$name: rc=$rc, $((SECONDS - began)) s$( ((rc == 124 || rc == 137)) && echo ' RAN OVER')"
   return $rc
 }
+finish() { # name, process, seconds at most: wait for what goes on beside
+  local left=$((TOTAL - SECONDS)) limit=$3
+  ((limit > left)) && limit=$left
+  timeout "$limit" tail --pid="$2" -f /dev/null
+  if kill -0 "$2" 2> /dev/null; then say "$1: still goes on at $SECONDS s"; else wait "$2"; say "$1: rc=$?, at $SECONDS s"; fi
+}
 have() { ((!CCX_DAY_EMULATED)) && command -v "$1" > /dev/null; }
 
 # What the host does alone goes on beside the first steps.
@@ -36,8 +42,8 @@ have nvidia-smi && step facts 20 facts.txt nvidia-smi \
   --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm --format=csv
 step sanity 60 facts.txt "$PY" "$DAY" sanity
 # 2. Results are the CPU's: the tests for a GPU, on kernels of both compilers.
-if [ -n "${fatbins:-}" ]; then wait "$fatbins"; say "fatbins: rc=$?, at $SECONDS s"; fi
-wait $warm; say "warm: rc=$?, at $SECONDS s"
+if [ -n "${fatbins:-}" ]; then finish fatbins "$fatbins" 60; fi
+finish warm $warm 60
 if ((CCX_DAY_EMULATED)); then tests="tests/test_gpu_benchmark.py"; else tests="-m gpu tests/test_gpu.py"; fi
 step tests 200 tests.txt "$PY" -m pytest $tests -q -p no:cacheprovider --durations=8 -W default
 # 3. Memory and races, on a few samples.
@@ -47,7 +53,7 @@ for tool in memcheck racecheck; do
 done
 ((CCX_DAY_EMULATED)) && step small 200 sanitizer.txt "$PY" "$DAY" small
 # 4. Kernels and a layer, at full size.
-wait $prepare; say "prepare: rc=$?, at $SECONDS s"; cat "$DATA"/*.log >> "$OUT/facts.txt"
+finish prepare $prepare 60; cat "$DATA"/*.log >> "$OUT/facts.txt"
 step table 95 kernels.md "$PY" "$DAY" table
 step layer 75 layer.md "$PY" "$DAY" layer
 CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1 step streams 45 layer.md "$PY" "$DAY" streams

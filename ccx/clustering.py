@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
 from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels._ieee import ieee
 from ccx.kernels.kmeans import kmeans_1d
 
 __all__ = ["Method", "check_ranges", "optimal_ranges", "sklearn_ranges", "top_quantile", "unit_ranges"]
@@ -24,6 +25,7 @@ Ranges: TypeAlias = NDArray[np.float64]
 Method: TypeAlias = Literal["optimal", "sklearn"]
 
 
+@ieee
 def unit_ranges(
     values: Activations, *, clusters: int = 5, quantile: float = 0.005, method: Method = "optimal"
 ) -> Ranges:
@@ -71,6 +73,7 @@ def unit_ranges(
     return optimal_ranges(values, n_clusters) if method == "optimal" else sklearn_ranges(values, n_clusters)
 
 
+@ieee
 def top_quantile(values: Activations, quantile: float = 0.005) -> tuple[float, float]:
     """Return the range of the largest activations, from their (1 - `quantile`) quantile to infinity.
 
@@ -99,6 +102,7 @@ def top_quantile(values: Activations, quantile: float = 0.005) -> tuple[float, f
     return float(np.quantile(neighbours, position - below, method="linear")), np.inf
 
 
+@ieee
 def optimal_ranges(values: Activations, n_clusters: int) -> Ranges:
     """Return (smallest, largest) value of each cluster of the optimal k-means: ``float32[...] -> float64[K, 2]``.
 
@@ -113,6 +117,7 @@ def optimal_ranges(values: Activations, n_clusters: int) -> Ranges:
     return np.column_stack([smallest, largest]).astype(np.float64)
 
 
+@ieee
 def sklearn_ranges(values: Activations, n_clusters: int) -> Ranges:
     """Return (smallest, largest) value of each cluster of scikit-learn's k-means: ``float32[...] -> float64[K, 2]``.
 
@@ -133,6 +138,7 @@ def sklearn_ranges(values: Activations, n_clusters: int) -> Ranges:
     return np.array(sorted((cluster.min(), cluster.max()) for cluster in clusters), np.float64)
 
 
+@ieee
 def check_ranges(ranges: ArrayLike) -> Ranges:
     """Return ranges that a user gave as ``float64[K, 2]``, in the order given; they may overlap.
 

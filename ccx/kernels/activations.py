@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu, require_host
+from ccx.kernels._ieee import ieee
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.kernels.shapes import check_grid
@@ -77,6 +78,7 @@ def _grid(source: tuple[int, int], shape: tuple[int, int]) -> Grid:
     return Grid(rows, cols, bands.astype(np.int64), identity)
 
 
+@ieee
 def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = None) -> Floats:
     """Spread activations over the grid: float32[..., h, w] -> float32[..., H, W].
 
@@ -92,6 +94,7 @@ def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = 
     return values.reshape(*leading, *values.shape[1:])
 
 
+@ieee
 def upsample_pack(
     activations: Any, shape: tuple[int, int], limits: tuple[float, float], *, threads: int | None = None
 ) -> npt.NDArray[np.uint64]:
@@ -120,6 +123,7 @@ def upsample_pack(
     return rows.reshape(*leading, rows.shape[-1])
 
 
+@ieee
 def range_histogram(
     activations: Any,
     ranges: Any,
@@ -195,6 +199,7 @@ def bitmap_histogram(
     return counts
 
 
+@ieee
 def all_finite(values: Any) -> bool:
     """Return whether no activation float[...] is NaN, infinite or, as a float32, beyond the largest."""
     floats = _floats(values)

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, describe
+from ccx.kernels._ieee import ieee
 
 __all__ = ["kmeans_1d"]
 
 
+@ieee
 def kmeans_1d(sorted_values: NDArray[np.float32], n_clusters: int) -> NDArray[np.int64]:
     """Cluster sorted values so that the sum of squared distances to the cluster means is least.
 

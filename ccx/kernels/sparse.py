@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.kernels._dispatch import backend_for
+from ccx.kernels._ieee import ieee
 from ccx.kernels.atoms import Atoms
 
 Cells = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float32]
 
 
+@ieee
 def sparse_histogram(
     cells: Cells, values: Values, ranges: npt.NDArray[np.float64], atoms: Atoms
 ) -> npt.NDArray[np.int64]:
@@ -29,6 +31,7 @@ def sparse_histogram(
     return counts
 
 
+@ieee
 def sparse_pack(
     cells: Cells, values: Values, limits: tuple[float, float], n_samples: int, n_cells: int
 ) -> npt.NDArray[np.uint64]:
@@ -37,6 +40,7 @@ def sparse_pack(
     return rows
 
 
+@ieee
 def sparse_quantile(values: Values, n_zeros: int, share: float) -> float:
     """Return the value that a share of all activations exceeds, `n_zeros` zeros beside float32[n] included.
 

@@ -18,6 +18,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
 from ccx.kernels._dispatch import check_threads
+from ccx.kernels._ieee import ieee
 from ccx.kernels.cpu._jit import available_threads
 from ccx.kernels.devices import to_host
 from ccx.keys import Keys, keys_hash, require_same_samples
@@ -41,6 +42,7 @@ Times: TypeAlias = dict[str, float]
 Rows: TypeAlias = list[tuple[Explanation, Times]]
 
 
+@ieee
 def explain(
     activations: Any,
     concepts: Any,
