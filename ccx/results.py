@@ -53,7 +53,7 @@ class Status(StrEnum):
     SINGLE_VALUE = "single_value"  # the cluster has one value, and nothing lies strictly inside: give ranges
     EMPTY = "empty"  # no cell lies in the range
     NO_OVERLAP = "no_overlap"  # no formula that was met shares a cell and has a score above 0
-    BELOW_MIN_IOU = "below_min_iou"  # the best IoU is less than was asked for
+    BELOW_MIN_IOU = "below_min_iou"  # formulas with a score above 0 were met, but none of the IoU that was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,10 @@ class Explanation:
     estimated
         Number of formulas that it gave an estimate first; 0 for searches without estimates.
     optimal
-        True where no formula of the allowed length precedes it (`docs/search.md`), and that is proven.
+        True where no formula that was asked for (length, names, least IoU) precedes it (`docs/search.md`), and that is
+        proven; without a formula, that there is none.
     upper_bound
-        Proven bound of the score of any formula of the allowed length; None where nothing is proven.
+        Proven bound of the score of any formula that was asked for; None where nothing is proven.
     evaluations
         Number of formulas that a proof bounded or counted; 0 without proof.
     alternatives

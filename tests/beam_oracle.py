@@ -95,6 +95,11 @@ class Problem:
             self._known[concepts, operators] = Candidate(concepts, operators, *counts, table, self.penalty, squared)
         return self._known[concepts, operators]
 
+    @property
+    def known(self) -> list[Candidate]:
+        """All formulas that were evaluated so far."""
+        return list(self._known.values())
+
     def extensions(self, formulas: Iterable[Candidate], usable: Sequence[int]) -> Iterator[Candidate]:
         """Every formula extended by every usable concept that it does not hold, with every operator."""
         for formula, concept, operator in product(formulas, usable, (OR, AND, AND_NOT)):
@@ -117,21 +122,23 @@ def beam_search(
     candidates: int | None = None,
     top: int = 1,
     allowed: Sequence[int] | None = None,
+    min_iou: float = 0.0,
 ) -> list[Candidate]:
-    """Return the `top` best of all formulas that the published beam search evaluates."""
+    """Return the `top` best of all formulas of this IoU that the published beam search evaluates."""
     usable = list(range(len(problem.masks))) if allowed is None else list(allowed)
     singles = best((problem.candidate((concept,), ()) for concept in usable), len(usable))
     evaluated = list(singles)
     extended, kept = singles[: 2 * beam], singles[:beam]
     if candidates is not None:
-        usable = [one.concepts[0] for one in singles[:candidates]]
+        scored = [one.concepts[0] for one in singles]
+        usable = [*scored, *(concept for concept in usable if concept not in scored)][:candidates]
     for _ in range(2, length + 1):
         new = list(problem.extensions(extended, usable))
         evaluated += new
         kept = best([*kept, *new], beam)
         extended = kept
     # Formulas that stay in the beam grow from level to level, but never beyond `length` concepts.
-    return best(evaluated, top)
+    return best((one for one in evaluated if one.union and one.intersection / one.union >= min_iou), top)
 
 
 def best_of_all(problem: Problem, length: int, top: int = 1, *, reachable: bool = False) -> list[Candidate]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core import event
 
 import ccx
 from ccx.concepts import Concepts
@@ -18,8 +19,9 @@ from ccx.kernels import branching as kernels
 from ccx.kernels import cpu, reference
 from ccx.kernels.atoms import pair_counts
 from ccx.kernels.optimal import pairs_of
-from ccx.search import SearchSettings, branching, optimal_search
+from ccx.search import SearchSettings, beam_search, branching, limits, optimal_search
 from ccx.search.found import Objective
+from ccx.search.limits import Limit
 from tests import scores_oracle
 from tests.optimal_oracle import Best, best_formulas, every_formula, problems
 from tests.test_optimal import histogram
@@ -212,7 +214,7 @@ def test_what_scores_nothing_is_not_found():
 
 
 def test_a_limit_is_reached_where_it_is_met():
-    limit = branching.Limit(5, None)
+    limit = Limit(5, None)
     for done, reached in ((4, False), (5, True), (6, True)):
         limit.evaluations = done
         assert limit.reached() == reached
@@ -231,14 +233,72 @@ def test_limits_are_of_proofs_alone():
     assert found[0].chance is not None
 
 
-def test_a_time_limit_of_nothing_still_proves_three_concepts():
+@pytest.mark.parametrize("limit", [{"time_limit": 0.0}, {"evaluation_limit": 0}, {"time_limit": 0}])
+@pytest.mark.parametrize("length", [2, 3, 5])
+@pytest.mark.parametrize("name", scores_oracle.EVERY)
+def test_a_limit_of_nothing_gives_the_beam_and_a_bound(limit, length, name):
+    """Both kinds of limit alike, at every length and by every score."""
     masks, bitmap = a_problem(HARD, 6, 65)
-    result = proof(masks, bitmap, length=5, time_limit=0.0)
-    (three,) = best_formulas(every_formula(masks, bitmap, 3), 1)
-    (optimum,) = best_formulas(every_formula(masks, bitmap, 5), 1)
-    assert not result.optimal
-    assert three.intersection / three.union <= result.found[0].iou <= optimum.intersection / optimum.union
-    assert optimum.intersection / optimum.union <= result.upper_bound
+    options = {"length": length, "beam": 1, "scoring": scores_oracle.scoring_of(name)}
+    stopped, concepts = proof(masks, bitmap, **options, **limit), concepts_of(masks)
+    beam = beam_search(concepts, histogram(bitmap, concepts), SearchSettings(**options), threads=1)
+    assert (stopped.found, stopped.visited, stopped.optimal) == (beam.found, beam.visited, False)
+    optimum = proof(masks, bitmap, **options).upper_bound
+    if name == "small_and_pure":  # nothing bounds it
+        assert stopped.upper_bound is None
+    else:
+        assert stopped.upper_bound >= optimum
+
+
+def test_a_limit_of_nothing_leaves_what_takes_no_proof_proven():
+    """Single concepts are all looked at, and a bitmap that no concept meets has no formula."""
+    masks, bitmap = a_problem(HARD, 6, 65)
+    assert proof(masks, bitmap, length=1, evaluation_limit=0).optimal
+    nothing = proof(masks, bitmap & ~masks.any(axis=0), length=3, time_limit=0)
+    assert (nothing.found, nothing.optimal, nothing.upper_bound, nothing.evaluations) == ([], True, 0.0, 0)
+
+
+@pytest.mark.parametrize("name", ["iou", "precision", "mcc", "cosine", "tenths"])
+def test_a_limit_is_looked_at_between_any_two_steps(name, monkeypatch):
+    """By a clock that every look sets forward: the search ends at each of its looks, and never looks again."""
+    masks, bitmap = a_problem(HARD, 6, 65)
+    options = {"length": 4, "beam": 1, "scoring": scores_oracle.scoring_of(name), "top": 3}
+    monkeypatch.setattr("ccx.search.optimal._STEP", 1)
+    looks = []
+
+    def reached(limit):
+        looks.append(limit)
+        return len(looks) >= stop
+
+    monkeypatch.setattr(Limit, "reached", reached)
+    stop = 10**9
+    whole = proof(masks, bitmap, time_limit=1, **options)
+    n_looks = len(looks)
+    assert whole.optimal
+    assert n_looks > 20
+    for stop in {*range(1, 20), *range(20, n_looks, 7)}:
+        looks.clear()
+        result = proof(masks, bitmap, time_limit=1, **options)
+        assert not result.optimal
+        assert len(looks) <= stop + 1
+        assert result.upper_bound >= whole.upper_bound
+
+
+def test_compiling_kernels_is_no_part_of_a_search(monkeypatch):
+    """A kernel that takes a minute to compile, by numba's own event, on a clock of ours."""
+    now = [0.0]
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+    limit = Limit(None, 1.0)
+    with event.trigger_event("numba:compiler_lock"):
+        now[0] += 50
+        with event.trigger_event("numba:compiler_lock"):  # of a kernel that it calls
+            now[0] += 10
+        assert not limit.reached()
+    assert not limit.reached()
+    now[0] += 0.9
+    assert not limit.reached()
+    now[0] += 0.1
+    assert limit.reached()
 
 
 def test_what_waits_is_finished_depth_first_where_it_is_too_much(monkeypatch):
@@ -352,7 +412,10 @@ def is_sorted(ids, operators, begun):
     [
         ({"time_limit": -1.0}, "time_limit"),
         ({"time_limit": "1"}, "time_limit"),
-        ({"evaluation_limit": 0}, "evaluation_limit"),
+        ({"time_limit": math.inf}, "time_limit"),
+        ({"time_limit": math.nan}, "time_limit"),
+        ({"evaluation_limit": -1}, "evaluation_limit"),
+        ({"evaluation_limit": 1.0}, "evaluation_limit"),
     ],
 )
 def test_limits_are_checked(options, argument):

@@ -140,13 +140,16 @@ def test_more_concepts_than_a_warp_has_lanes(longer, effort):
 @settings(max_examples=settings.default.max_examples // 4)
 @given(
     gpu=gpus(), seed=SEEDS, n_concepts=st.integers(4, 6), top=st.sampled_from([1, 3]), effort=EFFORTS,
-    limit=st.sampled_from([None, None, 60, 600]), scoring=st.sampled_from(["iou", "mcc"]),
+    limit=st.sampled_from([None, None, 0, 60, 600]), scoring=st.sampled_from(["iou", "mcc", "precision"]),
+    min_iou=st.sampled_from([0.0, 0.0, 0.3, 0.6]),
 )  # fmt: skip
-def test_search_where_the_histogram_lies(gpu, seed, n_concepts, top, effort, limit, scoring):
+def test_search_where_the_histogram_lies(gpu, seed, n_concepts, top, effort, limit, scoring, min_iou):
     masks, bitmap = problems(np.random.default_rng(seed), n_concepts, 40)
     concepts = concepts_of(masks)
     counts = histogram(bitmap, concepts)
-    asked = SearchSettings(length=5, top=top, beam=1, evaluation_limit=limit, scoring=scoring)
+    asked = SearchSettings(
+        length=5, top=top, beam=1, evaluation_limit=limit, scoring=scoring, min_iou=min_iou, candidates=n_concepts
+    )
     with tuned(effort):
         assert optimal_search(concepts, gpu.place(counts), asked) == optimal_search(concepts, counts, asked)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from ccx.kernels import bitmap_histogram, optimal, pack, pair_counts
 from ccx.kernels.devices import to_host
 from ccx.kernels.reference import optimal as reference
 from ccx.pipeline.devices import share_out
-from ccx.search import SearchSettings, optimal_search
+from ccx.search import SearchSettings, beam_search, optimal_search
 from tests.cuda_emulator.emulator import DeviceArray, Emulator
 from tests.cuda_emulator.gpu import emulated_cupy, gpus, use
 from tests.optimal_oracle import problems
@@ -52,6 +54,10 @@ def test_pairs(gpu, case):
         promising, n_tried = reference.promising_pairs(wanted.values, wanted.gains, least)
         assert (found.tolist(), n_bounds) == (as_lists(promising), n_tried)
         assert (found.dtype, found.shape) == (np.int32, (len(promising), 3))
+        middle = wanted.order.size // 3
+        parts = [optimal.promising_pairs(got, least, *ends) for ends in ((0, middle), (middle, wanted.order.size))]
+        assert np.concatenate([rows for rows, _ in parts]).tolist() == found.tolist()
+        assert sum(n for _, n in parts) == n_bounds
 
 
 @given(gpu=gpus(), case=CASES, data=st.data())
@@ -96,14 +102,24 @@ def test_more_concepts_than_a_warp_has_lanes(gpu, order):
     assert min(sizes) > 100, sizes
 
 
-@pytest.mark.parametrize("scoring", ["iou", "mcc"])
-@given(gpu=gpus(), seed=st.integers(0, 2**32 - 1), n_concepts=st.integers(1, 6), top=st.sampled_from([1, 4]))
-def test_search_where_the_histogram_lies(scoring, gpu, seed, n_concepts, top):
+@pytest.mark.parametrize("scoring", ["iou", "mcc", "precision", "recall"])
+@given(
+    gpu=gpus(), seed=st.integers(0, 2**32 - 1), n_concepts=st.integers(1, 6), top=st.sampled_from([1, 4]),
+    min_iou=st.sampled_from([0.0, 0.2, 0.5, 1.0]), limit=st.sampled_from([None, None, 0, 20, 200]),
+)  # fmt: skip
+def test_search_where_the_histogram_lies(scoring, gpu, seed, n_concepts, top, min_iou, limit):
     masks, bitmap = problems(np.random.default_rng(seed), n_concepts, 40)
     concepts = ccx.Concepts.from_masks(masks.reshape(n_concepts, 1, 1, -1))
     (counts,) = bitmap_histogram(pack(bitmap.reshape(1, 1, -1)), concepts.atoms)
-    settings = SearchSettings(length=3, top=top, scoring=scoring)
-    assert optimal_search(concepts, gpu.place(counts), settings) == optimal_search(concepts, counts, settings)
+    settings = SearchSettings(3, 1, top=top, scoring=scoring, min_iou=min_iou, evaluation_limit=limit)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ccx.search.optimal._FEW", 0)  # pairs are held against the least IoU, too
+        patched.setattr("ccx.search.optimal._STEP", 1)
+        assert optimal_search(concepts, gpu.place(counts), settings) == optimal_search(concepts, counts, settings)
+    allowed = np.arange(n_concepts) % 3 < 2
+    for beam in (replace(settings, evaluation_limit=None, candidates=c) for c in (None, n_concepts, 99)):
+        wanted = beam_search(concepts, counts, replace(beam, candidates=None), allowed)
+        assert beam_search(concepts, gpu.place(counts), beam, allowed) == wanted
 
 
 def test_explain_proves_where_the_bitmaps_lie():

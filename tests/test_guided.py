@@ -45,11 +45,19 @@ def check_searches_agree(case: Case, searches: tuple[str, ...] = GUIDED, **optio
     candidates=st.sampled_from((None, None, None, 1, 4)),
     penalty=st.sampled_from((1.0, 1.0, 0.99, 0.5, 1e-80)),
     top=st.sampled_from((1, 1, 2, 8)),
+    min_iou=st.sampled_from((0.0, 0.0, 0.1, 1 / 3, 0.4, 0.5)),
     data=st.data(),
 )
 @MANY
 def test_all_searches_find_the_same_formulas(
-    case: Case, length: int, beam: int, candidates: int | None, penalty: float, top: int, data: st.DataObject
+    case: Case,
+    length: int,
+    beam: int,
+    candidates: int | None,
+    penalty: float,
+    top: int,
+    min_iou: float,
+    data: st.DataObject,
 ) -> None:
     concepts = range(len(case.masks))
     chosen = data.draw(
@@ -57,7 +65,7 @@ def test_all_searches_find_the_same_formulas(
     )
     names = None if chosen is None else [case.concepts().names[c] for c in chosen]
     options = {"length": length, "beam": beam, "candidates": candidates, "length_penalty": penalty, "top": top}
-    check_searches_agree(case, names=names, **options)
+    check_searches_agree(case, names=names, min_iou=min_iou, **options)
 
 
 def hard_problems(n: int) -> list[Case]:
@@ -95,11 +103,41 @@ def test_an_error_in_one_estimate_is_found(heuristic: str, operator: int, monkey
         check_all()
 
 
+@given(case=cases(max_concepts=6), search=st.sampled_from(("beam", "optimal", *GUIDED)), data=st.data())
+def test_all_concepts_as_candidates_change_nothing(case: Case, search: str, data: st.DataObject) -> None:
+    """Those that share no cell with the bitmap are candidates, too: AND NOT takes cells away that are not in it."""
+    names = case.concepts().names
+    some = data.draw(st.sets(st.sampled_from(names), min_size=1).map(sorted))
+    for allowed in (None, some):
+        options = {"length": 3, "beam": 2, "top": 3, "names": allowed}
+        wanted = explained(case, search, **options)
+        for candidates in (len(allowed or names), len(names), 10**9):
+            assert explained(case, search, candidates=candidates, **options) == wanted
+
+
+@pytest.mark.parametrize("search", ["beam", "optimal", *GUIDED])
+@pytest.mark.parametrize("published", [False, True])
+def test_a_candidate_that_meets_nothing_may_help(search: str, published: bool) -> None:
+    """1 holds in the bitmap and beside it, 2 only there: (1 AND NOT 2) is exact."""
+    masks = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0]], bool).reshape(2, 1, 2, 3)
+    bitmap = masks[:1] & ~masks[1:]
+    for candidates in (None, 2, 5):
+        if published and search not in GUIDED:
+            return
+        options = {"search": search, "published": published, "candidates": candidates, "length": 2}
+        (found,) = ccx.explain_bitmaps(bitmap, masks, **options)
+        assert (str(found.formula), found.iou) == ("(1 AND NOT 2)", 1.0)
+
+
 # The numbers of visited formulas --------------------------------------------------------------------------------------
 
 
+def admitted(candidates: list[Candidate], min_iou: float) -> list[Candidate]:
+    return [one for one in candidates if one.union and one.intersection / one.union >= min_iou]
+
+
 def search_as_written(
-    case: Case, heuristic: str, length: int, beam: int, top: int
+    case: Case, heuristic: str, length: int, beam: int, top: int, min_iou: float
 ) -> tuple[list[Candidate], Counter[str]]:
     """One candidate after the other, estimates of whole masks as fractions, equal formulas by their truth tables."""
     problem = case.problem()
@@ -120,7 +158,7 @@ def search_as_written(
         return Fraction(numerator, denominator) if denominator > 0 else np.inf
 
     singles = best([problem.candidate((c,), ()) for c in range(len(masks))], len(masks))
-    answers, kept, extended = singles[:top], singles[:beam], singles[: 2 * beam]
+    answers, kept, extended = admitted(singles, min_iou)[:top], singles[:beam], singles[: 2 * beam]
     for level in range(2, length + 1 if singles else 0):
         candidates: dict[int, tuple[Fraction | float, Candidate]] = {}
         for parent in extended:
@@ -133,11 +171,13 @@ def search_as_written(
         counts["expanded"] += len(extended)
         counts["estimated"] += len(candidates) if heuristic != "none" else 0
         for estimate, one in sorted(candidates.values(), key=lambda pair: -pair[0]):
-            lists = [(answers, top)] if level == length else [(answers, top), (kept, beam)]
-            if all(len(found) == places and estimate < -found[-1].key[0] for found, places in lists):
+            hopeless = [float(estimate) < min_iou or (len(answers) == top and estimate < -answers[-1].key[0])]
+            if level < length:
+                hopeless.append(len(kept) == beam and estimate < -kept[-1].key[0])
+            if all(hopeless):
                 break
             counts["visited"] += 1
-            answers = best([*answers, one], top)
+            answers = best([*answers, *admitted([one], min_iou)], top)
             kept = best([*kept, one], beam) if level < length else kept
         extended = kept
     return answers, counts
@@ -149,11 +189,14 @@ def search_as_written(
     length=st.integers(1, 4),
     beam=st.integers(1, 4),
     top=st.sampled_from((1, 1, 3)),
+    min_iou=st.sampled_from((0.0, 0.0, 0.1, 0.4)),
 )
 @settings(max_examples=60)
-def test_visits_what_a_search_one_by_one_visits(case: Case, heuristic: str, length: int, beam: int, top: int) -> None:
-    found = explained(case, heuristic, length=length, beam=beam, top=top)
-    expected, counts = search_as_written(case, heuristic, length, beam, top)
+def test_visits_what_a_search_one_by_one_visits(
+    case: Case, heuristic: str, length: int, beam: int, top: int, min_iou: float
+) -> None:
+    found = explained(case, heuristic, length=length, beam=beam, top=top, min_iou=min_iou)
+    expected, counts = search_as_written(case, heuristic, length, beam, top, min_iou)
     assert found_of(found, case.concepts()) == expected_of(expected)
     assert {name: getattr(found, name) for name in counts} == counts
 

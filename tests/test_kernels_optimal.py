@@ -82,6 +82,9 @@ def test_good_and_promising_pairs(case: Case) -> None:
         assert optimal.good_pairs(pairs, least).tolist() == as_lists(reference.good_pairs(pairs.values, least))
         found, n_bounds = optimal.promising_pairs(pairs, least)
         wanted, n_tried = reference.promising_pairs(pairs.values, pairs.gains, least)
+        rows = [optimal.promising_pairs(pairs, least, a, a + 1) for a in range(pairs.order.size)]
+        assert [row for part, _ in rows for row in part.tolist()] == found.tolist()
+        assert sum(n for _, n in rows) == n_bounds
         assert found.tolist() == as_lists(wanted)
         assert n_bounds == n_tried
 

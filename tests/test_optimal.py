@@ -116,11 +116,13 @@ def test_a_plane_keeps_every_formula_that_reaches_the_threshold(iou, n_cells, da
 
 @pytest.mark.parametrize(
     ("options", "argument"),
-    [({"candidates": 3}, "candidates")],
+    [({"candidates": 1}, "candidates")],
 )
 def test_what_cannot_be_proven_is_refused(options, argument):
     with pytest.raises(InputError, match=f"{argument}: expected .* for a proof"):
         search(np.ones((2, 4), bool), np.ones(4, bool), **options)
+    one_allowed = np.array([False, True])
+    assert search(np.ones((2, 4), bool), np.ones(4, bool), one_allowed, **options) == [Best((1,), (), 4, 4)]
 
 
 @given(seed=st.integers(0, 2**32 - 1), length=st.integers(1, 3), penalty=st.sampled_from([1.0, 0.9]))
@@ -134,7 +136,7 @@ def test_explain_certifies_what_it_returns(seed, length, penalty):
     best = best_formulas(every_formula(masks, bitmap, length), 1, penalty)
     assert (beam.optimal, beam.upper_bound, beam.gap, beam.evaluations) == (False, None, None, 0)
     if not bitmap.any():
-        assert (proven.status, proven.optimal, proven.upper_bound) == ("empty", False, None)
+        assert (proven.status, proven.optimal, proven.upper_bound, proven.gap) == ("empty", True, 0.0, 0.0)
         return
     assert proven.optimal
     assert proven.gap == 0

@@ -96,10 +96,10 @@ LengthPenalty = Annotated[
     typer.Option("--length-penalty", help="Factor on the score for each further concept.", rich_help_panel=_SEARCH),
 ]
 Top = Annotated[int, typer.Option("--top", help="So many best formulas a range.", rich_help_panel=_SEARCH)]
-MinIou = Annotated[float, typer.Option("--min-iou", help="Least IoU of an explanation.", rich_help_panel=_SEARCH)]
+MinIou = Annotated[float, typer.Option("--min-iou", help="Least IoU of what is found.", rich_help_panel=_SEARCH)]
 TimeLimit = Annotated[
     float | None,
-    typer.Option("--time-limit", help="Seconds a range for a proof of length 4 and more.", rich_help_panel=_SEARCH),
+    typer.Option("--time-limit", help="Seconds a range for a proof.", rich_help_panel=_SEARCH),
 ]
 EvaluationLimit = Annotated[
     int | None,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.kernels._dispatch import backend_for
-from ccx.kernels.atoms import Atoms, pair_counts
+from ccx.kernels.atoms import Atoms, concept_counts, pair_counts
 from ccx.kernels.devices import to_host
 
 IntArray = npt.NDArray[np.int64]
@@ -52,15 +52,25 @@ def pairs_of(
     return Pairs(order, *backend_for(*dense).optimal.ordered(*dense, order, q, p))
 
 
+def concept_gains(atoms: Atoms, counts: IntArray, q: int, p: int) -> IntArray:
+    """Return the gain of each concept, by index, in main memory: int64[C], for `pairs_of` their diagonal."""
+    gains: IntArray = to_host(concept_counts(atoms, backend_for(counts).optimal.atom_gains(atoms.cells, counts, q, p)))
+    return gains
+
+
 def good_pairs(pairs: Pairs, least: int) -> npt.NDArray[np.int32]:
     """Return all (a op b) of value >= least: int32[k, 3] of a, op, b, by a, b, op."""
     good: npt.NDArray[np.int32] = backend_for(pairs.values).optimal.good_pairs(pairs.values, least)
     return good
 
 
-def promising_pairs(pairs: Pairs, least: int) -> tuple[npt.NDArray[np.int32], int]:
-    """Return all (a op b) that one more concept may bring to `least`, and the number of bounds evaluated."""
-    found, n_bounds = backend_for(pairs.values).optimal.promising_pairs(pairs.values, pairs.gains, least)
+def promising_pairs(
+    pairs: Pairs, least: int, first: int = 0, last: int | None = None
+) -> tuple[npt.NDArray[np.int32], int]:
+    """Return all (a op b), first <= a < last, that one more concept may bring to `least`, and how many were bounded."""
+    kernels = backend_for(pairs.values).optimal
+    last = pairs.order.size if last is None else last
+    found, n_bounds = kernels.promising_pairs(pairs.values, pairs.gains, least, first, last)
     return found, int(n_bounds)
 
 

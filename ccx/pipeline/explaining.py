@@ -26,7 +26,7 @@ from ccx.pipeline import inputs
 from ccx.pipeline.devices import Device, Plan, Site, bring, places_for, share_out
 from ccx.pipeline.judging import Bitmap, Evidence, Judge, Part
 from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
-from ccx.pipeline.searching import Search, check_search, needs_masks, searcher
+from ccx.pipeline.searching import Search, check_search, needs_masks, nothing_found, searcher
 from ccx.pipeline.units import Counted, Counting, Ranges, as_units
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
 from ccx.scores import Score, resolve
@@ -34,7 +34,6 @@ from ccx.search import Objective, SearchResult, SearchSettings
 from ccx.store import PathLike, RowLog, content_hash
 
 _FLUSH_SECONDS = 1.0  # a run that is killed loses the rows of about so long
-_NOTHING = SearchResult([])
 
 Range: TypeAlias = tuple[float, float] | None
 Limits: TypeAlias = npt.NDArray[np.float64]
@@ -121,10 +120,9 @@ def explain(
     candidates, length_penalty, top, min_iou
         See `ccx.search.SearchSettings`.
     time_limit, evaluation_limit
-        With ``search="optimal"`` and a length above 3: seconds, or formulas bounded or counted, a bitmap, after which
-        the best formula so far is returned with a proven `upper_bound`; None = until it is proven. Seconds count from
-        the beginning of the bitmap's search, but formulas of up to three concepts are always proven first, however
-        long that takes: no limit cuts it short. `time_limit` goes with no `null`.
+        With ``search="optimal"``: seconds, or formulas bounded or counted, a bitmap, after which the best formula so
+        far is returned with a proven `upper_bound`; None = until it is proven, 0 = the beam's answer, with a bound.
+        Both count from the beginning of the bitmap's search. `time_limit` goes with no `null`.
     null
         Number r of permutations that each score is compared with (`Explanation.chance`): the search is repeated
         with the bitmap's samples exchanged, r times for each row. 0 = no comparison.
@@ -204,7 +202,7 @@ def explain(
     fitted.prepare(threads=threads)
     find = searcher(search, published, fitted, options, allowed, threads)
     inner = max(1, threads // plan.n_workers)
-    judge = Judge(evidence, find, options, inner)
+    judge = Judge(evidence, find, nothing_found(search), options, inner)
     sites = plan.sites(atoms)
     how = Counting(Ranges(given, clusters, quantile, clustering), parts, plan, sites, inner)
 
@@ -216,7 +214,7 @@ def explain(
         """Explain one unit, given its ranges and their bitmaps on each part of the samples."""
         nothing, limits, bitmaps, times = counted
         if not len(limits):
-            return [(_explanation(fitted, unit, 0, None, _NOTHING, 0, options, nothing), times)]
+            return [(_explanation(fitted, unit, 0, None, judge.nothing, 0, options, nothing), times)]
         rows: Rows = []
         for cluster, ((lower, upper), *both) in enumerate(zip(limits, *bitmaps, strict=True)):
             why = Status.SINGLE_VALUE if lower == upper and nothing is Status.EMPTY else nothing
@@ -317,7 +315,7 @@ def explain_bitmaps(
     fitted.prepare(threads=threads)
     find = searcher(search, published, fitted, options, allowed, threads)
     inner = max(1, threads // plan.n_workers)
-    judge = Judge(evidence, find, options, inner)
+    judge = Judge(evidence, find, nothing_found(search), options, inner)
     sites = plan.sites(atoms)
 
     def counted(rows: Any, part: Part, site: Site) -> list[Bitmap]:
@@ -389,7 +387,7 @@ def _searched(
 ) -> tuple[Explanation, Times]:
     """Search one bitmap, given it on the samples held out, too; `nothing` is the status of one without cells."""
     started = time.perf_counter()
-    result = judge.find(bitmap.counts, bitmap.rows) if bitmap.n_cells else _NOTHING
+    result = judge.find(bitmap.counts, bitmap.rows) if bitmap.n_cells else judge.nothing
     searched = time.perf_counter()
     concepts = judge.evidence.fit.concepts
     item = _explanation(concepts, unit, cluster, limits, result, bitmap.n_cells, judge.options, nothing)
@@ -408,13 +406,12 @@ def _explanation(
     options: SearchSettings,
     nothing: Status,
 ) -> Explanation:
-    good = [one for one in result.found if one.iou >= options.min_iou]
-    if good:
+    if result.found:
         status = Status.EXPLAINED
     elif bitmap_cells == 0:
         status = nothing
     else:
-        status = Status.BELOW_MIN_IOU if result.found else Status.NO_OVERLAP
+        status = Status.BELOW_MIN_IOU if result.met else Status.NO_OVERLAP
     named = [
         Candidate(
             formula=left_deep([concepts.names[c] for c in one.concepts], one.operators),
@@ -422,7 +419,7 @@ def _explanation(
             intersection=one.intersection,
             union=one.union,
         )
-        for one in good
+        for one in result.found
     ]
     best = named[0] if named else None
     return Explanation(
@@ -434,7 +431,7 @@ def _explanation(
         intersection=best.intersection if best else 0,
         union=best.union if best else 0,
         bitmap_cells=bitmap_cells,
-        formula_cells=good[0].size if best else 0,
+        formula_cells=result.found[0].size if best else 0,
         status=status,
         visited=result.visited,
         expanded=result.expanded,
@@ -443,7 +440,7 @@ def _explanation(
         upper_bound=result.upper_bound,
         evaluations=result.evaluations,
         alternatives=tuple(named[1:]),
-        score=Objective.of(options, bitmap_cells, concepts.n_cells).score(good[0]) if good else 0.0,
+        score=Objective.of(options, bitmap_cells, concepts.n_cells).score(result.found[0]) if best else 0.0,
     )
 
 

@@ -123,10 +123,14 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Adds the evidence to explanations: `find` is the search that explains, on so many threads."""
+    """Adds the evidence to explanations: `find` is the search that explains, on so many threads.
+
+    `nothing` is what it says of a bitmap without cells.
+    """
 
     evidence: Evidence
     find: Searcher
+    nothing: SearchResult
     options: SearchSettings
     threads: int
 
@@ -138,7 +142,7 @@ class Judge:
         formula, fit = item.formula, self.evidence.fit
         if formula is None:
             return item
-        found = next(one for one in result.found if one.iou >= self.options.min_iou)
+        found = result.found[0]
         if fit.orders is not None:
             rows, atoms = _beside(bitmap.rows(), fit.concepts.atoms)
             objectives = self._objectives(fit.concepts)

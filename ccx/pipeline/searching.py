@@ -56,6 +56,12 @@ def check_search(search: Any, published: Any, settings: SearchSettings, null: An
         raise InputError("length_penalty", wanted="1", got=repr(settings.length_penalty), remedy=remedy)
 
 
+def nothing_found(search: Search) -> SearchResult:
+    """Return what a search says of a bitmap without cells: by "optimal" a proof that there is no formula."""
+    proven = search == "optimal"
+    return SearchResult([], upper_bound=0.0 if proven else None, optimal=proven)
+
+
 def needs_masks(search: Search) -> bool:
     """Return whether a search measures masks."""
     return search in ("mmesh", "cfh", "areas")

@@ -12,6 +12,7 @@ that has only become better since. So all candidates of a level have the same le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,8 @@ from ccx.formula import Operator
 from ccx.kernels.atoms import concept_counts, total_counts, with_sizes
 from ccx.kernels.devices import place_of, to_host
 from ccx.kernels.formulas import Extensions, conjunction_counts
-from ccx.search.choosing import best_extensions, best_singles
+from ccx.scores import SCORES
+from ccx.search.choosing import best_extenders, best_extensions, best_singles
 from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.settings import SearchSettings
 
@@ -47,7 +49,8 @@ def beam_search(
         int64[G]: the bitmap's cells in each atom (`kernels.range_histogram`, `kernels.bitmap_histogram`). Where
         they lie, candidates are counted; which are best is decided in main memory.
     settings
-        Length, beam and so on; `min_iou` is left to the caller.
+        Length, beam and so on. Formulas below `min_iou` hold places in the beam and are extended, as published; what
+        is returned are the best of all that were evaluated and are not below it.
     allowed
         bool[C]: the concepts that may occur in formulas; None = all.
     threads
@@ -65,32 +68,37 @@ def beam_search(
     n_starts = 2 * settings.beam
     singles = best_singles(objective, intersections, sizes, max(n_starts, settings.top), usable)
     firsts = found_of(as_extensions(singles, intersections, sizes), bitmap_cells)
+    if not firsts:
+        return SearchResult([])
     best = firsts[: settings.top]
+    if settings.min_iou:
+        admitted = usable & (intersections > 0) & objective.admits(intersections, sizes)
+        chosen = best_singles(objective, intersections, sizes, settings.top, admitted)
+        best = found_of(as_extensions(chosen, intersections, sizes), bitmap_cells)
     beam = firsts[: settings.beam]
     visited = expanded = 0
-    if settings.length == 1 or not firsts:
-        return SearchResult(best)
-
     if settings.candidates is not None:
-        chosen = best_singles(objective, intersections, sizes, settings.candidates, usable)
-        usable = np.zeros_like(usable)
-        usable[chosen] = True
+        usable = best_extenders(objective, intersections, sizes, settings.candidates, usable)
     parents = as_extensions(singles[:n_starts], intersections, sizes)
     joint_counts = JointCounts(concepts, counts, threads)
     for length in range(2, settings.length + 1):
         expanded += len(parents.concepts)
         joint_sizes, joint = joint_counts(parents)
-        keep = max(settings.beam, settings.top)
-        extensions = best_extensions(objective, parents, intersections, sizes, joint, joint_sizes, keep, usable)
+        choose = partial(best_extensions, objective, parents, intersections, sizes, joint, joint_sizes)
+        extensions = choose(max(settings.beam, settings.top), usable)
         visited += extensions.evaluated
-        new = found_of(extensions, bitmap_cells)
-        best = sorted([*best, *new], key=objective.precedence)[: settings.top]
+        new = good = found_of(extensions, bitmap_cells)
+        if settings.min_iou:
+            if objective.scoring is not SCORES["iou"]:
+                good = found_of(choose(settings.top, usable, admitted=True), bitmap_cells)
+            good = [one for one in good if objective.admits(one.intersection, one.size)]
+        best = sorted([*best, *good], key=objective.precedence)[: settings.top]
         beam = sorted([*beam, *new], key=objective.precedence)[: settings.beam]
         added = [one for one in beam if len(one.concepts) == length]
         if not added:
             break
         parents = extensions_of(added)
-    return SearchResult(best, visited, expanded)
+    return SearchResult(best, visited, expanded, met=True)
 
 
 class JointCounts:

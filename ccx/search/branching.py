@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import heapq
-import time
-from fractions import Fraction
 from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ccx import stopping
 from ccx.formula import canonical_ids
 from ccx.kernels import branching as kernels
-from ccx.kernels.atoms import Atoms, concept_counts
+from ccx.kernels.atoms import Atoms
 from ccx.kernels.devices import MAIN_MEMORY, Place
 from ccx.kernels.formulas import formula_counts
-from ccx.kernels.optimal import pairs_of
-from ccx.search.found import Found, Objective
+from ccx.kernels.optimal import Pairs, pairs_of
+from ccx.search.bounds import Bounds
+from ccx.search.found import Found
 from ccx.search.incumbents import Incumbents
+from ccx.search.limits import Limit
 from ccx.search.planes import Cover, Plane, Threshold
 
 IntArray = npt.NDArray[np.int64]
@@ -27,102 +26,52 @@ IntArray = npt.NDArray[np.int64]
 _MAX_OPEN = 1 << 24  # extensions that wait, about 0.4 GB; with more, the longest formulas are finished first
 _SETTLED = 32  # formulas expanded without another improvement before planes are drawn anew
 _MANY = 2_000  # formulas expanded before a plane that can be split is
-_BISECTIONS = 80  # down to neighbouring floats, so that the result does not depend on where they start
 _NOTHING = -(1 << 62)
-_NO_SCORE = 1 << 20  # above any score that a bound is sought for
 
 
-class Limit:
-    """How much a proof may take: evaluations, seconds from now on, or neither."""
+class Longer:
+    """The search of formulas of four concepts and more; `counted` of them reached a threshold's plane and were counted.
 
-    def __init__(self, evaluations: int | None, seconds: float | None) -> None:
-        self.evaluations = 0
-        self._most = evaluations
-        self._end = None if seconds is None else time.monotonic() + seconds
-
-    def reached(self) -> bool:
-        """Return whether it is time to stop; raise `Stopped` if nobody waits for the proof."""
-        stopping.check()
-        late = self._end is not None and time.monotonic() >= self._end
-        return late or (self._most is not None and self.evaluations >= self._most)
-
-
-class Proof(NamedTuple):
-    """What `prove_longer` found out.
-
-    `counted` formulas reached a threshold's plane and were counted. Where not all are `proven`, none of the others has
-    a rank (`Objective.rank`) above `upper_rank`; None where nothing can be said.
+    Atoms, counts and `hits` (the `pair_counts` of these) lie in main memory; formulas are bounded at `place`, with the
+    same results wherever that is. What is left open at a limit is noted in `bounds`.
     """
-
-    counted: int
-    proven: bool
-    upper_rank: Fraction | None
-
-
-def prove_longer(
-    atoms: Atoms,
-    counts: IntArray,
-    hits: IntArray,
-    objective: Objective,
-    best: Incumbents,
-    longest: int,
-    usable: npt.NDArray[np.bool_],
-    limit: Limit,
-    place: Place = MAIN_MEMORY,
-) -> Proof:
-    """Offer to `best` what precedes it among the formulas of 4 to `longest` concepts, until nothing does or at a limit.
-
-    All shorter formulas have been offered before. The lengths are searched one after the other. Atoms, counts
-    and `hits` (the `pair_counts` of these) lie in main memory; formulas are bounded at `place`, with the same results
-    wherever that is.
-    """
-    search = _Search(atoms, counts, hits, objective, best, usable, limit, place)
-    lengths = range(4, min(longest, int(usable.sum())) + 1)
-    for length in lengths:
-        search.begin(length)
-    proven = all(search.prove(length) for length in lengths)
-    unproven = search.upper_ranks.values()
-    upper = None if None in unproven else max((one for one in unproven if one is not None), default=None)
-    return Proof(search.counted, proven, upper)
-
-
-class _Search:
-    """The search of one bitmap; `upper_ranks` holds, for each length that is not proven, what no formula exceeds."""
 
     def __init__(
         self,
         atoms: Atoms,
         counts: IntArray,
         hits: IntArray,
-        objective: Objective,
+        cover: Cover,
         best: Incumbents,
+        bounds: Bounds,
         usable: npt.NDArray[np.bool_],
         limit: Limit,
-        place: Place,
+        place: Place = MAIN_MEMORY,
     ) -> None:
-        self._atoms, self._counts, self._objective, self._best = atoms, counts, objective, best
+        self._atoms, self._counts, self._hits = atoms, counts, hits
+        self._cover, self._best, self._bounds = cover, best, bounds
         self._usable, self._limit, self._place = usable, limit, place
-        self._cover = Cover(objective)
-        self._hits = hits
         self._room = kernels.room_for(atoms)
         self._weights = np.stack([atoms.cells, counts])
-        self.upper_ranks: dict[int, Fraction | None] = {}
         self.counted = 0
 
-    def begin(self, length: int) -> None:
-        """Bound a length by the gains of single concepts alone."""
-        planes = self._cover.planes(self._best.threshold(length))
-        if planes:
-            self.upper_ranks[length] = None
-            self._lower(length, {plane: self._gain_of_most(plane, length) for plane in planes})
-
     def prove(self, length: int) -> bool:
-        """Search all formulas of a length; return whether that came to an end."""
+        """Offer what precedes the best among the formulas of a length; return whether that came to an end.
+
+        All shorter formulas have been offered before.
+        """
         threshold = self._best.threshold(length)
         planes = self._planes(threshold)
         while planes:
+            if self._limit.reached():
+                self._leave(length, planes)
+                return False
+            pairs = self._pairs_of(planes[-1])
+            if self._limit.reached():
+                self._leave(length, planes)
+                return False
             plane = planes.pop()
-            frontier, order = self._draw(plane, length)
+            frontier, order = self._draw(plane, pairs, length)
             settled, improved, tighter = False, None, list[Plane]()
             while frontier.upper() >= (least := self._cover.least(plane, self._best.threshold(length))):
                 settled = improved is not None and frontier.expanded - improved >= _SETTLED
@@ -134,32 +83,38 @@ class _Search:
                 if self._offer(order[concepts], operators):
                     improved = frontier.expanded
             else:
-                self._lower(length, {one: self._gain_of_most(one, length) for one in planes})
+                self._leave(length, planes)
                 continue
             # Noted before the plane is split: what its parts leave open is no more than what it did.
-            open_ = {one: self._gain_of_most(one, length) for one in planes}
-            self._lower(length, {**open_, plane: min(frontier.upper(), self._gain_of_most(plane, length))})
+            self._leave(length, planes, {plane: min(frontier.upper(), self._bounds.gain_of_most(plane, length))})
             planes += tighter
             if self._limit.reached():
                 return False
             if settled:
                 threshold = self._best.threshold(length)
                 planes = self._planes(threshold)
-        self.upper_ranks.pop(length, None)
         return True
+
+    def _leave(self, length: int, planes: list[Plane], begun: dict[Plane, int] | None = None) -> None:
+        """Note what is open where a search may be stopped: planes, and those begun with the most value that is left."""
+        if self._limit.is_given:
+            open_ = {one: self._bounds.gain_of_most(one, length) for one in planes}
+            self._bounds.lower(length, open_ | (begun or {}))
 
     def _planes(self, threshold: Threshold) -> list[Plane]:
         near = self._best.found[-1].intersection if self._best.found else None
         return self._cover.planes(threshold, near)
 
-    def _draw(self, plane: Plane, length: int) -> tuple[_Frontier, npt.NDArray[np.int32]]:
+    def _pairs_of(self, plane: Plane) -> Pairs:
+        return pairs_of(
+            self._atoms, self._counts, self._atoms.pair_cells, self._hits, plane.q, plane.p, self._usable, 1
+        )
+
+    def _draw(self, plane: Plane, pairs: Pairs, length: int) -> tuple[_Frontier, npt.NDArray[np.int32]]:
         """Return all formulas of a length, none expanded yet, and the concepts by rank.
 
         First the most value of shorter formulas is found, each length with the help of the shorter ones.
         """
-        pairs = pairs_of(
-            self._atoms, self._counts, self._atoms.pair_cells, self._hits, plane.q, plane.p, self._usable, 1
-        )
         main = int(np.argmax(pairs.values.diagonal()))
         space = kernels.space_of(self._atoms, self._counts, pairs, plane.q, plane.p, main)
         beside = kernels.without_main(space)
@@ -223,55 +178,22 @@ class _Search:
         if not len(concepts):
             return False
         self.counted += len(concepts)
+        self._limit.evaluations += len(concepts)
+        objective = self._best.objective
         before = self._best.threshold(concepts.shape[1])
         sizes, hits = formula_counts(self._atoms, self._weights, concepts, operators, threads=1)
-        cells = self._objective.bitmap_cells
+        self._best.see(hits[hits > 0], sizes[hits > 0])
+        cells = objective.bitmap_cells
         found = []
         for ids, ops, size, hit in zip(
             concepts.tolist(), operators.tolist(), sizes.tolist(), hits.tolist(), strict=True
         ):
             canonical = canonical_ids(ids, ops)
             one = Found(canonical[0], tuple(map(int, canonical[1])), hit, size, cells + size - hit)
-            if hit and self._objective.rank(one) > 0:
+            if hit and objective.rank(one) > 0 and objective.admits(hit, size):
                 found.append(one)
         self._best.offer(found)
         return self._best.threshold(concepts.shape[1]) != before
-
-    def _gain_of_most(self, plane: Plane, length: int) -> int:
-        """Return what formulas of a length gain at most: the sum of their concepts."""
-        values = plane.q * self._counts - plane.p * (self._atoms.cells - self._counts)
-        gains = concept_counts(self._atoms, np.maximum(values, 0))[self._usable]
-        return int(np.sort(gains)[-length:].sum())
-
-    def _lower(self, length: int, open_: dict[Plane, int]) -> None:
-        """Note that what is open of a length has at most so much value in each of its planes."""
-        ranks = [self._upper_rank(length, plane, value) for plane, value in open_.items()]
-        if ranks and None not in ranks:
-            upper = max(one for one in ranks if one is not None) * self._objective.factor(length)
-            before = self.upper_ranks[length]
-            self.upper_ranks[length] = upper if before is None else min(before, upper)
-
-    def _upper_rank(self, length: int, plane: Plane, value: int) -> Fraction | None:
-        """Return a rank, without penalty, that no formula of at most that value exceeds; None if there is none."""
-
-        def is_beyond(rank: Fraction) -> bool:
-            above = Threshold(rank, strict=True)
-            return not self._cover.planes(above) or self._cover.least(plane, above) > value
-
-        low = self._best.threshold(length).rank
-        if is_beyond(low):
-            return low
-        high = max(Fraction(1), 2 * low)
-        while not is_beyond(high):
-            if high > _NO_SCORE:
-                return None
-            high *= 2
-        for _ in range(_BISECTIONS):
-            middle = Fraction(float(low + high) / 2)
-            if not low < middle < high:
-                break
-            low, high = (low, middle) if is_beyond(middle) else (middle, high)
-        return high
 
 
 def _without(concepts: tuple[int, ...], operators: tuple[int, ...], j: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

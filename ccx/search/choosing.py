@@ -31,6 +31,16 @@ def best_singles(
     return chosen
 
 
+def best_extenders(objective: Objective, intersections: IntArray, sizes: IntArray, n: int, usable: Usable) -> Usable:
+    """Mark `n` concepts that extend formulas: the best by themselves, then those without a score, in their order."""
+    scored = best_singles(objective, intersections, sizes, n, usable)
+    rest = usable.copy()
+    rest[scored] = False
+    chosen = np.zeros_like(usable)
+    chosen[np.concatenate([scored, np.flatnonzero(rest)])[:n]] = True
+    return chosen
+
+
 def best_extensions(
     objective: Objective,
     parents: Extensions,
@@ -40,8 +50,13 @@ def best_extensions(
     joint_sizes: IntArray,
     keep: int,
     usable: Usable,
+    *,
+    admitted: bool = False,
 ) -> Extensions:
-    """Choose the `keep` best extensions of distinct parents, as `ccx.kernels.best_extensions` does for IoU."""
+    """Choose the `keep` best extensions of distinct parents, as `ccx.kernels.best_extensions` does for IoU.
+
+    With `admitted` only those that the objective admits; ordered by IoU, these are the first ones anyway.
+    """
     if objective.scoring is SCORES["iou"]:
         return kernels.best_extensions(
             parents, intersections, sizes, joint_intersections, joint_sizes, objective.bitmap_cells, keep, usable
@@ -51,7 +66,8 @@ def best_extensions(
     free[np.arange(n_formulas)[:, None], parents.concepts] = False
     hits = of_operators(parents.intersections[:, None], intersections, joint_intersections)
     cells = of_operators(parents.sizes[:, None], sizes, joint_sizes)
-    met = np.flatnonzero(free[:, :, None] & (hits > 0))
+    good = free[:, :, None] & (hits > 0)
+    met = np.flatnonzero(good & objective.admits(hits, cells) if admitted else good)
     # A formula is met at most once for each concept that may have been its last: what that extends is determined.
     hits, cells = hits.ravel()[met], cells.ravel()[met]
     return best_of(objective, parents, met, hits, cells, usable.size, keep)._replace(

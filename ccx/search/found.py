@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ccx.formula import Operator
 from ccx.scores import Score
@@ -34,7 +35,9 @@ class SearchResult(NamedTuple):
 
     `visited` formulas longer than 1 were evaluated exactly, `expanded` ones were extended (once for each level
     that did), `estimated` candidates were given an estimate. A proof evaluated `evaluations` formulas, and no score is
-    above `upper_bound`; with `optimal`, no formula precedes those found. None and False where nothing is proven.
+    above `upper_bound`; with `optimal`, no formula precedes those found. None and False where nothing is proven. All
+    this speaks of formulas that have the least IoU which was asked for; `met` says whether any formula at all was
+    evaluated that shares a cell with the bitmap and has a score above 0.
     """
 
     found: list[Found]
@@ -44,20 +47,34 @@ class SearchResult(NamedTuple):
     evaluations: int = 0
     upper_bound: float | None = None
     optimal: bool = False
+    met: bool = False
 
 
 class Objective(NamedTuple):
-    """What a search of one bitmap maximises: score * penalty ** (length - 1)."""
+    """What a search of one bitmap maximises, score * penalty ** (length - 1), among formulas of an IoU >= `min_iou`."""
 
     scoring: Score
     penalty: Fraction
     bitmap_cells: int
     total: int
+    min_iou: float = 0.0
 
     @classmethod
     def of(cls, settings: SearchSettings, bitmap_cells: int, total: int) -> Objective:
         """Return what `settings` ask for, given |B| and the number of valid cells."""
-        return cls(settings.scoring, Fraction(settings.length_penalty), bitmap_cells, total)
+        return cls(settings.scoring, Fraction(settings.length_penalty), bitmap_cells, total, settings.min_iou)
+
+    def admits(self, intersections: Any, sizes: Any) -> Any:
+        """Return whether formulas with |F and B| > 0 and |F| cells have the IoU asked for: numbers, or int64 arrays.
+
+        What is compared is the IoU as `Found.iou` rounds it, so that what results show is what decides.
+        """
+        return intersections / (self.bitmap_cells + sizes - intersections) >= self.min_iou
+
+    @property
+    def least_iou(self) -> Fraction:
+        """What the exact IoU of every formula that is admitted reaches: half a float below `min_iou`, or 0."""
+        return (Fraction(self.min_iou) + Fraction(math.nextafter(self.min_iou, 0.0))) / 2
 
     def rank(self, one: Found) -> Fraction:
         """Return what orders formulas as the objective does: the penalised score, or its square (`Score.power`)."""

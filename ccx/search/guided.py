@@ -28,7 +28,7 @@ from ccx.kernels.estimates import estimate_extensions
 from ccx.kernels.formulas import best_singles
 from ccx.kernels.rows import popcount
 from ccx.search.beam import JointCounts, as_extensions, extensions_of, found_of
-from ccx.search.choosing import of_operators
+from ccx.search.choosing import best_extenders, of_operators
 from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.masks import ConceptMasks
 from ccx.search.settings import SearchSettings
@@ -76,13 +76,13 @@ def guided_search(
     n_starts = max(2 * settings.beam, settings.top)
     singles = best_singles(intersections, concepts.sizes, bitmap_cells, n_starts, usable)
     starts = found_of(as_extensions(singles, intersections, concepts.sizes), bitmap_cells)
+    objective = Objective.of(settings, bitmap_cells, concepts.n_cells)
     if settings.candidates is not None:
-        chosen = best_singles(intersections, concepts.sizes, bitmap_cells, settings.candidates, usable)
-        usable = np.isin(np.arange(concepts.n_concepts), chosen)
+        usable = best_extenders(objective, intersections, concepts.sizes, settings.candidates, usable)
 
-    rules = _Published() if published else _Exact(Objective.of(settings, bitmap_cells, concepts.n_cells))
+    rules = _Published() if published else _Exact(objective)
     extend = _Extender(concepts, counts, intersections, heuristic, masks, bitmap, threads)
-    best, beam = _Places(settings.top, rules), _Places(settings.beam, rules)
+    best, beam = _Places(settings.top, rules, settings.min_iou), _Places(settings.beam, rules)
     for one in starts:
         best.offer(one)
         beam.offer(one)
@@ -97,6 +97,7 @@ def guided_search(
         )
         order = np.argsort(-bounds, kind="stable")  # of equal ones the first derived is the first evaluated
         lists = (best,) if level == settings.length else (best, beam)  # nothing follows that needs the last beam
+        best.demand(rules.least_of(settings.min_iou, level))
         least = min(places.least for places in lists)
         for bound, score, candidate in zip(
             *(part[order].tolist() for part in (bounds, scores, candidates)), strict=True
@@ -113,7 +114,7 @@ def guided_search(
         expanded += len(parents)
         estimated += 0 if heuristic == "none" else candidates.size
         parents = beam.found
-    return SearchResult(best.found, visited, expanded, estimated)
+    return SearchResult(best.found, visited, expanded, estimated, met=bool(starts))
 
 
 class _Extended(NamedTuple):
@@ -212,22 +213,36 @@ def _bounds_and_scores(extended: _Extended, bitmap_cells: int, rules: _Rules) ->
 
 
 class _Places:
-    """The best formulas offered so far, at most `capacity`, best first; those of score 0 and repeats stay out."""
+    """The best formulas offered so far, at most `capacity`, best first; those of score 0 and repeats stay out.
 
-    def __init__(self, capacity: int, rules: _Rules) -> None:
+    So do those below `min_iou`.
+    """
+
+    def __init__(self, capacity: int, rules: _Rules, min_iou: float = 0.0) -> None:
         self._capacity = capacity
         self._rules = rules
+        self._min_iou = min_iou
         self._ranked: list[tuple[Any, Found]] = []  # with their keys, which all differ
         self._identities: set[Any] = set()
-        self.least = -np.inf  # a score below it gets no place
+        self._demanded = -np.inf
+        self._worst = -np.inf
 
     @property
     def found(self) -> list[Found]:
         return [one for _, one in self._ranked]
 
+    @property
+    def least(self) -> float:
+        """A score below it gets no place."""
+        return max(self._worst, self._demanded)
+
+    def demand(self, least: float) -> None:
+        """Note that no score below this gets a place from now on, though places may be free."""
+        self._demanded = least
+
     def offer(self, one: Found) -> None:
         identity = self._rules.identity(one.concepts, one.operators)
-        if not one.intersection or identity in self._identities:
+        if not one.intersection or one.iou < self._min_iou or identity in self._identities:
             return
         self._identities.add(identity)
         insort(self._ranked, (self._rules.key(one), one))
@@ -235,7 +250,7 @@ class _Places:
             _, last = self._ranked.pop()
             self._identities.remove(self._rules.identity(last.concepts, last.operators))
         if len(self._ranked) == self._capacity:
-            self.least = self._rules.least(self._ranked[-1][1])
+            self._worst = self._rules.least(self._ranked[-1][1])
 
 
 class _Exact:
@@ -277,7 +292,12 @@ class _Exact:
         return scores
 
     def least(self, one: Found) -> float:
-        score = self._objective.score(one)
+        return self._rounded_down(self._objective.score(one))
+
+    def least_of(self, min_iou: float, length: int) -> float:
+        return self._rounded_down(min_iou * self._factor(length)) if min_iou else -np.inf
+
+    def _rounded_down(self, score: float) -> float:
         # Products of rounded numbers may be off by a few units in the last place, or of the smallest float.
         return score if self._objective.penalty == 1 else score * (1 - 2.0**-48) - 1e-300
 
@@ -328,6 +348,10 @@ class _Published:
 
     def least(self, one: Found) -> float:
         return float(np.float32(one.intersection) / np.float32(one.union))
+
+    def least_of(self, min_iou: float, length: int) -> float:  # noqa: ARG002
+        """Return what spares nothing: it looks at all candidates while places are free."""
+        return -np.inf
 
 
 _Rules: TypeAlias = _Exact | _Published

@@ -5,30 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from ccx.search.found import Found, Objective
+import numpy as np
+import numpy.typing as npt
+
+from ccx.scores import SCORES
+from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.planes import Threshold
+
+IntArray = npt.NDArray[np.int64]
 
 
 class Incumbents:
-    """The best `top` formulas so far, in tie order."""
+    """The best `top` formulas so far that the objective admits, in tie order; `start` is what a beam found.
 
-    def __init__(self, found: list[Found], objective: Objective, top: int) -> None:
-        self.found = found
-        self._objective = objective
-        self._top = top
+    `met` says whether any formula of a score above 0 was seen, admitted or not.
+    """
+
+    def __init__(self, start: SearchResult, objective: Objective, top: int) -> None:
+        self.found = start.found
+        self.met = start.met
+        self.objective = objective
+        self.top = top
+
+    def see(self, intersections: IntArray, sizes: IntArray) -> None:
+        """Take note of formulas that were counted, |F and B| > 0 and |F|."""
+        if not self.met and intersections.size:
+            counts = self.objective.bitmap_cells, self.objective.total
+            self.met = bool((self.objective.scoring.approximate(intersections, sizes, *counts) > 0).any())
 
     def offer(self, candidates: Sequence[Found]) -> None:
-        """Let formulas in that precede those that are there."""
+        """Let formulas in that are admitted and precede those that are there."""
         if not candidates:
             return
         merged = {(one.concepts, one.operators): one for one in [*self.found, *candidates]}
-        self.found = sorted(merged.values(), key=self._objective.precedence)[: self._top]
+        self.found = sorted(merged.values(), key=self.objective.precedence)[: self.top]
 
     def threshold(self, length: int) -> Threshold:
         """Return what a formula of this length must reach to enter."""
-        if len(self.found) < self._top:
-            return Threshold(Fraction(0), strict=True)
-        worst = self.found[-1]
-        # Ties go to the shorter.
-        rank = self._objective.rank(worst) / self._objective.factor(length)
-        return Threshold(rank, strict=len(worst.concepts) < length)
+        reached = Threshold(Fraction(0), strict=True)
+        if len(self.found) == self.top:
+            worst = self.found[-1]
+            rank = self.objective.rank(worst) / self.objective.factor(length)
+            reached = Threshold(rank, strict=len(worst.concepts) < length)  # ties go to the shorter
+        if self.objective.scoring is SCORES["iou"] and self.objective.least_iou > reached.rank:
+            return Threshold(self.objective.least_iou, strict=False)
+        return reached

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ccx import stopping
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import Operator
@@ -16,22 +17,26 @@ from ccx.kernels.atoms import concept_counts, pair_counts, total_counts
 from ccx.kernels.devices import MAIN_MEMORY, place_of, to_host
 from ccx.kernels.formulas import Extensions
 from ccx.search.beam import beam_search, found_of
-from ccx.search.branching import Limit, Proof, prove_longer
+from ccx.search.bounds import Bounds
+from ccx.search.branching import Longer
 from ccx.search.choosing import best_of, of_operators
 from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.incumbents import Incumbents
-from ccx.search.planes import Cover
+from ccx.search.limits import Limit
+from ccx.search.planes import Cover, Plane, Threshold
 from ccx.search.settings import SearchSettings
 
 IntArray = npt.NDArray[np.int64]
 
-PROVEN_LENGTH = 3  # so long formulas are always decided
+PAIRED_LENGTH = 3  # so long formulas are decided by what pairs of concepts share
 MAX_CONCEPTS = 4_096
 MAX_CONCEPTS_COUNTED = 200  # where no bound spares a formula: 34 million pairs and one more, about a minute
 MAX_CONCEPTS_LONGER = 8  # the same for formulas of four and more
 _ROUNDED_UP = 1 + 1e-14
 _MANY = 20_000  # pairs, to count whose extensions takes longer than to bound them again
+_FEW = 2_000  # pairs, below which a second condition spares less than its matrices cost
 _GROUP = 256  # pairs whose extensions are counted at a time
+_STEP = 10_000_000  # bounds at most between two looks at a limit
 
 
 def optimal_search(
@@ -44,105 +49,237 @@ def optimal_search(
 ) -> SearchResult:
     """Find the best formulas of all left-deep ones of distinct concepts, with proof.
 
-    Parameters and raises as for `beam_search`; the result precedes every other formula in the tie order.
+    Parameters and raises as for `beam_search`; the result precedes every other formula in the tie order, among those
+    of an IoU of at least `min_iou`.
 
     The beam's answer is the first incumbent. Bounds from what each two concepts share leave a few pairs (a op b)
     of which an extension may still reach it; those extensions are counted exactly. Formulas of four concepts and more
-    follow by branch and bound (`prove_longer`), to which alone the limits of `settings` apply: where one is reached,
-    `optimal` is False and `upper_bound` is what is proven of all formulas.
+    follow by branch and bound (`Longer`). Where one of the limits of `settings` is reached, `optimal` is False and
+    `upper_bound` is what is proven of all formulas.
 
     Raises
     ------
     InputError
-        If `candidates` is given, or more concepts may occur than a proof can deal with.
+        If `candidates` are fewer than the concepts that may occur, or these are more than a proof can deal with.
 
     """
-    check_provable(settings, concepts.n_concepts if allowed is None else int(allowed.sum()))
     limit = Limit(settings.evaluation_limit, settings.time_limit)
-    atoms = concepts.atoms.sets_at(place_of(counts))
-    starts, posted = concepts.atoms.postings
-    objective = Objective.of(settings, int(to_host(total_counts(atoms, counts))), concepts.n_cells)
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
+    check_provable(settings, int(usable.sum()))
+    atoms = concepts.atoms.sets_at(place_of(counts))
+    objective = Objective.of(settings, int(to_host(total_counts(atoms, counts))), concepts.n_cells)
     start = beam_search(concepts, counts, settings, usable, threads=threads)
-    best = Incumbents(start.found, objective, settings.top)
-    cover = Cover(objective)
-    visited, bounds = start.visited, 0
-    hits, pairs, made_for = None, None, None
-    meets = bool((to_host(concept_counts(atoms, counts))[usable] > 0).any())
-    for length in range(2, min(settings.length, PROVEN_LENGTH) + 1) if meets else ():
-        near = best.found[-1].intersection if best.found and length == PROVEN_LENGTH else None
-        planes = cover.planes(best.threshold(length), near)
-        while planes:
-            stopping.check()
-            plane = planes.pop()
-            if pairs is None or (plane.q, plane.p) != made_for:
-                made_for = plane.q, plane.p
-                hits = pair_counts(atoms, counts, threads=threads) if hits is None else hits
-                pairs = kernels.pairs_of(atoms, counts, atoms.pair_cells, hits, *made_for, usable, threads)
-            threshold = best.threshold(length)
-            least = cover.least(plane, threshold)
-            if length == 2:
-                rows = kernels.good_pairs(pairs, least)
-                visited += len(rows)
-                best.offer(_best_pairs(objective, rows, pairs, concepts.n_concepts, settings.top))
-                continue
-            candidates, n_bounds = kernels.promising_pairs(pairs, least)
-            bounds += n_bounds
-            if len(candidates) > _MANY and (tighter := cover.split(plane, threshold)):
-                planes += tighter
-                continue
-            for head, group in _by_head(candidates, starts, pairs.order):
-                stopping.check()
-                if best.threshold(length) != threshold:
-                    threshold = best.threshold(length)
-                    least = cover.least(plane, threshold)
-                concept = pairs.order[head]
-                head_atoms = posted[starts[concept] : starts[concept + 1]]
-                extended, n_counted = kernels.good_extensions(
-                    atoms, head_atoms, counts, pairs, head, group, *made_for, least
-                )
-                visited += n_counted
-                best.offer(_best_triples(objective, extended, pairs.order, concepts.n_concepts, settings.top))
-    proof = Proof(0, True, None)
-    limit.evaluations += bounds + visited
-    if settings.length > PROVEN_LENGTH and meets:
-        hits = to_host(pair_counts(atoms, counts, threads=threads) if hits is None else hits)
-        pairs = None  # their room is needed
-        here, on_host = concepts.atoms.sets_at(MAIN_MEMORY), to_host(counts)
-        proof = prove_longer(here, on_host, hits, objective, best, settings.length, usable, limit, place_of(counts))
+    limit.evaluations += start.visited
+    best = Incumbents(start, objective, settings.top)
+    longest = min(settings.length, int(usable.sum()))
+    visited, proven, upper = start.visited, True, None
+    if longest > 1 and bool((to_host(concept_counts(atoms, counts))[usable] > 0).any()):
+        cover = Cover(objective)
+        bounds = Bounds(atoms, counts, usable, cover, best)
+        if limit.is_given:
+            bounds.begin(range(2, longest + 1))
+        shorter = Shorter(concepts, counts, usable, cover, best, limit, threads)
+        proven = _prove(shorter, range(2, min(longest, PAIRED_LENGTH) + 1), bounds)
+        visited += shorter.counted
+        if proven and longest > PAIRED_LENGTH:
+            here, on_host, hits = concepts.atoms.sets_at(MAIN_MEMORY), to_host(counts), to_host(shorter.hits())
+            del shorter  # its matrices' room is needed
+            longer = Longer(here, on_host, hits, cover, best, bounds, usable, limit, place_of(counts))
+            if limit.is_given:
+                bounds.begin(range(PAIRED_LENGTH + 1, longest + 1))
+            proven = _prove(longer, range(PAIRED_LENGTH + 1, longest + 1), bounds)
+            visited += longer.counted
+        upper = bounds.upper_rank
     return SearchResult(
         best.found,
-        visited + proof.counted,
+        visited,
         start.expanded,
-        evaluations=limit.evaluations + proof.counted,
-        upper_bound=_upper_bound(objective, best.found, proof),
-        optimal=proof.proven,
+        evaluations=limit.evaluations,
+        upper_bound=_upper_bound(objective, best.found, proven, upper),
+        optimal=proven,
+        met=best.met,
     )
 
 
-def _upper_bound(objective: Objective, found: list[Found], proof: Proof) -> float | None:
+def _prove(search: Shorter | Longer, lengths: Iterable[int], bounds: Bounds) -> bool:
+    """Prove one length after the other, until a limit is reached; return whether it was not."""
+    for length in lengths:
+        if not search.prove(length):
+            return False
+        bounds.close(length)
+    return True
+
+
+def _upper_bound(objective: Objective, found: list[Found], proven: bool, upper: Fraction | None) -> float | None:
     """Return what no penalised score exceeds, in floating point; None where nothing can be said."""
     score = objective.score(found[0]) if found else 0.0
-    if proof.proven:
+    if proven:
         return score
-    if proof.upper_rank is None:
+    if upper is None:
         return None
-    bound: float = float(proof.upper_rank) ** (1 / objective.scoring.power)
+    bound: float = float(upper) ** (1 / objective.scoring.power)
     return max(score, bound * _ROUNDED_UP)
+
+
+class Shorter:
+    """The search of formulas of two and three concepts; `counted` of them reached a threshold's plane and were counted.
+
+    The histogram, and what two concepts share, lie at one place.
+    """
+
+    def __init__(
+        self,
+        concepts: Concepts,
+        counts: IntArray,
+        usable: npt.NDArray[np.bool_],
+        cover: Cover,
+        best: Incumbents,
+        limit: Limit,
+        threads: int | None,
+    ) -> None:
+        self._atoms = concepts.atoms.sets_at(place_of(counts))
+        self._starts, self._posted = concepts.atoms.postings
+        self._counts, self._usable, self._threads = counts, usable, threads
+        self._cover, self._best, self._limit = cover, best, limit
+        self._shared: Any = None
+        self._made: tuple[int, int] | None = None  # q and p of the pairs at hand
+        self._pairs: kernels.Pairs | None = None
+        self._admitted: IntArray | None = None
+        self.counted = 0
+
+    def prove(self, length: int) -> bool:
+        """Offer what precedes the best among the formulas of a length; return whether that came to an end.
+
+        All shorter formulas have been offered before.
+        """
+        return self._prove_pairs() if length == 2 else self._prove_triples()
+
+    def hits(self) -> Any:
+        """Return the `pair_counts` of the histogram."""
+        if self._shared is None:
+            self._shared = pair_counts(self._atoms, self._counts, threads=self._threads)
+        return self._shared
+
+    def _pairs_of(self, plane: Plane) -> kernels.Pairs:
+        if self._pairs is None or (plane.q, plane.p) != self._made:
+            self._pairs = None  # its room is needed
+            self._made = plane.q, plane.p
+            self._pairs = kernels.pairs_of(
+                self._atoms, self._counts, self._atoms.pair_cells, self.hits(), *self._made, self._usable, self._threads
+            )
+        return self._pairs
+
+    def _prove_pairs(self) -> bool:
+        planes = self._planes(2)
+        if planes and not self._limit.reached():
+            self.hits()
+        for plane in planes[::-1]:
+            if self._limit.reached():
+                return False
+            pairs = self._pairs_of(plane)
+            rows = kernels.good_pairs(pairs, self._cover.least(plane, self._best.threshold(2)))
+            self._count(len(rows))
+            _offer_pairs(self._best, rows, pairs, self._usable.size)
+        return True
+
+    def _prove_triples(self) -> bool:
+        planes = self._planes(3)
+        while planes:
+            plane = planes.pop()
+            threshold = self._best.threshold(3)
+            candidates = self._promising(plane, threshold)
+            if candidates is None:
+                return False
+            if len(candidates) > _MANY and (tighter := self._cover.split(plane, threshold)):
+                planes += tighter
+                continue
+            redrawn = self._count_extensions(plane, candidates)
+            if redrawn is None:
+                return False
+            planes = redrawn or planes
+        return True
+
+    def _count_extensions(self, plane: Plane, candidates: npt.NDArray[np.int32]) -> list[Plane] | None:
+        """Count what extends pairs and offer it -> other planes that cover everything, if better ones turned up.
+
+        None where that did not come to an end.
+        """
+        pairs = self._pairs_of(plane)
+        threshold = self._best.threshold(3)
+        least = self._cover.least(plane, threshold)
+        for head, group in _by_head(candidates, self._starts, pairs.order):
+            if self._limit.reached():
+                return None
+            if self._best.threshold(3) != threshold:
+                threshold = self._best.threshold(3)
+                least = self._cover.least(plane, threshold)
+                if plane.of_condition and plane not in (redrawn := self._planes(3)):
+                    return redrawn
+            concept = pairs.order[head]
+            head_atoms = self._posted[self._starts[concept] : self._starts[concept + 1]]
+            extended, n_counted = kernels.good_extensions(
+                self._atoms, head_atoms, self._counts, pairs, head, group, plane.q, plane.p, least
+            )
+            self._count(n_counted)
+            _offer_triples(self._best, extended, pairs.order, self._usable.size)
+        return []
+
+    def _promising(self, plane: Plane, threshold: Threshold) -> npt.NDArray[np.int32] | None:
+        """Return the pairs of which an extension may reach the threshold and the least IoU; None at a limit."""
+        found = self._open_pairs(plane, self._cover.least(plane, threshold))
+        condition = self._cover.condition
+        if found is None or condition is None or plane.of_condition or len(found) <= _FEW:
+            return found
+        ours = self._numbers(plane, found)
+        if self._admitted is None:
+            admitted = self._open_pairs(condition, self._cover.least(condition, threshold))
+            if admitted is None:
+                return None
+            self._admitted = self._numbers(condition, admitted)
+        return found[np.isin(ours, self._admitted)]
+
+    def _open_pairs(self, plane: Plane, least: int) -> npt.NDArray[np.int32] | None:
+        parts = []
+        n = int(self._usable.sum())
+        step = max(1, _STEP // (3 * n * n)) if self._limit.is_given else n
+        for first in range(0, n, step):
+            if self._limit.reached():
+                return None
+            part, n_bounds = kernels.promising_pairs(self._pairs_of(plane), least, first, min(first + step, n))
+            self._limit.evaluations += n_bounds
+            parts.append(part)
+        return np.concatenate(parts)
+
+    def _numbers(self, plane: Plane, rows: npt.NDArray[np.int32]) -> IntArray:
+        """Return a number for each (a op b), int32[k, 3] by rank, that tells it by its concepts: planes rank these."""
+        a, operators, b = rows.T.astype(np.int64)
+        a, b = (self._pairs_of(plane).order[one].astype(np.int64) for one in (a, b))
+        swapped = (operators != Operator.AND_NOT) & (a > b)
+        a, b = np.where(swapped, b, a), np.where(swapped, a, b)
+        numbers: IntArray = (a * self._usable.size + b) * len(Operator) + operators
+        return numbers
+
+    def _planes(self, length: int) -> list[Plane]:
+        near = self._best.found[-1].intersection if self._best.found and length == PAIRED_LENGTH else None
+        return self._cover.planes(self._best.threshold(length), near)
+
+    def _count(self, n_formulas: int) -> None:
+        self.counted += n_formulas
+        self._limit.evaluations += n_formulas
 
 
 def check_provable(settings: SearchSettings, n_concepts: int) -> None:
     """Raise `InputError` where `optimal_search` could not prove what it is asked for."""
-    if settings.candidates is not None:
-        remedy = "leave it out, or restrict names"
-        raise InputError("candidates", wanted="None for a proof", got=str(settings.candidates), remedy=remedy)
-    if not settings.scoring.monotone and n_concepts > MAX_CONCEPTS_COUNTED and settings.length == PROVEN_LENGTH:
+    if settings.candidates is not None and settings.candidates < n_concepts:
+        wanted, remedy = f"None, or all {n_concepts} concepts, for a proof", "leave it out, or restrict names"
+        raise InputError("candidates", wanted=wanted, got=str(settings.candidates), remedy=remedy)
+    if not settings.scoring.monotone and n_concepts > MAX_CONCEPTS_COUNTED and settings.length == PAIRED_LENGTH:
         wanted = f"at most {MAX_CONCEPTS_COUNTED} for a score that is not declared monotone"
         remedy = "declare it, restrict names or categories, or use length=2"
         raise InputError("concepts", wanted=wanted, got=str(n_concepts), remedy=remedy)
-    if not settings.scoring.monotone and n_concepts > MAX_CONCEPTS_LONGER and settings.length > PROVEN_LENGTH:
-        wanted = f"at most {MAX_CONCEPTS_LONGER} for a score that is not declared monotone and length > {PROVEN_LENGTH}"
-        remedy = f"declare it, restrict names or categories, or use length={PROVEN_LENGTH}"
+    if not settings.scoring.monotone and n_concepts > MAX_CONCEPTS_LONGER and settings.length > PAIRED_LENGTH:
+        wanted = f"at most {MAX_CONCEPTS_LONGER} for a score that is not declared monotone and length > {PAIRED_LENGTH}"
+        remedy = f"declare it, restrict names or categories, or use length={PAIRED_LENGTH}"
         raise InputError("concepts", wanted=wanted, got=str(n_concepts), remedy=remedy)
     if n_concepts > MAX_CONCEPTS:
         remedy = "restrict them with names or categories"
@@ -156,39 +293,34 @@ def _by_head(
     n_atoms = np.diff(starts)[order]
     first, second = candidates[:, 0], candidates[:, 2]
     heads = np.where(n_atoms[first] <= n_atoms[second], first, second)
-    for head in np.unique(heads):
-        group = candidates[heads == head]
-        for start in range(0, len(group), _GROUP):
-            yield int(head), group[start : start + _GROUP]
+    ordered = np.argsort(heads, kind="stable")
+    distinct, n_of_head = np.unique(heads, return_counts=True)
+    for head, last, n in zip(distinct.tolist(), np.cumsum(n_of_head).tolist(), n_of_head.tolist(), strict=True):
+        for start in range(last - n, last, _GROUP):
+            yield head, candidates[ordered[start : min(start + _GROUP, last)]]
 
 
-def _best_pairs(
-    objective: Objective, rows: npt.NDArray[np.int32], pairs: kernels.Pairs, n_concepts: int, top: int
-) -> list[Found]:
-    """Choose the best of pairs (a op b), int32[k, 3], by rank."""
+def _offer_pairs(best: Incumbents, rows: npt.NDArray[np.int32], pairs: kernels.Pairs, n_concepts: int) -> None:
+    """Offer pairs (a op b), int32[k, 3], by rank."""
     a, operators, b = rows.T
     hits, cells = (
         np.choose(operators, of_operators(shared[a, a], shared[b, b], shared[a, b]).T)
         for shared in map(to_host, (pairs.hits, pairs.sizes))
     )
     no_operators = np.zeros((len(rows), 0), np.uint8)
-    return _best(
-        objective, pairs.order[a][:, None], no_operators, operators, pairs.order[b], hits, cells, n_concepts, top
-    )
+    _offer(best, pairs.order[a][:, None], no_operators, operators, pairs.order[b], hits, cells, n_concepts)
 
 
-def _best_triples(
-    objective: Objective, rows: IntArray, order: npt.NDArray[np.int32], n_concepts: int, top: int
-) -> list[Found]:
-    """Choose the best of extensions int64[k, 7] of a, op, b, op, c, |F and B|, |F|, concepts by rank."""
+def _offer_triples(best: Incumbents, rows: IntArray, order: npt.NDArray[np.int32], n_concepts: int) -> None:
+    """Offer extensions int64[k, 7] of a, op, b, op, c, |F and B|, |F|, concepts by rank."""
     a, first, b, second, c, hits, cells = rows.T
     pair = order[np.stack([a, b], axis=1)]
     pair[first != Operator.AND_NOT] = np.sort(pair[first != Operator.AND_NOT], axis=1)  # canonical
-    return _best(objective, pair, first[:, None].astype(np.uint8), second, order[c], hits, cells, n_concepts, top)
+    _offer(best, pair, first[:, None].astype(np.uint8), second, order[c], hits, cells, n_concepts)
 
 
-def _best(
-    objective: Objective,
+def _offer(
+    best: Incumbents,
     parents: npt.NDArray[np.int32],
     parent_operators: npt.NDArray[np.uint8],
     operators: IntArray,
@@ -196,10 +328,11 @@ def _best(
     hits: IntArray,
     cells: IntArray,
     n_concepts: int,
-    top: int,
-) -> list[Found]:
+) -> None:
     met = np.flatnonzero(hits > 0)
+    best.see(hits[met], cells[met])
+    met = met[best.objective.admits(hits[met], cells[met])]
     extended = Extensions(parents[met], parent_operators[met], hits[met], cells[met], 0)
     numbers = (np.arange(met.size) * n_concepts + concepts[met]) * len(Operator) + operators[met]
-    chosen = best_of(objective, extended, numbers, hits[met], cells[met], n_concepts, top)
-    return found_of(chosen, objective.bitmap_cells)
+    chosen = best_of(best.objective, extended, numbers, hits[met], cells[met], n_concepts, best.top)
+    best.offer(found_of(chosen, best.objective.bitmap_cells))

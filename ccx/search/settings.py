@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 from numbers import Real
@@ -24,21 +25,23 @@ class SearchSettings:
     beam
         Formulas that are kept and extended at each level; the first level extends 2 * beam concepts.
     candidates
-        Only so many concepts, the best by themselves, are used to extend formulas; None = all. (The
-        first published system calls this ``BEAM_SEARCH_LIMIT``.)
+        Only so many concepts, the best by themselves, are used to extend formulas; None = all. Those without
+        a score come last, in their order. (The first published system calls this ``BEAM_SEARCH_LIMIT``.)
     length_penalty
         What is maximised is score * length_penalty ** (length - 1). (``FORMULA_COMPLEXITY_PENALTY``
         there.) Formulas are compared with the exact rational value of this float.
     top
         How many of the best formulas to return.
     min_iou
-        Formulas below this IoU are no explanation, whatever the score.
+        Only formulas whose IoU, as `Found.iou` rounds it, is at least this are found, whatever the score: the best of
+        these. (A beam is extended as if there were no such condition.)
     scoring
         A score of `ccx.scores`, or its name.
     time_limit, evaluation_limit
-        Seconds a bitmap, or formulas bounded or counted, after which `optimal_search` gives up a proof of formulas of
-        four concepts and more and returns the best it has, with an upper bound; None = never. Results under an
-        `evaluation_limit` are the same in every run.
+        Seconds a bitmap, or formulas bounded or counted, after which `optimal_search` gives up a proof and returns the
+        best it has, with an upper bound; None = never, 0 = at once: the beam's answer. Both count from the beginning of
+        the search, the beam included, which always ends; compiling kernels is no part of it. The search looks at them
+        between two steps, which no limit cuts short. Results under an `evaluation_limit` are the same in every run.
 
     Raises
     ------
@@ -64,10 +67,13 @@ class SearchSettings:
         if self.candidates is not None:
             _check_integer("candidates", self.candidates)
         if self.evaluation_limit is not None:
-            _check_integer("evaluation_limit", self.evaluation_limit)
-        if self.time_limit is not None and not (isinstance(self.time_limit, Real) and float(self.time_limit) >= 0):
-            remedy = "leave it out for a proof without a limit"
-            raise InputError("time_limit", wanted="None or seconds >= 0", got=repr(self.time_limit), remedy=remedy)
+            _check_integer("evaluation_limit", self.evaluation_limit, least=0)
+            object.__setattr__(self, "evaluation_limit", operator.index(self.evaluation_limit))
+        if self.time_limit is not None:
+            if not (isinstance(self.time_limit, Real) and 0 <= float(self.time_limit) < math.inf):
+                remedy = "leave it out for a proof without a limit"
+                raise InputError("time_limit", wanted="None or seconds >= 0", got=repr(self.time_limit), remedy=remedy)
+            object.__setattr__(self, "time_limit", float(self.time_limit))
         _check_number("length_penalty", self.length_penalty, "0 < length_penalty <= 1", zero=False)
         _check_number("min_iou", self.min_iou, "0 <= min_iou <= 1", zero=True)
         object.__setattr__(self, "length_penalty", float(self.length_penalty))  # NumPy's numbers are no Fraction
@@ -81,13 +87,13 @@ class SearchSettings:
         return {name: limit for name, limit in limits.items() if limit is not None}
 
 
-def _check_integer(argument: str, value: Any, most: int | None = None) -> None:
-    wanted = "an integer >= 1" if most is None else f"an integer from 1 to {most}"
+def _check_integer(argument: str, value: Any, most: int | None = None, least: int = 1) -> None:
+    wanted = f"an integer >= {least}" if most is None else f"an integer from {least} to {most}"
     try:
         number = operator.index(value)
     except TypeError:
-        number = 0
-    if number < 1 or (most is not None and number > most):
+        number = least - 1
+    if number < least or (most is not None and number > most):
         raise InputError(argument, wanted=wanted, got=repr(value), remedy="see the documentation of explain")
 
 

@@ -33,9 +33,9 @@ def good_pairs(values, least):
     return found
 
 
-def promising_pairs(values, gains, least):
+def promising_pairs(values, gains, least, first, last):
     """Serve `ccx.kernels.optimal.promising_pairs`."""
-    return _with_room(_promising_pairs, values, gains, least)
+    return _with_room(_promising_pairs, values, gains, least, first, last)
 
 
 def good_extensions(pairs, rows, triples, sizes, hits, q, p, least):
@@ -93,8 +93,8 @@ def _good_pairs(values, least, room):
 
 
 @jit
-def _promising_pairs(values, gains, least, room):
-    """List the pairs (a op b) of which an extension by a third concept may reach `least`.
+def _promising_pairs(values, gains, least, first, last, room):
+    """List the pairs (a op b), first <= a < last, of which an extension by a third concept may reach `least`.
 
     Returns (pairs int32[k, 3] of a, op, b, how many there are, how many bounds were evaluated).
 
@@ -106,7 +106,7 @@ def _promising_pairs(values, gains, least, room):
     out = np.empty((room, 3), np.int32)
     n_found = 0
     n_bounds = 0
-    for a in range(n):
+    for a in range(first, last):
         for b in range(n):
             if a == b:
                 continue

@@ -46,12 +46,13 @@ def good_pairs(values: Array, least: int) -> Ints:
     return pairs
 
 
-def promising_pairs(values: Array, gains: Array, least: int) -> tuple[Ints, int]:
+def promising_pairs(values: Array, gains: Array, least: int, first: int, last: int) -> tuple[Ints, int]:
     """Serve `ccx.kernels.cpu.optimal.promising_pairs`."""
     device = device_of(values, gains)
     n = values.shape[0]
     matrices = [device.contiguous(matrix, np.int64) for matrix in (values, gains)]
-    pairs = listed(device, "optimal", "open_pairs", matrices, n, (n, least), (3, np.int32))
+    n_rows = last - first
+    pairs = listed(device, "optimal", "open_pairs", matrices, n_rows, (first, n_rows, n, least), (3, np.int32))
     n_pairs = pairs.shape[0]
     results = device.empty((2, n_pairs), np.int64)
     launch(device, "optimal", "try_pairs", 32 * n_pairs, (*matrices, pairs, results, *int64s(n_pairs, n, least)))

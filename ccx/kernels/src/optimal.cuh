@@ -62,14 +62,17 @@ struct GoodPairs {
 // the gain of concept 0, an AND or AND NOT keeps at most the gain of the pair.
 struct OpenPairs {
   const i64 *values, *gains;
-  i64 n_rows, n, least;
+  i64 first, n_rows, n, least;  // row 0 is of concept `first`
   int* found;
 
-  __device__ __forceinline__ bool passes(i64 a, i64 b, int op) const {
+  __device__ __forceinline__ bool passes(i64 row, i64 b, int op) const {
+    const i64 a = first + row;
     if (!is_formula(a, b, op)) return false;
     return of_pair(gains, n, a, b, op) >= least || of_pair(values, n, a, b, op) + gains[0] >= least;
   }
-  __device__ __forceinline__ void write(i64 at, i64 a, i64 b, int op) const { write_pair(found, at, a, b, op); }
+  __device__ __forceinline__ void write(i64 at, i64 row, i64 b, int op) const {
+    write_pair(found, at, first + row, b, op);
+  }
 };
 
 // values i64[n, n] -> counts i64[n] of good pairs (a op b) for each a.
@@ -84,15 +87,16 @@ KERNEL void list_good_pairs(const i64* __restrict__ values, const i64* __restric
   list_entries(GoodPairs{values, n, n, least, found}, starts);
 }
 
-// The same for open pairs. Bytes: 16 a pair. Operations: twice as many.
+// The same for open pairs, of n_rows concepts a from `first` on. Bytes: 16 a pair. Operations: twice as many.
 KERNEL void count_open_pairs(const i64* __restrict__ values, const i64* __restrict__ gains, i64* __restrict__ counts,
-                             i64 n, i64 least) {
-  count_entries(OpenPairs{values, gains, n, n, least, nullptr}, counts);
+                             i64 first, i64 n_rows, i64 n, i64 least) {
+  count_entries(OpenPairs{values, gains, first, n_rows, n, least, nullptr}, counts);
 }
 
 KERNEL void list_open_pairs(const i64* __restrict__ values, const i64* __restrict__ gains,
-                            const i64* __restrict__ starts, int* __restrict__ found, i64 n, i64 least) {
-  list_entries(OpenPairs{values, gains, n, n, least, found}, starts);
+                            const i64* __restrict__ starts, int* __restrict__ found, i64 first, i64 n_rows, i64 n,
+                            i64 least) {
+  list_entries(OpenPairs{values, gains, first, n_rows, n, least, found}, starts);
 }
 
 // Return whether ((a op b) op' c) may reach `least` for some op', by what each two of the three concepts share.
