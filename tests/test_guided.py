@@ -115,18 +115,15 @@ def test_all_concepts_as_candidates_change_nothing(case: Case, search: str, data
             assert explained(case, search, candidates=candidates, **options) == wanted
 
 
-@pytest.mark.parametrize("search", ["beam", "optimal", *GUIDED])
-@pytest.mark.parametrize("published", [False, True])
-def test_a_candidate_that_meets_nothing_may_help(search: str, published: bool) -> None:
+@pytest.mark.parametrize("search", ["beam", "optimal", *GUIDED, "published mmesh", "published none"])
+@pytest.mark.parametrize("candidates", [None, 2, 5])
+def test_a_candidate_that_meets_nothing_may_help(search: str, candidates: int | None) -> None:
     """1 holds in the bitmap and beside it, 2 only there: (1 AND NOT 2) is exact."""
     masks = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0]], bool).reshape(2, 1, 2, 3)
     bitmap = masks[:1] & ~masks[1:]
-    for candidates in (None, 2, 5):
-        if published and search not in GUIDED:
-            return
-        options = {"search": search, "published": published, "candidates": candidates, "length": 2}
-        (found,) = ccx.explain_bitmaps(bitmap, masks, **options)
-        assert (str(found.formula), found.iou) == ("(1 AND NOT 2)", 1.0)
+    options = {"search": search.rsplit(maxsplit=1)[-1], "published": "published" in search, "candidates": candidates}
+    (found,) = ccx.explain_bitmaps(bitmap, masks, length=2, **options)
+    assert (str(found.formula), found.iou) == ("(1 AND NOT 2)", 1.0)
 
 
 # The numbers of visited formulas --------------------------------------------------------------------------------------
