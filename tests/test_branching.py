@@ -17,9 +17,10 @@ from ccx.errors import InputError
 from ccx.formula import canonical_ids
 from ccx.kernels import branching as kernels
 from ccx.kernels import cpu, reference
+from ccx.kernels import optimal as kernels_optimal
 from ccx.kernels.atoms import pair_counts
 from ccx.kernels.optimal import pairs_of
-from ccx.search import SearchSettings, beam_search, branching, limits, optimal_search
+from ccx.search import SearchSettings, beam_search, branching, limits, optimal, optimal_search
 from ccx.search.found import Objective
 from ccx.search.limits import Limit
 from tests import scores_oracle
@@ -242,7 +243,8 @@ def test_a_limit_of_nothing_gives_the_beam_and_a_bound(limit, length, name):
     options = {"length": length, "beam": 1, "scoring": scores_oracle.scoring_of(name)}
     stopped, concepts = proof(masks, bitmap, **options, **limit), concepts_of(masks)
     beam = beam_search(concepts, histogram(bitmap, concepts), SearchSettings(**options), threads=1)
-    assert (stopped.found, stopped.visited, stopped.optimal) == (beam.found, beam.visited, False)
+    assert (stopped.found, stopped.visited) == (beam.found, beam.visited)
+    assert stopped.optimal == (name == "recall")  # of 1, beyond which there is nothing to prove
     optimum = proof(masks, bitmap, **options).upper_bound
     if name == "small_and_pure":  # nothing bounds it
         assert stopped.upper_bound is None
@@ -260,28 +262,40 @@ def test_a_limit_of_nothing_leaves_what_takes_no_proof_proven():
 
 @pytest.mark.parametrize("name", ["iou", "precision", "mcc", "cosine", "tenths"])
 def test_a_limit_is_looked_at_between_any_two_steps(name, monkeypatch):
-    """By a clock that every look sets forward: the search ends at each of its looks, and never looks again."""
+    """Wherever the limit is reached, no step follows."""
     masks, bitmap = a_problem(HARD, 6, 65)
-    options = {"length": 4, "beam": 1, "scoring": scores_oracle.scoring_of(name), "top": 3}
-    monkeypatch.setattr("ccx.search.optimal._STEP", 1)
-    looks = []
+    options = {"length": 4, "beam": 1, "scoring": scores_oracle.scoring_of(name), "top": 3, "time_limit": 1e9}
+    monkeypatch.setattr(optimal, "_STEP", 1)
+    looks, steps = [], []
 
     def reached(limit):
         looks.append(limit)
         return len(looks) >= stop
 
-    monkeypatch.setattr(Limit, "reached", reached)
+    def watched(step):
+        def taken(*args):
+            assert len(looks) < stop
+            steps.append(step)
+            return step(*args)
+
+        return taken
+
+    monkeypatch.setattr(limits.Limit, "reached", reached)
+    for module, step in (
+        (kernels, "expand"), *((kernels_optimal, step) for step in ("good_pairs", "promising_pairs", "good_extensions"))
+    ):  # fmt: skip
+        monkeypatch.setattr(module, step, watched(getattr(module, step)))
     stop = 10**9
-    whole = proof(masks, bitmap, time_limit=1, **options)
-    n_looks = len(looks)
+    whole = proof(masks, bitmap, **options)
+    n_looks, n_steps = len(looks), len(steps)
     assert whole.optimal
-    assert n_looks > 20
-    for stop in {*range(1, 20), *range(20, n_looks, 7)}:
+    assert n_steps <= n_looks
+    assert n_steps > 10
+    for stop in {*range(1, 20), *range(20, n_looks, 7)}:  # noqa: B007 - `reached` looks at it
         looks.clear()
-        result = proof(masks, bitmap, time_limit=1, **options)
-        assert not result.optimal
-        assert len(looks) <= stop + 1
+        result = proof(masks, bitmap, **options)
         assert result.upper_bound >= whole.upper_bound
+        assert result.found == whole.found or not result.optimal
 
 
 def test_compiling_kernels_is_no_part_of_a_search(monkeypatch):
