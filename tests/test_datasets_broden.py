@@ -215,3 +215,23 @@ def test_pictures_that_are_no_label_maps_of_broden(root: Path, tmp_path: Path) -
     Image.fromarray(pixels[..., :3].astype(np.uint8)).save(path, "JPEG")
     with pytest.raises(FilesError, match="it is JPEG in RGB"):
         Broden(root).concepts(progress=False)
+
+
+@pytest.mark.states("Broden", "numbers in index.csv that have no name in label.csv, negative or huge ones", "refused",
+                    "wherever the labels are looked at")  # fmt: skip
+@pytest.mark.parametrize("number", ["77", "-4", "65535", "65536", "4294967299", "999999999999999999"])
+def test_numbers_of_whole_images_that_have_no_name(tmp_path: Path, number: str) -> None:
+    """NetDissect-Lite#28: they were the concept 65535, or an IndexError."""
+    write(tmp_path / "images/1.png", png(photo(8, 8)))
+    write(tmp_path / "index.csv", f"image,split,ih,iw,sh,sw,scene\n1.png,train,8,8,4,4,{number}\n")
+    write(tmp_path / "label.csv", "number,name,category\n3,street,scene\n")
+    write(tmp_path / "c_scene.csv", "code,number,name,frequency,coverage\n1,3,street,1,1\n")
+    ds = Broden(tmp_path)
+    problem = rf"index\.csv, image 1\.png: label {number} is not in label\.csv"
+    for read in (ds.labels, ds.present, ds.valid):
+        with pytest.raises(StoreError, match=problem):
+            read(0)
+    with pytest.raises(FilesError, match=problem):
+        ds.concepts(workers=1, progress=False)
+    (found,) = ds.check(workers=1)
+    assert f"label {number} is not in label.csv" in found

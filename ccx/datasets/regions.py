@@ -116,8 +116,8 @@ def _polygon(given: Any, size: Size) -> npt.NDArray[np.float64]:
 
 def _uncompressed(text: str) -> npt.NDArray[np.int64]:
     """Read the run lengths in COCO's text: 5 bits a character, those of the third run on as differences."""
-    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
-    if codes.size and (codes.min() < 0 or codes.max() > 63):
+    codes = np.frombuffer(text.encode("ascii", "backslashreplace"), np.uint8).astype(np.int64) - 48
+    if not text.isascii() or (codes.size and (codes.min() < 0 or codes.max() > 63)):
         msg = "its compressed run lengths hold a character that these never have"
         raise ValueError(msg)
     is_last = codes < 32  # the sixth bit says that more follow
