@@ -42,6 +42,9 @@ def probe(
     checkpoint: Annotated[
         Path | None, _option("--checkpoint", "File of the weights, or the folder that it lies in.", _NETWORK)
     ] = None,
+    checkpoint_key: Annotated[
+        str | None, _option("--checkpoint-key", "Which weights, of a file with several: state_dict_ema.", _NETWORK)
+    ] = None,
     classes: Annotated[int | None, _option("--classes", "Outputs of the network's last layer.", _NETWORK)] = None,
     seed: Annotated[int, _option("--seed", "Of untrained weights.", _NETWORK)] = 0,
     device: Annotated[str | None, _option("--device", "Where the network runs: cpu, cuda, ...", _NETWORK)] = None,
@@ -87,7 +90,7 @@ def probe(
     }
     chosen_units = options.parse_units(units)
     data = _images(images, is_known=data_id is not None and out.exists())
-    net = _network(model, weights, checkpoint, classes, seed)
+    net = _network(model, weights, checkpoint, checkpoint_key, classes, seed)
     net = replace(net, preprocessing=replace(net.preprocessing, **{k: v for k, v in given.items() if v is not None}))
     try:
         found: Any = ccx.probe(
@@ -119,9 +122,18 @@ def probe(
     console.print(f"{len(data)} pictures, in {time.perf_counter() - started:.1f} s")
 
 
-def _network(model: str, weights: str, checkpoint: Path | None, classes: int | None, seed: int) -> NamedModel:
+def _network(
+    model: str, weights: str, checkpoint: Path | None, key: str | None, classes: int | None, seed: int
+) -> NamedModel:
     if ":" not in model:
-        return ccx.models.load(model, weights=weights, file=checkpoint, classes=classes, seed=seed)  # type: ignore[arg-type]
+        return ccx.models.load(
+            model,
+            weights=weights,  # type: ignore[arg-type]  # load checks it
+            file=checkpoint,
+            key=key,
+            classes=classes,
+            seed=seed,
+        )
     if checkpoint is not None or classes is not None:
         remedy = "let the function load its weights"
         raise InputError(

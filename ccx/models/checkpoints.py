@@ -1,94 +1,167 @@
 """Weights from checkpoint files, without running anything that is in them.
 
-State dicts are read by ``torch.load(weights_only=True)``. A whole pickled model, which that refuses, is read by
-`ccx.models.inert`: as data, under an explicit list of names.
+`ccx.models.archives` opens a file and `ccx.models.inert` reads what it describes as data. Here stands where in it the
+weights are, and how their names become those of a model.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ccx.errors import InputError, StoreError
-from ccx.models.inert import NotAllowedError, read_whole_model
+from ccx.errors import InputError
+from ccx.models.archives import AGAIN, is_tensor, n_items, opened
+from ccx.models.inert import MODULES, Made
 from ccx.networks import require_torch
 from ccx.store import PathLike
+from ccx.store.files import store_error
 
 if TYPE_CHECKING:
     import torch
 
-_REMEDY = "save it again with torch.save(model.state_dict(), file)"
-_WRAPPER = "module."  # of torch.nn.DataParallel
+_WRAPPERS = ("module.", "_orig_mod.")  # of torch.nn.DataParallel and averaged models, and of torch.compile
+_USUAL = frozenset(
+    {"state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module", "state"}
+)
+# Numbers that are no weights: of averaging, of profilers, of batch normalisation.
+_COUNTERS = frozenset({"n_averaged", "num_batches_tracked", "total_ops", "total_params", "num_updates"})
 # As densenets were named before torch 0.4, when a module's name could hold a dot.
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.([12]\.\w+)")
 _N_LISTED = 5
+_MOST_KEYS = 3  # that lead to weights
+_MOST_DEPTH, _MOST_TENSORS, _LONGEST_NAME = 50, 100_000, 1000  # of networks; modules may be met on many paths
 
 
-def read_checkpoint(path: PathLike) -> dict[str, torch.Tensor]:
+def read_checkpoint(path: PathLike, *, key: str | None = None) -> dict[str, torch.Tensor]:
     """Read the weights in a checkpoint file -> name -> tensor, on the CPU.
 
-    Read are files of ``torch.save``, in its present and its old format, that hold a state dict, a mapping with one
-    under ``state_dict`` (as the Places365 checkpoints), or a whole model of an architecture that the Places365 project
-    published. The prefix ``module.`` is stripped, and old names of densenets (``norm.1``) are renamed (``norm1``).
+    Read are files of ``torch.save``, in its present and its old format, and of safetensors. Weights may be the whole
+    content, an entry of a mapping (``state_dict``, ``model``, ``state_dict_ema``, ...), also beside settings,
+    optimizers and counters, or a whole model of an architecture that the Places365 project published. The prefixes
+    ``module.`` and ``_orig_mod.`` of wrappers are stripped, and old names of densenets (``norm.1``) are renamed
+    (``norm1``).
 
-    Nothing in the file is ever run: `torch.load` gets ``weights_only=True``, whole models are read as inert data.
+    Nothing in the file is ever run: its pickle is read as data, within bounds of time and memory.
+
+    Parameters
+    ----------
+    path
+        The file.
+    key
+        Where the weights are, if several networks are in the file: the entry, such as ``"state_dict_ema"`` or
+        ``"ema.model"``, or what all names of the wanted ones begin with, such as ``"teacher"``.
 
     Raises
     ------
     StoreError
         If the file cannot be read, is damaged, holds no weights, or names anything that a checkpoint has no need of.
+    InputError
+        If it holds several networks and `key` does not tell which, or there is no such entry.
     MissingExtraError
         If torch is not installed.
 
     """
     require_torch("reading a checkpoint")
-    import torch
-
-    state = _state_dict(_load(path))
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        msg = f"{path}: holds no state dict; {_REMEDY}"
-        raise StoreError(msg)
-    if all(name.startswith(_WRAPPER) for name in state):
-        state = {name.removeprefix(_WRAPPER): value for name, value in state.items()}
-    return {_new_name(name): value for name, value in state.items()}
+    with opened(path) as contents:
+        found = {place: _without_wrappers(described) for place, described in _networks(contents.root)}
+        if not found:
+            raise store_error(path, "holds no state dict", AGAIN)
+        chosen = _chosen(found, key, path)
+        return {_new_name(name): contents.tensor(value) for name, value in chosen.items()}
 
 
-def _load(path: PathLike) -> Any:
-    import torch
-
-    try:
-        with Path(path).open("rb"):
-            pass
-    except OSError as error:
-        msg = f"{path}: cannot read it ({error.strerror or error}); check the path"
-        raise StoreError(msg) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about protocols and storages of old files
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise what torch, zipfile and struct see fit
-        try:
-            return read_whole_model(path)
-        except NotAllowedError as refused:
-            msg = f"{path}: refused, and nothing in it was run: it names {refused}, not only weights; {_REMEDY}"
-            raise StoreError(msg) from refused
-        except (ValueError, OSError):
-            first_line = str(error).strip().partition("\n")[0]
-            msg = f"{path}: cannot be read as weights ({first_line:.200}); download it again, or {_REMEDY}"
-            raise StoreError(msg) from error
+Described = dict[str, Made]  # name -> a tensor
 
 
-def _state_dict(loaded: Any) -> dict[str, Any]:
-    """Return the state dict in what a checkpoint held; an empty one if there is none."""
-    if not isinstance(loaded, Mapping):
-        return {}
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(loaded.get(key), Mapping):
-            return dict(loaded[key])
-    return {str(name): value for name, value in loaded.items()}
+def _networks(root: Any) -> Iterator[tuple[str, Described]]:
+    """Yield each set of weights in what a file describes, by the keys that lead to it."""
+    stack, met = [("", root, 0)], set[int]()
+    while stack:
+        place, value, depth = stack.pop()
+        if id(value) in met:
+            continue
+        if isinstance(value, Made) and value.path in MODULES:
+            yield place, dict(_of_module(value))
+        elif isinstance(value, dict):
+            met.add(id(value))
+            tensors = {name: entry for name, entry in value.items() if isinstance(name, str) and is_tensor(entry)}
+            _check_names(tensors, len(tensors))
+            if any(n_items(entry) > 1 for entry in tensors.values()):
+                yield place, tensors
+            inside = [
+                (f"{place}.{name}" if place else name, entry, depth + 1)
+                for name, entry in value.items()
+                if isinstance(name, str) and len(name) <= _LONGEST_NAME and isinstance(entry, (dict, Made))
+            ]
+            stack += inside[::-1] if depth < _MOST_KEYS else []
+
+
+def _check_names(names: Iterable[str], n_met: int) -> None:
+    """Raise if there are more or longer names than networks have."""
+    if n_met > _MOST_TENSORS or any(len(name) > _LONGEST_NAME for name in names):
+        raise ValueError("more tensors, or longer names, than a network has")
+
+
+def _of_module(root: Made) -> Iterator[tuple[str, Made]]:
+    """Yield names and tensors of a module and those inside it."""
+    stack: list[tuple[str, Any, int]] = [("", root, 0)]
+    n_met = 0
+    while stack:
+        prefix, module, depth = stack.pop()
+        if depth > _MOST_DEPTH or not isinstance(module, Made) or module.path not in MODULES:
+            raise ValueError("what should be a module is none")
+        tensors = [*module.state.get("_parameters", {}).items(), *module.state.get("_buffers", {}).items()]
+        inside = module.state.get("_modules", {})
+        n_met += len(tensors) + len(inside)
+        _check_names([prefix, *(name for name, _ in tensors), *inside], n_met)
+        for name, value in tensors:
+            if value is not None:
+                if not is_tensor(value):
+                    raise ValueError("what should be a tensor is none")
+                yield f"{prefix}{name}", value
+        stack += [(f"{prefix}{name}.", child, depth + 1) for name, child in inside.items() if child is not None][::-1]
+
+
+def _chosen(found: Mapping[str, Described], key: str | None, path: PathLike) -> Described:
+    """Return the weights that `key` names, or the only ones that are plainly a network's."""
+    listed = ", ".join(sorted(repr(name) for name in found if name)[:10])
+    if key is not None:
+        if key in found:
+            return found[key]
+        prefix = f"{key.removesuffix('.')}."
+        inside = [_below(prefix, one) for one in found.values() if _below(prefix, one)]
+        if len(inside) == 1:
+            return inside[0]
+        wanted = "an entry of the file with weights" + (f" ({listed})" if listed else "")
+        raise InputError("key", wanted=wanted, got=repr(key), remedy="name one, or what the names begin with")
+    usual = [name for name in found if name.rpartition(".")[2] in _USUAL] or [name for name in found if not name]
+    first = (usual or list(found))[0]
+    is_plain = len(usual) == 1 or len(found) == 1
+    if is_plain and not any(_alike(found[first], one) for name, one in found.items() if name != first):
+        return found[first]
+    got, remedy = f"{path}, which holds several: {listed}", f"say which: key={max(found)!r}"
+    raise InputError("key", wanted="the entry with the weights", got=got, remedy=remedy)
+
+
+def _below(prefix: str, described: Described) -> Described:
+    return {name.removeprefix(prefix): value for name, value in described.items() if name.startswith(prefix)}
+
+
+def _alike(one: Described, other: Described) -> bool:
+    """Tell whether two sets of weights may be of one architecture: most of their names are the same."""
+    names = [{".".join(name.split(".")[-3:]) for name in described} for described in (one, other)]
+    return 2 * len(names[0] & names[1]) > min(map(len, names))
+
+
+def _without_wrappers(described: Described) -> Described:
+    """Strip what wrappers put before all names, and drop the counters that stand beside them."""
+    for wrapper in _WRAPPERS * 3:
+        inside = _below(wrapper, described)
+        if inside and all(name.startswith(wrapper) or name in _COUNTERS for name in described):
+            described = inside
+    return {name.replace("_orig_mod.", ""): value for name, value in described.items()}
 
 
 def _new_name(name: str) -> str:
@@ -98,6 +171,9 @@ def _new_name(name: str) -> str:
 def fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: PathLike, name: str) -> None:
     """Put a checkpoint's weights into a model.
 
+    Where the model's names all stand behind one prefix (``model.``, ``backbone.``, ``student.encoder.``, ...), what is
+    elsewhere belongs to something around the model, and is left.
+
     Raises
     ------
     InputError
@@ -105,12 +181,13 @@ def fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: PathLi
 
     """
     expected = model.state_dict()
+    state = _behind_prefix(state, expected, path)
     # Older versions of batch normalisation kept no count, and no result depends on it.
-    missing = [key for key in expected if key not in state and not key.endswith(".num_batches_tracked")]
-    unknown = [key for key in state if key not in expected]
+    missing = [key for key in expected if key not in state and not _is_counter(key)]
+    unknown = [key for key in state if key not in expected and not _is_counter(key)]
     shapes = [key for key in state if key in expected and state[key].shape != expected[key].shape]
     if not (missing or unknown or shapes):
-        model.load_state_dict(dict(state), strict=False)
+        model.load_state_dict({key: value for key, value in state.items() if key in expected}, strict=False)
         return
     differences = [
         _listed("lacks", missing),
@@ -118,7 +195,35 @@ def fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: PathLi
         _listed("differs in", [f"{key} {list(state[key].shape)}, not {list(expected[key].shape)}" for key in shapes]),
     ]
     got = f"{path}, which {', '.join(filter(None, differences))}"
-    raise InputError("file", wanted=f"weights of {name}", got=got, remedy=_guess(state, missing, unknown, shapes, name))
+    head = next(reversed(expected)).partition(".")[0]
+    if not unknown and not shapes and missing == [key for key in expected if key.partition(".")[0] == head]:
+        remedy = f"it is {name} without {head}: fill a module of your own, with strict=False"
+    else:
+        remedy = _guess(state, missing, unknown, shapes, name)
+    raise InputError("file", wanted=f"weights of {name}", got=got, remedy=remedy)
+
+
+def _is_counter(key: str) -> bool:
+    return key.rpartition(".")[2] in _COUNTERS
+
+
+def _behind_prefix(
+    state: Mapping[str, torch.Tensor], expected: Mapping[str, Any], path: PathLike
+) -> Mapping[str, torch.Tensor]:
+    """Return the weights behind the prefix behind which most of the names are that a model expects."""
+    counts = Counter[str]()
+    for key in state:
+        parts = key.split(".")
+        ends = (".".join(parts[n:]) for n in range(min(len(parts), _MOST_DEPTH)))
+        counts.update(key[: len(key) - len(end)] for end in ends if end in expected and not _is_counter(end))
+    most = max(counts.values(), default=0)
+    best = [prefix for prefix, count in counts.items() if count == most]
+    if not best or "" in best or 2 * most < sum(not _is_counter(key) for key in expected):
+        return state
+    if len(best) > 1:
+        got = f"{path}, which holds several networks, behind {', '.join(best[:_N_LISTED])}"
+        raise InputError("key", wanted="the weights of one", got=got, remedy=f"say which: key={best[0][:-1]!r}")
+    return {key.removeprefix(best[0]): value for key, value in state.items() if key.startswith(best[0])}
 
 
 def _guess(

@@ -1,72 +1,80 @@
-"""Whole pickled models, read as data: a pickle's instructions are interpreted, and nothing that they name is run.
+"""Pickles read as data: their instructions are interpreted, and nothing that they name is run.
 
 A pickle is a program for a small stack machine. Instructions that build numbers, texts, lists and mappings are carried
 out; those that would import, call, or set the state of something only note its name, its arguments and its state. Names
 that are on no list are refused all the same, so that a file which tries to run code is told from one with weights.
 
-Two containers are read: the zip archive that ``torch.save`` writes, and the stream of pickles and storages that it
-wrote before torch 1.6 (now ``_use_new_zipfile_serialization=False``). In the latter, whole models refer to their
-classes in a way that ``torch.load(weights_only=True)`` does not read, whatever it is allowed.
+What a pickle can cost is bounded: its bytes, its instructions, the places of its memo; only texts become keys of
+mappings, as others could be made to collide, or be nested deeper than the machine's stack.
 """
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from ccx.store import PathLike
+_MOST_BYTES = 1 << 26  # of one pickle: weights stand outside it
+_MOST_INSTRUCTIONS = 1_500_000  # about 40 a tensor
 
-if TYPE_CHECKING:
-    import torch
-
-_LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
-_MAX_DEPTH = 50  # of modules within modules
-_DTYPES = {
-    "torch.DoubleStorage": "float64",
-    "torch.FloatStorage": "float32",
-    "torch.HalfStorage": "float16",
-    "torch.LongStorage": "int64",
+MODULES = frozenset(
+    f"{package}.{name}"
+    for package, names in {
+        "torch.nn.modules": (
+            *("activation.ReLU", "batchnorm.BatchNorm2d", "container.Sequential", "conv.Conv2d", "dropout.Dropout"),
+            *("linear.Linear", "pooling.AdaptiveAvgPool2d", "pooling.AvgPool2d", "pooling.MaxPool2d"),
+        ),
+        "torch.nn.parallel": ("data_parallel.DataParallel",),
+        "torchvision.models": (
+            *("alexnet.AlexNet", "densenet.DenseNet", "densenet._DenseBlock", "densenet._DenseLayer"),
+            *("densenet._Transition", "resnet.BasicBlock", "resnet.Bottleneck", "resnet.ResNet", "vgg.VGG"),
+        ),
+    }.items()
+    for name in names
+)
+"""Classes of whole models, those of the architectures that the Places365 project published."""
+TENSORS = frozenset({f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3")})
+PARAMETERS = frozenset({"torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter"})
+STORAGES = {
+    **{
+        f"torch.{kind}Storage": kind.lower() for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short")
+    },
+    **{"torch.CharStorage": "int8", "torch.ByteStorage": "uint8", "torch.BoolStorage": "bool"},
+    **{"torch.storage.UntypedStorage": "uint8", "torch.ComplexFloatStorage": "complex64"},
 }
-_MODULES = {
-    "torch.nn.modules": (
-        "activation.ReLU",
-        "batchnorm.BatchNorm2d",
-        "container.Sequential",
-        "conv.Conv2d",
-        "dropout.Dropout",
-        "linear.Linear",
-        "pooling.AdaptiveAvgPool2d",
-        "pooling.AvgPool2d",
-        "pooling.MaxPool2d",
-    ),
-    "torch.nn.parallel": ("data_parallel.DataParallel",),
-    "torchvision.models": (
-        "alexnet.AlexNet",
-        "densenet.DenseNet",
-        "densenet._DenseBlock",
-        "densenet._DenseLayer",
-        "densenet._Transition",
-        "resnet.BasicBlock",
-        "resnet.Bottleneck",
-        "resnet.ResNet",
-        "vgg.VGG",
-    ),
-}
-_MODULE_NAMES = frozenset(f"{package}.{name}" for package, names in _MODULES.items() for name in names)
-_REBUILT = frozenset({"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"})
-_PARAMETERS = frozenset({"torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter"})
-_OTHERS = frozenset(
+_DTYPES = (
+    *("float16", "float32", "float64", "bfloat16", "uint8", "int8", "int16", "int32", "int64", "bool", "complex64"),
+    *("float8_e4m3fn", "float8_e5m2", "half", "float", "double", "short", "int", "long"),
+)
+_MAPPINGS = frozenset(
     {
-        "__builtin__.set",
-        "builtins.set",
-        "collections.OrderedDict",
-        "torch.nn.backends.thnn._get_thnn_function_backend",  # every module had one, before torch 1.2
+        *("collections.OrderedDict", "collections.defaultdict", "collections.Counter"),
+        *("easydict.EasyDict", "yacs.config.CfgNode", "pytorch_lightning.utilities.parsing.AttributeDict"),
+        *("lightning_fabric.utilities.data.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
     }
 )
-_ALLOWED = _MODULE_NAMES | _REBUILT | _PARAMETERS | _OTHERS | _DTYPES.keys()
+_BESIDE_WEIGHTS = frozenset(  # what training scripts store, too: settings, counters, paths, states of random numbers
+    {
+        *("argparse.Namespace", "types.SimpleNamespace", "_codecs.encode", "typing.Any", "collections.deque"),
+        *(f"{module}._reconstructor" for module in ("copyreg", "copy_reg")),
+        *(f"datetime.{kind}" for kind in ("date", "datetime", "timedelta", "timezone")),
+        *(f"pathlib{part}.{kind}" for part in ("", "._local") for kind in ("Path", "PosixPath", "WindowsPath")),
+        *(f"pathlib{part}.Pure{kind}Path" for part in ("", "._local") for kind in ("", "Posix", "Windows")),
+        *(f"numpy.{core}.multiarray.{kind}" for core in ("core", "_core") for kind in ("scalar", "_reconstruct")),
+        *("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer", "numpy.dtype", "numpy.ndarray"),
+        *("torch.Size", "torch.device", "torch.nn.backends.thnn._get_thnn_function_backend"),  # in modules before 1.2
+        *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.base.Metadata"),
+        *("omegaconf.base.ContainerMetadata", "omegaconf.nodes.AnyNode", "omegaconf.nodes.StringNode"),
+        "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+        *(
+            f"{module}.{kind}"
+            for module in ("builtins", "__builtin__")
+            for kind in ("set", "frozenset", "list", "dict", "tuple", "int", "float", "bool", "str", "bytes", "object")
+        ),
+    }
+)
+_ALLOWED = (
+    MODULES | TENSORS | PARAMETERS | STORAGES.keys() | _MAPPINGS | _BESIDE_WEIGHTS | {f"torch.{d}" for d in _DTYPES}
+)
 _CONSTANTS = frozenset(
     {
         *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINSTRING", "BINSTRING"),
@@ -76,19 +84,19 @@ _CONSTANTS = frozenset(
 
 
 class NotAllowedError(ValueError):
-    """A name that no checkpoint has need of."""
+    """A name or an instruction that no checkpoint has need of."""
 
 
 @dataclass(eq=False)
-class _Name:
+class Name:
     """What a pickle would import."""
 
     path: str
 
 
 @dataclass(eq=False)
-class _Made:
-    """What a pickle would make: of which name, from what, and in which state."""
+class Made:
+    """What a pickle would make: of which name, from what, and in which state. Its entries do not matter."""
 
     path: str
     arguments: tuple[Any, ...]
@@ -96,7 +104,7 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class _Storage:
+class Storage:
     """A reference to numbers outside the pickle."""
 
     kind: str
@@ -111,140 +119,61 @@ class _Machine:
     stack: list[Any] = field(default_factory=list)
     marks: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
-    storages: dict[str, _Storage] = field(default_factory=dict)
 
     def since_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
         return items
 
+    def remember(self, place: int) -> None:
+        if not 0 <= place <= len(self.memo) + 1:
+            raise ValueError("a place of the memo that is out of order")
+        self.memo[place] = self.stack[-1]
 
-def read_whole_model(path: PathLike) -> dict[str, torch.Tensor]:
-    """Read the parameters and buffers of a whole pickled model -> name -> tensor.
+
+class _Bounded:
+    """A stream that gives so many bytes at most: what is asked for may be a lie."""
+
+    def __init__(self, stream: IO[bytes], n_left: int) -> None:
+        self._stream, self._n_left = stream, n_left
+
+    def read(self, n_bytes: int) -> bytes:
+        content = self._stream.read(min(n_bytes, self._n_left))
+        self._n_left -= len(content)
+        return content
+
+    def readline(self) -> bytes:
+        line = self._stream.readline(min(1 << 12, self._n_left))
+        self._n_left -= len(line)
+        return line
+
+
+def interpret(stream: IO[bytes], n_bytes: int) -> Any:
+    """Interpret the next pickle of a stream with so many bytes left -> what it describes.
 
     Raises
     ------
     NotAllowedError
-        If the file names anything that is not on the list.
-    ValueError, OSError
-        If the file is damaged, or none of a model.
+        If it names anything that is not on the list.
+    ValueError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, TypeError
+        If it is damaged, or exceeds the bounds.
 
     """
-    damage = (
-        *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError),
-        zipfile.BadZipFile,
-    )
-    with Path(path).open("rb") as file:
-        try:
-            root, storages = (_read_archive if zipfile.is_zipfile(file) else _read_stream)(file)
-            if not isinstance(root, _Made) or root.path not in _MODULE_NAMES:
-                raise ValueError("it holds no model")
-            return dict(_tensors(root, "", storages, 0))
-        except damage as error:
-            msg = f"damaged: {error!r:.200}"
-            raise ValueError(msg) from error
-
-
-def _read_archive(file: IO[bytes]) -> tuple[Any, dict[str, torch.Tensor]]:
-    with zipfile.ZipFile(file) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-        with archive.open(name) as stream:
-            root, storages = _interpret(stream)
-        folder = name.removesuffix("data.pkl")
-        return root, {one.key: _numbers(one, archive.read(f"{folder}data/{one.key}")) for one in storages.values()}
-
-
-def _read_stream(file: IO[bytes]) -> tuple[Any, dict[str, torch.Tensor]]:
-    file.seek(0)
-    if _interpret(file)[0] != _LEGACY_MAGIC or _interpret(file)[0] != _LEGACY_VERSION:
-        raise ValueError("no file of torch.save")
-    _interpret(file)  # of the machine that wrote it: its sizes and order of bytes
-    root, storages = _interpret(file)
-    numbers = {}
-    for key in _interpret(file)[0]:
-        n_items = int.from_bytes(file.read(8), "little")
-        if n_items != storages[key].n_items:
-            raise ValueError("the size of a storage is not the one announced")
-        numbers[key] = _numbers(storages[key], file.read(n_items * _dtype(storages[key].kind).itemsize))
-    return root, numbers
-
-
-def _numbers(storage: _Storage, content: bytes) -> torch.Tensor:
-    import torch
-
-    dtype = _dtype(storage.kind)
-    if len(content) != storage.n_items * dtype.itemsize:
-        raise ValueError("truncated")
-    return torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
-
-
-def _dtype(kind: str) -> torch.dtype:
-    import torch
-
-    dtype: torch.dtype = getattr(torch, _DTYPES[kind])
-    return dtype
-
-
-def _tensors(
-    module: Any, prefix: str, storages: Mapping[str, torch.Tensor], depth: int
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield names and tensors of a module and those inside it."""
-    if depth > _MAX_DEPTH:
-        raise ValueError("modules within modules without end")
-    if not isinstance(module, _Made) or module.path not in _MODULE_NAMES:
-        raise ValueError("what should be a module is none")
-    for kind in ("_parameters", "_buffers"):
-        for name, value in module.state.get(kind, {}).items():
-            if value is not None:
-                yield prefix + name, _tensor(value, storages)
-    for name, child in module.state.get("_modules", {}).items():
-        if child is not None:
-            yield from _tensors(child, f"{prefix}{name}.", storages, depth + 1)
-
-
-def _tensor(value: Any, storages: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    if isinstance(value, _Made) and value.path in _PARAMETERS:
-        value = value.arguments[0]
-    if not isinstance(value, _Made) or value.path not in _REBUILT:
-        raise ValueError("what should be a tensor is none")
-    storage, offset, size, stride = value.arguments[:4]
-    numbers = storages[storage.key]
-    tensor = numbers.as_strided(size, stride, offset)  # refuses to reach beyond the storage
-    if tensor.numel() > numbers.numel():
-        raise ValueError("a tensor has more numbers than its storage")
-    return tensor.clone()
-
-
-def _interpret(file: IO[bytes]) -> tuple[Any, dict[str, _Storage]]:
-    """Interpret the next pickle of a file -> (what it describes, the storages that it refers to)."""
     import pickletools  # its list of instructions and arguments; it runs none
 
     machine = _Machine()
     argument: Any
-    for opcode, argument, _position in pickletools.genops(file):
+    instructions = pickletools.genops(_Bounded(stream, min(n_bytes, _MOST_BYTES)))  # type: ignore[arg-type]
+    for number, (opcode, argument, _position) in enumerate(instructions):
+        if number >= _MOST_INSTRUCTIONS:
+            raise ValueError("more instructions than a checkpoint needs")
         stack = machine.stack
         match opcode.name:
-            case "STOP":
-                (root,) = stack
-                return root, machine.storages
-            case "PROTO" | "FRAME":
-                pass
-            case "GLOBAL":
-                stack.append(_allowed(argument.replace(" ", ".", 1)))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(_allowed(f"{module}.{name}"))
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE":
-                stack.append(True)
-            case "NEWFALSE":
-                stack.append(False)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                machine.remember(argument)
+            case "MEMOIZE":
+                machine.remember(len(machine.memo))
+            case "BINGET" | "LONG_BINGET" | "GET":
+                stack.append(machine.memo[argument])
             case "MARK":
                 machine.marks.append(stack)
                 machine.stack = []
@@ -254,45 +183,54 @@ def _interpret(file: IO[bytes]) -> tuple[Any, dict[str, _Storage]]:
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 n_items = int(opcode.name[-1])
                 stack[-n_items:] = [tuple(stack[-n_items:])]
-            case "APPEND":
-                item = stack.pop()
-                _of_type(stack[-1], list).append(item)
-            case "APPENDS":
-                items = machine.since_mark()
-                _of_type(machine.stack[-1], list).extend(items)
+            case "BINPERSID":
+                stack.append(_referred(stack.pop()))
+            case "REDUCE" | "NEWOBJ":
+                arguments, name = stack.pop(), _of_type(stack.pop(), Name)
+                stack.append(_made(name.path, _of_type(arguments, tuple)))
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                _of_type(stack[-1], dict)[key] = value
+                _set(stack[-1], [key, value])
             case "SETITEMS":
                 items = machine.since_mark()
-                _of_type(machine.stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
-            case "REDUCE" | "NEWOBJ":
-                arguments, name = stack.pop(), _of_type(stack.pop(), _Name)
-                stack.append(_made(name.path, _of_type(arguments, tuple)))
+                _set(machine.stack[-1], items)
+            case "APPEND":
+                items = [stack.pop()]
+                _extend(stack[-1], items)
+            case "APPENDS" | "ADDITEMS":
+                items = machine.since_mark()
+                _extend(machine.stack[-1], items)
             case "BUILD":
                 state = stack.pop()
-                if isinstance(stack[-1], _Made):  # others, such as ordered dicts, have nothing that matters
+                if isinstance(stack[-1], Made):  # others, such as ordered dicts, have nothing that matters
                     stack[-1].state = state
-            case "BINPUT" | "LONG_BINPUT" | "PUT":
-                machine.memo[argument] = stack[-1]
-            case "MEMOIZE":
-                machine.memo[len(machine.memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET" | "GET":
-                stack.append(machine.memo[argument])
-            case "BINPERSID":
-                stack.append(_referred(stack.pop(), machine))
+            case "GLOBAL":
+                stack.append(_allowed(argument.replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                name, module = _of_type(stack.pop(), str), _of_type(stack.pop(), str)
+                stack.append(_allowed(f"{module:.200}.{name:.200}"))
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE" | "EMPTY_SET":
+                stack.append({"D": {}, "L": [], "T": (), "S": Made("builtins.set", ())}[opcode.name[6]])
+            case "FROZENSET":
+                items = machine.since_mark()
+                machine.stack.append(Made("builtins.frozenset", ()))
+            case "STOP":
+                (root,) = stack
+                return root
             case _ if opcode.name in _CONSTANTS:
                 stack.append(argument)
-            case _:
-                msg = f"the instruction {opcode.name}, which no checkpoint has need of"
+            case name if name not in ("PROTO", "FRAME"):
+                msg = f"the instruction {name}"
                 raise NotAllowedError(msg)
     raise EOFError
 
 
-def _allowed(path: str) -> _Name:
+def _allowed(path: str) -> Name:
     if path not in _ALLOWED:
         raise NotAllowedError(path)
-    return _Name(path)
+    return Name(path)
 
 
 def _of_type(value: Any, kind: type) -> Any:
@@ -302,20 +240,39 @@ def _of_type(value: Any, kind: type) -> Any:
     return value
 
 
+def _set(target: Any, items: list[Any]) -> None:
+    """Put keys and values, in turn, into a mapping; keys that are no texts are told apart and forgotten."""
+    if isinstance(target, Made):
+        return
+    _of_type(target, dict)
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        target[key if type(key) is str else object()] = value
+
+
+def _extend(target: Any, items: list[Any]) -> None:
+    if not isinstance(target, Made):
+        _of_type(target, list).extend(items)
+
+
 def _made(path: str, arguments: tuple[Any, ...]) -> Any:
-    if path == "collections.OrderedDict":  # Python 2 gave the items as an argument
-        return dict(*arguments)
-    return _Made(path, arguments)
+    if path not in _MAPPINGS:
+        return Made(path, arguments)
+    found: dict[Any, Any] = {}
+    if path == "collections.OrderedDict" and arguments:  # Python 2 gave the items as an argument
+        for pair in _of_type(arguments[0], list):
+            _set(found, list(pair))
+    return found
 
 
-def _referred(reference: Any, machine: _Machine) -> Any:
+def _referred(reference: Any) -> Any:
     """Return what a pickle refers to outside itself: a module's class, or a storage."""
     kind, what, *more = _of_type(reference, tuple)
     if kind == "module":
-        return _of_type(what, _Name)  # more are the file and text of its source
+        return _of_type(what, Name)  # more are the file and text of its source
     key, _device, n_items, *view = more
     if kind != "storage" or any(part is not None for part in view):
         raise ValueError("an unknown kind of reference")
-    storage = _Storage(_of_type(what, _Name).path, _of_type(key, str), _of_type(n_items, int))
-    machine.storages[storage.key] = storage
-    return storage
+    path = _of_type(what, Name).path
+    if path not in STORAGES or _of_type(n_items, int) < 0:
+        raise ValueError("an unknown kind of storage")
+    return Storage(STORAGES[path], _of_type(key, str), n_items)

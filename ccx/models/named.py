@@ -92,6 +92,7 @@ def load(
     *,
     weights: Weights = "imagenet",
     file: PathLike | None = None,
+    key: str | None = None,
     classes: int | None = None,
     seed: int = 0,
 ) -> NamedModel:
@@ -108,6 +109,8 @@ def load(
     file
         A checkpoint to read the weights from (`read_checkpoint`), or the folder in which it lies under its published
         name.
+    key
+        Where the weights are in a file that holds several networks, such as ``"state_dict_ema"`` (`read_checkpoint`).
     classes
         Outputs of the last layer: by default 365 for "places365", else 1000.
     seed
@@ -116,7 +119,7 @@ def load(
     Raises
     ------
     InputError
-        If there is no such name or kind of weights, or the checkpoint is of another architecture.
+        If there is no such name or kind of weights, or the checkpoint is of another architecture, or of several.
     StoreError
         If the checkpoint cannot be read.
     MissingExtraError
@@ -141,7 +144,7 @@ def load(
         raise store_error(source, f"there are no weights for {name} ({chosen})", remedy)
     module = _build(name, chosen, n_classes, seed)
     if source is not None:
-        fill(module, read_checkpoint(source), source, name)
+        fill(module, read_checkpoint(source, key=key), source, name)
     layers = (_LAYERS[name],) if name in _LAYERS else ()
     return NamedModel(name, chosen, module.eval(), layers, default_preprocessing(name, weights=weights))
 
