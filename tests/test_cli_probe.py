@@ -151,7 +151,7 @@ def test_stale_folders_and_overwrite(run, pictures):
     run("nets_of_test:named", pictures, "--out", "out")
     (pictures / "0.png").write_bytes((pictures / "1.png").read_bytes())
     output = run("nets_of_test:named", pictures, "--out", "out", status=2)
-    assert "sample 0 of the data is not the one that was probed there" in output
+    assert "sample 0 (0.png) of the data is not the one that was probed there" in output
     run("nets_of_test:named", pictures, "--out", "out", "--overwrite")
 
 

@@ -87,7 +87,7 @@ def test_signatures() -> None:
         "progress": None,
     }  # fmt: skip
     assert defaults_of(ccx.probe) == (["model", "loader"], probing)
-    loading = {"weights": "imagenet", "file": None, "classes": None, "seed": 0}
+    loading = {"weights": "imagenet", "file": None, "key": None, "classes": None, "seed": 0}
     assert defaults_of(ccx.models.load) == (["name"], loading)
     assert defaults_of(Concepts.load) == (["path"], {"verify": True})
     for name in ("iou", "activations_coverage", "detection_accuracy", "samples_coverage", "explanation_coverage"):
