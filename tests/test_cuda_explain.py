@@ -86,6 +86,35 @@ def test_explain_follows_the_activations(gpu, seed, n_concepts, grid, shape, dty
     assert "cuda:0" in concepts.atoms._copies
 
 
+@given(
+    gpu=gpus(),
+    seed=SEEDS,
+    grid=st.sampled_from([(7, 10), (1, 65), (3, 4)]),
+    garbage=st.sampled_from([np.nan, np.inf, -np.inf]),
+    options=st.sampled_from([{}, {"fit": [0, 3, 5]}, {"search": "mmesh"}, {"exclude": np.eye(3, 4, dtype=bool)}]),
+)
+@settings(max_examples=15)
+def test_what_has_no_valid_cell_changes_nothing(gpu, seed, grid, garbage, options):
+    """Nor is it an error: NaN there is seen on the GPU, and looked up in main memory."""
+    rng = np.random.default_rng(seed)
+    valid = rng.random((N, *grid)) < 0.5
+    valid[0], valid[1] = True, False
+    concepts = ccx.Concepts.from_masks(rng.random((4, N, *grid)) < 0.4, valid=valid)
+    if "exclude" in options and grid[0] == 1:
+        options = {"exclude": np.broadcast_to(options["exclude"], (N, 3, 4))}
+    known = concepts.excluding(options["exclude"]) if "exclude" in options else concepts
+    counted = known.valid_positions((3, 4))
+    maps = rng.standard_normal((N, 3, 3, 4))
+    options = {"clusters": 2, "length": 2, "threads": 2, **options}
+    wanted = ccx.explain(np.where(counted[:, None], maps, 0), concepts, **options)
+    maps = np.where(counted[:, None], maps, garbage)
+    assert ccx.explain(gpu.place(maps), concepts, **options) == ccx.explain(maps, concepts, **options) == wanted
+    at = np.argwhere(counted)[seed % counted.sum()]
+    maps[at[0], 2, at[1], at[2]] = garbage
+    with pytest.raises(InputError, match="finite values, got NaN, infinity or a value beyond float32 in unit 2;"):
+        ccx.explain(gpu.place(maps), concepts, **options)
+
+
 @given(gpu=gpus(), seed=SEEDS, density=st.sampled_from([0.0, 0.1, 0.5, 1.0]), packed=st.booleans())
 @settings(max_examples=15)
 def test_explain_bitmaps_follows_the_bitmaps(gpu, seed, density, packed):

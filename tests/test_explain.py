@@ -17,6 +17,7 @@ import ccx
 from ccx.clustering import unit_ranges
 from ccx.errors import BackendError, CCXError, DTypeError, InputError, MemoryBudgetError, MissingExtraError, ShapeError
 from ccx.kernels import reference
+from ccx.kernels.reference import positions
 
 N, GRID = 6, (7, 10)
 
@@ -42,9 +43,11 @@ def expected_of(
 ) -> list[tuple[Any, ...]]:
     """Explain each unit's bitmaps, made by the oracle, one at a time; maps float[N, U, h, w]."""
     rows = []
+    valid = concepts.mask("c1 OR NOT c1")
+    counted = positions.valid_positions(valid, maps.shape[2:])
     for unit in range(maps.shape[1]):
         values = reference.upsample(maps[:, unit], concepts.shape)
-        for cluster, limits in enumerate(ranges(maps[:, unit])):
+        for cluster, limits in enumerate(ranges(maps[:, unit][counted])):
             bitmap = reference.inside(values, limits)
             (found,) = ccx.explain_bitmaps(bitmap[None], concepts, threads=1, **options)
             rows.append((unit, cluster, tuple(limits), *what_was_found(found)))
@@ -296,7 +299,10 @@ def test_no_overlap_and_min_iou() -> None:
 
 def test_data_without_a_valid_cell() -> None:
     concepts = ccx.Concepts.from_masks(np.ones((2, N, *GRID), np.bool_), valid=np.zeros((N, *GRID), np.bool_))
-    assert {str(one.status) for one in ccx.explain(MAPS, concepts)} <= {"empty", "single_value"}
+    for options in ({}, {"fit": [0, 2]}, {"ranges": [(0, 1)]}):
+        argument = "fit" if "fit" in options else "concepts"
+        with pytest.raises(InputError, match=f"{argument}: expected at least one valid cell, got none that counts"):
+            ccx.explain(MAPS, concepts, **options)
 
 
 @pytest.mark.states("Activations", "one value a sample, [N, U]", "accepted", "it fills the sample, to the last bit")

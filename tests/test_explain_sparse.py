@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import ccx
+from ccx import studies
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels.reference import sparse as oracle
 from ccx.kernels.sparse import sparse_histogram, sparse_pack, sparse_quantile
@@ -22,6 +23,7 @@ def problems(draw):
     n, u, h, w = draw(st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     valid = rng.random((n, h, w)) < draw(st.sampled_from([0.8, 1.0]))
+    valid[:, 0, 0] = True  # nothing is explained where no cell is
     concepts = ccx.Concepts.from_masks(rng.random((3, n, h, w)) < 0.4, valid=valid)
     kind = draw(st.sampled_from(["positive", "signed", "few", "full", "silent"]))
     dense = rng.normal(size=(n, u, h, w)).astype(np.float32)
@@ -162,4 +164,4 @@ def test_wrong_matrices():
         ccx.explain(broken, concepts)
     assert len(ccx.explain(broken, concepts, units=[0], progress=False)) == 1
     with pytest.raises(DTypeError, match=r"got csr_array; only ccx\.explain takes sparse matrices"):
-        ccx.studies.compare_thresholds(broken, concepts)
+        studies.compare_thresholds(broken, concepts)

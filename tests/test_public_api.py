@@ -68,7 +68,7 @@ def test_names() -> None:
 
 
 def test_signatures() -> None:
-    clustering = {"quantile": 0.005, "clustering": "optimal", "ranges": None, "units": None}
+    clustering = {"quantile": 0.005, "clustering": "optimal", "ranges": None, "units": None, "exclude": None}
     assert defaults_of(ccx.explain) == (["activations", "concepts"], {"clusters": 5, **SEARCH, **clustering, **OPTIONS})
     assert defaults_of(ccx.explain_bitmaps) == (["bitmaps", "concepts"], {**SEARCH, **OPTIONS})
     building = {"categories": None, "keys": None, "valid": None, "threads": None, "progress": None}

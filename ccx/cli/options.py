@@ -24,6 +24,10 @@ Masks = Annotated[Path | None, _file("--masks", "Masks bool[C, N, H, W].", _CONC
 ConceptsFile = Annotated[Path | None, _file("--concepts", "A file of 'ccx concepts build'.", _CONCEPTS)]
 Names = Annotated[Path | None, _file("--names", "Names of the concepts: .txt, .csv, .tsv or .json.", _CONCEPTS)]
 Valid = Annotated[Path | None, _file("--valid", "bool[N, H, W], false where a cell counts nowhere.", _CONCEPTS)]
+Exclude = Annotated[
+    Path | None,
+    _file("--exclude", "bool[N, h, w] or [h, w], of tokens [N, T] or [T]: positions that count nowhere.", _CONCEPTS),
+]
 Images = Annotated[
     str | None,
     typer.Option(

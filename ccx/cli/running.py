@@ -35,6 +35,7 @@ def explain(
     concepts: options.ConceptsFile = None,
     names: options.Names = None,
     valid: options.Valid = None,
+    exclude: options.Exclude = None,
     clusters: options.Clusters = 5,
     quantile: options.Quantile = 0.005,
     clustering: options.Clustering = "optimal",
@@ -108,14 +109,19 @@ def explain(
         if annotated.n_samples < given.n_samples and (groups, fit, score) != (None, None, None):
             wanted, remedy = "no --groups, --fit or --score", "these count samples, and some are left out"
             raise InputError("--align shared", wanted=wanted, got="one", remedy=remedy)
+        left_out = None if exclude is None else _left_out(exclude, annotated, align)
         if photographs is not None:
             files.check_images(photographs)
         n_stored = _n_stored(out)
         try:
-            found = ccx.explain(values, annotated, device=device, threads=threads, out=out, **settings)
+            found = ccx.explain(
+                values, annotated, exclude=left_out, device=device, threads=threads, out=out, **settings
+            )
         except KeyboardInterrupt as error:
             terminal.errors().print("stopped; the same command goes on where it stopped")
             raise typer.Exit(130) from error
+        if left_out is not None:
+            annotated = annotated.excluding(left_out, threads=threads)
         found.save(out / "explanations.json")
         written = ["explanations.json"]
         if report:
@@ -137,6 +143,15 @@ def explain(
     print_written(out, written, found, time.perf_counter() - started)
     if 0 < n_stored == len(found):
         console.print(Text(f"nothing left to do: read from {out}"), soft_wrap=True)
+
+
+def _left_out(path: Path, concepts: ccx.Concepts, align: str | None) -> npt.NDArray[Any]:
+    """Read the positions to leave out; refuse flags of each sample where samples are put into another order."""
+    flags = files.read_array(path, "exclude")
+    if align is not None and flags.ndim > 1 + (concepts.shape[0] > 1):
+        wanted, remedy = "[h, w] or [T] beside --align", "bring activations and flags into one order first"
+        raise InputError("--exclude", wanted=wanted, got="flags of each sample", remedy=remedy)
+    return flags
 
 
 def _refuse_beside_ranges(context: typer.Context) -> None:
@@ -167,6 +182,7 @@ def report(
     concepts: options.ConceptsFile = None,
     names: options.Names = None,
     valid: options.Valid = None,
+    exclude: options.Exclude = None,
     activations: Annotated[
         Path | None, typer.Option("--activations", help="What was explained, for pictures.", exists=True)
     ] = None,
@@ -187,6 +203,8 @@ def report(
         values, annotated, photographs = files.paired(values, annotated, photographs, align)
         if values is not None and run.is_dir():
             _check_explained(run, values)
+        if exclude is not None:
+            annotated = annotated.excluding(_left_out(exclude, annotated, align), threads=threads)
         with terminal.writing_report():
             write_report(target, found, annotated, activations=values, images=photographs, title=title, threads=threads)
     terminal.output().print(Text(str(target)), soft_wrap=True)

@@ -140,7 +140,11 @@ def ranges_importance(
     experiment = setup.experiment()
     for layer in experiment.layers:
         ranges = studies.unit_ranges(
-            experiment.activations(layer), experiment.units(layer), clusters=setup.clusters, quantile=setup.quantile
+            experiment.activations(layer),
+            experiment.units(layer),
+            concepts=experiment.concepts,
+            clusters=setup.clusters,
+            quantile=setup.quantile,
         )
         found = studies.ranges_importance(experiment.network.module, experiment.batches, layer, ranges, alone=alone)
         with experiment.alone(layer) as folder:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.concepts.invariants import bounds, invariants
+from ccx.concepts.positions import as_positions, batches_without
 from ccx.concepts.sources import (
     MaskSource,
     check_categories,
@@ -29,6 +30,7 @@ from ccx.formula import Formula, parse
 from ccx.kernels import rows
 from ccx.kernels._dispatch import as_array, describe
 from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
+from ccx.kernels.positions import valid_positions
 from ccx.kernels.shapes import check_grid
 from ccx.keys import check_keys
 from ccx.networks import check_count, check_order
@@ -79,6 +81,7 @@ class Concepts:
             remedy = "give one name a concept"
             raise InputError("names", wanted=f"{atoms.n_concepts} names", got=str(len(self.names)), remedy=remedy)
         self._index = {name: index for index, name in enumerate(self.names)}
+        self._positions: dict[tuple[int, int], npt.NDArray[np.bool_] | None] = {}
 
     @classmethod
     def from_label_maps(
@@ -384,6 +387,54 @@ class Concepts:
         kinds = None if self.categories is None else [self.categories[c] for c in kept]
         keys = None if self.keys is None else [self.keys[i] for i in chosen]
         return Concepts(builder.finish(), [self.names[c] for c in kept], kinds, keys)
+
+    def excluding(self, positions: Any, *, threads: int | None = None) -> Concepts:
+        """Return these concepts without some positions of activations: their cells are not valid, and count nowhere.
+
+        That is what `ccx.explain` looks at with ``exclude=positions``; give it to whatever is asked about the result.
+
+        Parameters
+        ----------
+        positions
+            True where to leave out (tokens that begin a text, class tokens, borders): bool[N, h, w], or [h, w] for
+            all samples, on the grid of the activations; of tokens also bool[N, T] or [T]. On another grid than that of
+            the concepts, every cell goes for which one of them has a weight in upsampling.
+        threads
+            Processors to use; None = all available. The result does not depend on it.
+
+        Raises
+        ------
+        DTypeError, ShapeError
+            If they are no such flags.
+        MemoryBudgetError
+            If the result would not fit into memory.
+
+        """
+        flags = as_positions(positions, self.n_samples, self.shape)
+        require_memory("exclude", self.n_samples, self.shape)
+        builder = AtomBuilder(self.shape, self.n_concepts, threads=threads)
+        for labels, valid in batches_without(self.atoms, flags):
+            builder.add_label_maps(labels, valid)
+        return Concepts(builder.finish(), self.names, self.categories, self.keys)
+
+    def valid_positions(self, grid: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+        """Return which positions of activations on a grid h×w count: bool[N, h, w]; None = all.
+
+        A position counts if it has a weight for a valid cell, where activations are upsampled to the grid of the
+        concepts, or if all cells of its sample are valid. Computed once a grid.
+        """
+        if grid not in self._positions:
+            self._positions[grid] = None
+            if self.n_cells < self.n_samples * self.shape[0] * self.shape[1]:
+                self._positions[grid] = valid_positions(self.atoms, grid)
+        return self._positions[grid]
+
+    def valid_rows(self, samples: Any = None, *, threads: int | None = None) -> npt.NDArray[np.uint64] | None:
+        """Return the valid cells of some samples (all by default), packed uint64[n, n_words]; None = all cells."""
+        if self.n_cells == self.n_samples * self.shape[0] * self.shape[1]:
+            return None
+        everything = np.ones(self.atoms.n_atoms, np.bool_)
+        return atom_rows(self.atoms, everything, self._sample_indices(samples), threads=threads)
 
     def selected(
         self, names: Iterable[str] | None = None, categories: Iterable[str] | None = None

@@ -53,8 +53,8 @@ class Grid(NamedTuple):
     identity: bool
 
 
-def _positions(n_samples: int, n_cells: int) -> Axis:
-    """Half-pixel centres, clamped at the first sample, to the bit as torch computes them.
+def axis_positions(n_samples: int, n_cells: int) -> Axis:
+    """Lay the cells of an axis between its samples: half-pixel centres, clamped at the first, to the bit as torch does.
 
     Its scale is a float32 and ``scale * (x + 0.5) - 0.5`` one fused multiply-add: rounded once, which
     float64, exact here, gives too.
@@ -71,7 +71,7 @@ def _positions(n_samples: int, n_cells: int) -> Axis:
 
 
 def _grid(source: tuple[int, int], shape: tuple[int, int]) -> Grid:
-    rows, cols = _positions(source[0], shape[0]), _positions(source[1], shape[1])
+    rows, cols = axis_positions(source[0], shape[0]), axis_positions(source[1], shape[1])
     changes = np.flatnonzero(np.diff(rows.near)) + 1  # far follows near
     identity = source == shape
     bands = np.arange(shape[0] + 1) if identity else np.concatenate(([0], changes, [shape[0]]))

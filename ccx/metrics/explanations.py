@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels import atom_rows, logical_and, pack, popcount, upsample_pack
+from ccx.kernels import logical_and, pack, popcount, upsample_pack
 from ccx.kernels._dispatch import as_array, describe
 from ccx.kernels.activations import as_maps
 from ccx.kernels.rows import as_rows, check_padding
@@ -61,18 +61,16 @@ def measure(
 
     """
     items = tuple(found)
-    everything = np.ones(concepts.atoms.n_atoms, np.bool_)
-    valid = atom_rows(concepts.atoms, everything, np.arange(concepts.n_samples), threads=threads)
-    n_valid = popcount(valid, threads=threads)
+    valid = concepts.valid_rows(threads=threads)
     n_cells: Any = concepts.shape[0] * concepts.shape[1]
-    if (n_valid < n_cells).any():
-        n_cells = n_valid
+    n_cells = n_cells if valid is None else popcount(valid, threads=threads)
     bitmap_of = _bitmaps(activations, concepts, threads)
     records = []
     for done, item in enumerate(items):
-        bitmap = logical_and(bitmap_of(item), valid, threads=threads)
+        bitmap = bitmap_of(item)
+        bitmap = bitmap if valid is None else logical_and(bitmap, valid, threads=threads)
         if item.formula is None:
-            mask = np.zeros_like(valid)
+            mask = np.zeros_like(bitmap)
         else:
             mask = concepts.mask(item.formula, packed=True, threads=threads)
         overlap = Overlap.of(bitmap, mask, n_cells=n_cells, threads=threads)

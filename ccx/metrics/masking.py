@@ -88,7 +88,8 @@ def get_concept_masking(
     unit
         Index of the unit along axis 1 of the layer's output.
     activations
-        float[N, ...]: the unit's activations for the images as they are (`activations[:, unit]`).
+        float[N, ...]: the unit's activations for the images as they are (`activations[:, unit]`). NaN where one shall
+        not count: it lies in no range.
     activation_range
         (lower, upper), open.
     label_mask

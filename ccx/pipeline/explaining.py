@@ -56,6 +56,7 @@ def explain(
     clustering: Method = "optimal",
     ranges: Any = None,
     units: Iterable[int] | None = None,
+    exclude: Any = None,
     names: Iterable[str] | None = None,
     categories: Iterable[str] | None = None,
     candidates: int | None = None,
@@ -102,8 +103,8 @@ def explain(
         published heuristic-guided beam searches, which find the formulas of "beam", with their numbers of
         visited formulas; "none": theirs without a heuristic.
     published
-        With one of the latter four: do as the published code does, its rounding of estimates and its ties
-        included, for comparison (docs/parity.md).
+        With one of the latter four: do as the published code does, its rounding of estimates, its ties and ranges
+        from activations without a valid cell included, for comparison (docs/parity.md).
     scoring
         What is maximised: "iou", "f1", "precision", "recall", "mcc", "cosine", "balanced_accuracy", or a function of
         your own in a `ccx.scores.Custom` (docs/scores.md). The published searches know IoU only.
@@ -115,6 +116,10 @@ def explain(
         Open ranges instead of clusters: [K, 2] for all units, or [U, K, 2].
     units
         Indices of the units to explain; None = all.
+    exclude
+        Positions to leave out of everything, True where (tokens that begin a text, class tokens, borders): bool[N, h,
+        w], or [h, w] for all samples, on the grid of the activations; of tokens also bool[N, T] or [T]. The concepts
+        are then those of `Concepts.excluding`: give them to whatever is asked about the result.
     names, categories
         Only these concepts, or concepts of these categories, may occur in formulas.
     candidates, length_penalty, top, min_iou
@@ -178,9 +183,13 @@ def explain(
     annotated = inputs.as_concepts(concepts, threads)
     known = require_same_samples("activations", activations, annotated, keys=keys)
     source = as_units(activations, annotated, device)
+    n_cells = annotated.n_cells
+    if exclude is not None:
+        annotated = inputs.without_positions(annotated, exclude, source.grid, published, threads)
     chosen = inputs.check_units(units, source.n_units)
     evidence = Evidence.of(annotated, null, groups, seed, fit, score, threads)
     fitted, parts = evidence.fit.concepts, evidence.parts
+    inputs.require_valid_cells(fitted, "concepts" if evidence.held_out is None else "fit")
     allowed = annotated.selected(names, categories)
     given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, source.n_units)
     n_ranges = clusters if given is None else max(len(one) for one in given)
@@ -198,13 +207,15 @@ def explain(
     )
     inputs.require_memory(fitted.atoms, source.n_values, n_ranges, plan.n_workers, proof=search == "optimal")
     evidence.require_memory(plan.n_workers)
-    source.check_finite(chosen)
+    counted = None if published else annotated.valid_positions(source.grid)
+    source.check_finite(chosen, counted)
     fitted.prepare(threads=threads)
     find = searcher(search, published, fitted, options, allowed, threads)
     inner = max(1, threads // plan.n_workers)
     judge = Judge(evidence, find, nothing_found(search), options, inner)
     sites = plan.sites(atoms)
-    how = Counting(Ranges(given, clusters, quantile, clustering), parts, plan, sites, inner)
+    own = None if counted is None else evidence.fit.of(counted)
+    how = Counting(Ranges(given, clusters, quantile, clustering), own, parts, plan, sites, inner)
 
     def rows_of(positions: range) -> list[Rows]:
         counted = source.count(chosen, positions, how)
@@ -229,6 +240,7 @@ def explain(
         "clustering": clustering,
         "ranges": None if given is None else [_json_ranges(one) for one in given],
         "units": chosen,
+        **({} if exclude is None else {"exclude": n_cells - annotated.n_cells}),
     }
     hashes = {} if out is None else {"activations": source.content_hash(), **evidence.hashes}
     return _run(rows_of, chosen, plan, annotated, settings, hashes | _samples_hash(known), progress, out)

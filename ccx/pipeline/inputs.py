@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from ccx.clustering import check_ranges
 from ccx.concepts import Concepts
+from ccx.concepts.positions import as_positions
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import memory, rows
 from ccx.kernels._dispatch import as_array, describe, require_host
 from ccx.kernels.activations import all_finite
 from ccx.kernels.atoms import Atoms
+from ccx.kernels.devices import to_host
 from ccx.keys import require_samples_second
 
 _CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
@@ -57,17 +59,51 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
     return sorted(chosen)
 
 
-def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int]) -> None:
-    """Raise if an activation of these units is NaN or infinite as a float32; the message names the units."""
+def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int], counted: npt.NDArray[np.bool_] | None) -> None:
+    """Raise if an activation of these units is NaN or infinite as a float32; the message names the units.
+
+    Only positions that count are looked at: bool[N, h, w], None = all.
+    """
     wrong = []
     size = max(1, _CHECK_VALUES // max(1, maps[0, 0].size))
     for unit in units:
         for start in range(0, maps.shape[0], size):
-            if not all_finite(maps[start : start + size, unit]):
+            values = maps[start : start + size, unit]
+            if all_finite(values):
+                continue
+            if counted is None or not all_finite(to_host(values)[counted[start : start + size]]):
                 wrong.append(unit)
                 break
     if wrong:
         raise not_finite(wrong)
+
+
+def require_valid_cells(concepts: Concepts, argument: str) -> None:
+    """Raise if no cell is valid, so that no activation counts; `argument` says which samples these are."""
+    if not concepts.n_cells:
+        remedy = "check valid, lengths and exclude"
+        raise InputError(argument, wanted="at least one valid cell", got="none that counts", remedy=remedy)
+
+
+def without_positions(
+    concepts: Concepts, exclude: Any, grid: tuple[int, int], published: bool, threads: int | None
+) -> Concepts:
+    """Return concepts without the cells of positions of activations on a grid h×w.
+
+    Raises
+    ------
+    DTypeError, ShapeError, InputError
+        If these are no such positions, or ranges are found as published, which leaves nothing out.
+
+    """
+    if published:
+        remedy = "leave one of the two out: published ranges come from all positions"
+        raise InputError("exclude", wanted="None with published=True", got="positions", remedy=remedy)
+    flags = as_positions(exclude, concepts.n_samples, concepts.shape)
+    if flags.shape[1:] != grid:
+        wanted, got = f"positions of the activations' grid {grid}", f"{flags.shape[1:]}"
+        raise ShapeError("exclude", wanted=wanted, got=got, remedy="give one flag for each position of the activations")
+    return concepts.excluding(flags, threads=threads)
 
 
 def not_finite(units: list[int]) -> InputError:

@@ -36,9 +36,13 @@ class Ranges(NamedTuple):
 
 
 class Counting(NamedTuple):
-    """How a run counts: its ranges, on which parts of the samples, and by which sites, each on so many threads."""
+    """How a run counts: its ranges, on which parts of the samples, and by which sites, each on so many threads.
+
+    Ranges come from the positions of the first part that count: bool[n, h, w], None = all.
+    """
 
     ranges: Ranges
+    counted: npt.NDArray[np.bool_] | None
     parts: Sequence[Part]
     plan: Plan
     sites: list[list[Site]]
@@ -59,10 +63,11 @@ class Units(Protocol):
 
     n_units: int
     n_values: int  # of a unit
+    grid: tuple[int, int]  # of the activations
     places: list[Place]
 
-    def check_finite(self, units: list[int]) -> None:
-        """Raise `InputError` if an activation of these units is NaN or infinite."""
+    def check_finite(self, units: list[int], counted: npt.NDArray[np.bool_] | None) -> None:
+        """Raise `InputError` if an activation of these units is NaN or infinite, where one counts: bool[N, h, w]."""
 
     def count(self, units: list[int], positions: range, how: Counting) -> list[Counted]:
         """Find ranges and count the cells of each, of the units at some positions of the list."""
@@ -95,11 +100,11 @@ class DenseUnits:
         maps = as_maps(activations, concepts.n_samples, concepts.shape)
         self.places = places_for(device, maps)
         self._maps, self._shape = bring(maps, self.places), concepts.shape
-        self.n_units, self.n_values = maps.shape[1], maps[:, 0].size
+        self.n_units, self.n_values, self.grid = maps.shape[1], maps[:, 0].size, maps.shape[2:]
 
-    def check_finite(self, units: list[int]) -> None:
+    def check_finite(self, units: list[int], counted: npt.NDArray[np.bool_] | None) -> None:
         """Serve `Units`."""
-        inputs.check_finite(self._maps, units)
+        inputs.check_finite(self._maps, units, counted)
 
     def content_hash(self) -> str:
         """Serve `Units`."""
@@ -107,15 +112,16 @@ class DenseUnits:
 
     def count(self, units: list[int], positions: range, how: Counting) -> list[Counted]:
         """Serve `Units`; the units of a job are counted in one pass."""
-        ranges, parts, plan, sites, threads = how
+        ranges, counted, parts, plan, sites, threads = how
         started = time.perf_counter()
         at_hand = copy_of_units(self._maps, [units[position] for position in positions])
         everything = to_host(at_hand)
         values = [part.of(everything) for part in parts]
+        heard = [values[0][:, i] if counted is None else values[0][:, i][counted] for i in range(len(positions))]
         if ranges.given is None:
             limits = [
-                unit_ranges(values[0][:, i], clusters=ranges.clusters, quantile=ranges.quantile, method=ranges.method)
-                for i in range(len(positions))
+                unit_ranges(one, clusters=ranges.clusters, quantile=ranges.quantile, method=ranges.method)
+                for one in heard
             ]
         else:
             limits = [ranges.given[position] for position in positions]
@@ -127,7 +133,7 @@ class DenseUnits:
         share = 1 / len(positions)
         times = {"ranges": (clustered - started) * share, "histogram": (time.perf_counter() - clustered) * share}
         return [
-            Counted(_nothing(values[0][:, i]), limits[i], [of_part[i] for of_part in bitmaps], times)
+            Counted(_nothing(heard[i]), limits[i], [of_part[i] for of_part in bitmaps], times)
             for i in range(len(positions))
         ]
 
@@ -166,12 +172,16 @@ class SparseUnits:
         columns.eliminate_zeros()
         self._columns, self._shape, self._n_samples = columns, concepts.shape, concepts.n_samples
         self.places: list[Place] = [MAIN_MEMORY]
-        self.n_units, self.n_values = int(matrix.shape[1]), 0
+        self.n_units, self.n_values, self.grid = int(matrix.shape[1]), 0, concepts.shape
 
-    def check_finite(self, units: list[int]) -> None:
+    def check_finite(self, units: list[int], counted: npt.NDArray[np.bool_] | None) -> None:
         """Serve `Units`."""
-        data, starts = self._columns.data, self._columns.indptr
-        wrong = [unit for unit in units if not np.isfinite(data[starts[unit] : starts[unit + 1]]).all()]
+        wrong = []
+        for unit in units:
+            cells, values = self._column(unit)
+            is_wrong = ~np.isfinite(values)
+            if is_wrong.any() and (counted is None or counted.reshape(-1)[cells[is_wrong]].any()):
+                wrong.append(unit)
         if wrong:
             raise inputs.not_finite(wrong)
 
@@ -183,21 +193,32 @@ class SparseUnits:
 
     def count(self, units: list[int], positions: range, how: Counting) -> list[Counted]:
         """Serve `Units`; only the activations that are not 0 are looked at."""
-        return [self._counted(units[position], position, how.ranges, how.parts) for position in positions]
+        return [self._counted(units[position], position, how) for position in positions]
 
-    def _counted(self, unit: int, position: int, ranges: Ranges, parts: Sequence[Part]) -> Counted:
+    def _counted(self, unit: int, position: int, how: Counting) -> Counted:
         started = time.perf_counter()
-        first, end = self._columns.indptr[unit : unit + 2]
-        cells, values = self._columns.indices[first:end].astype(np.int64), self._columns.data[first:end]
-        of_parts = [self._within(cells, values, part) for part in parts]
+        ranges, counted, parts, *_ = how
+        everything = self._column(unit)
+        of_parts = [self._within(*everything, part) for part in parts]
         cells, values = of_parts[0]
-        n_zeros = self._n_of(parts[0]) - len(values)
-        limits = self._ranges(cells, values, n_zeros, ranges) if ranges.given is None else ranges.given[position]
+        if counted is not None:
+            counts = counted.reshape(-1)[cells]
+            cells, values = cells[counts], values[counts]
+        n_zeros = (self._n_of(parts[0]) if counted is None else parts[0].concepts.n_cells) - len(values)
+        if ranges.given is None:
+            limits = self._ranges(cells, values, n_zeros, ranges, counted)
+        else:
+            limits = ranges.given[position]
         clustered = time.perf_counter()
         bitmaps = [self._bitmaps(*own, limits, part) for own, part in zip(of_parts, parts, strict=True)]
         times = {"ranges": clustered - started, "histogram": time.perf_counter() - clustered}
         nothing = Status.SILENT if not len(values) else _nothing(values) if not n_zeros else Status.EMPTY
         return Counted(nothing, limits, bitmaps, times)
+
+    def _column(self, unit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return the cells of a unit that are not 0, and their activations."""
+        first, end = self._columns.indptr[unit : unit + 2]
+        return self._columns.indices[first:end].astype(np.int64), self._columns.data[first:end]
 
     def _n_of(self, part: Part) -> int:
         """Return the number of cells of a part, the activations of a unit."""
@@ -215,13 +236,16 @@ class SparseUnits:
         inside[inside] = part.samples[place[inside]] == sample[inside]
         return place[inside] * n_cells + cell[inside], values[inside]
 
-    def _ranges(self, cells: Any, values: Any, n_zeros: int, ranges: Ranges) -> Limits:
+    def _ranges(
+        self, cells: Any, values: Any, n_zeros: int, ranges: Ranges, counted: npt.NDArray[np.bool_] | None
+    ) -> Limits:
         if ranges.clusters == 1:
             return np.array([[sparse.sparse_quantile(values, n_zeros, ranges.quantile), np.inf]])
         everything = values
         if len(values) and values.min() < 0:  # then zeros are clustered, too
-            everything = np.zeros(len(values) + n_zeros, np.float32)
+            everything = np.zeros(len(values) + n_zeros if counted is None else counted.size, np.float32)
             everything[cells] = values
+            everything = everything if counted is None else everything[counted.reshape(-1)]
         return unit_ranges(everything, clusters=ranges.clusters, quantile=ranges.quantile, method=ranges.method)
 
     def _bitmaps(self, cells: Any, values: Any, limits: Limits, part: Part) -> list[Bitmap]:

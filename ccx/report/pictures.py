@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
-from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
+from ccx.kernels import and_popcount, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.kernels.cpu._jit import available_threads
 from ccx.keys import Keyed, Keys, require_same_samples, sample_name
@@ -165,23 +164,23 @@ class Pictures:
             self._argument = "activations"
             self._maps = as_maps(activations, concepts.n_samples, concepts.shape)
             self._n_units = self._maps.shape[1]
+            self._counted = concepts.valid_positions(self._maps.shape[2:])
         else:
             self._argument = "bitmaps"
             self._bitmaps = inputs.as_bitmaps(bitmaps, concepts, None)
             self._n_units = len(self._bitmaps)
         self._keys = keys
         self._samples = np.arange(concepts.n_samples) if samples is None else samples
-        self._is_all_valid = concepts.n_cells == concepts.n_samples * math.prod(concepts.shape)
-        self._everywhere = np.ones(concepts.atoms.n_atoms, np.bool_)
         self._unit = -1  # whose activations `_values` are
         self._values = np.empty(0, np.float32)
         self._is_checked = False
 
     def activations_of(self, unit: int) -> npt.NDArray[np.float32] | None:
-        """Return a unit's activations float32[n, h, w], before upsampling; None where bitmaps were given."""
+        """Return a unit's activations that count, float32[n], before upsampling; None where bitmaps were given."""
         if self._maps is None or unit >= self._n_units:
             return None
-        return self._values_of(self._maps, unit)[self._samples]
+        values = self._values_of(self._maps, unit)[self._samples]
+        return values.reshape(-1) if self._counted is None else values[self._counted[self._samples]]
 
     def _values_of(self, maps: npt.NDArray[Any], unit: int) -> npt.NDArray[np.float32]:
         if self._unit != unit:
@@ -252,9 +251,11 @@ class Pictures:
         else:
             lower, upper = item.range or _ANYWHERE
             values = self._values_of(self._maps, item.unit)[self._samples]
-            inside = np.sum((values > lower) & (values < upper), axis=(1, 2), dtype=np.int64)
+            counted: Any = True if self._counted is None else self._counted[self._samples]
+            inside = np.sum(counted & (values > lower) & (values < upper), axis=(1, 2), dtype=np.int64)
             # Between two activations on either side of the range, upsampling may fill it.
-            least, most = values.min(axis=(1, 2)), values.max(axis=(1, 2))
+            least = values.min(axis=(1, 2), where=counted, initial=np.inf)
+            most = values.max(axis=(1, 2), where=counted, initial=-np.inf)
             fires = 2 * inside + ((least < upper) & (most > lower))
         return self._samples[np.sort(_largest(fires, _N_CANDIDATES))]
 
@@ -286,11 +287,8 @@ class Pictures:
         else:
             values = self._values_of(self._maps, item.unit)[samples]
             bitmap = upsample_pack(values, self._concepts.shape, item.range or _ANYWHERE, threads=1)
-        if self._is_all_valid:
-            return bitmap
-        valid = atom_rows(self._concepts.atoms, self._everywhere, samples, threads=1)
-        found: npt.NDArray[np.uint64] = logical_and(bitmap, valid, threads=1)
-        return found
+        valid = self._concepts.valid_rows(samples, threads=1)
+        return bitmap if valid is None else logical_and(bitmap, valid, threads=1)
 
     def _cells(self, rows: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         height, width = self._concepts.shape

@@ -314,6 +314,8 @@ def _facts(found: Explanations, concepts: Concepts, n_units: int, n_pictured: in
         used.append(f"quantile {settings['quantile']}" if settings["clusters"] == 1 else settings["clustering"])
     if settings.get("names") is not None:
         used.append(f"{len(settings['names'])} of the concepts")
+    if settings.get("exclude"):
+        used.append(f"{settings['exclude']:,} cells left out")
     facts.append(("settings", ", ".join(used)))
     facts += evidence_facts(found)
     facts.append(("made with", f"ccx {found.version}; concepts {found.concepts_hash[:12]}"))

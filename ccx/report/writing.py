@@ -91,6 +91,8 @@ def check_concepts(found: Explanations, concepts: Concepts) -> None:
     """Raise `InputError` unless `found` was explained with `concepts`."""
     if found.concepts_hash != concepts.content_hash:
         wanted, remedy = f"those that were explained with ({found.concepts_hash})", "load or build the same concepts"
+        if found.settings.get("exclude") is not None:
+            remedy = "positions were left out: give concepts.excluding(them)"
         raise InputError("concepts", wanted=wanted, got=concepts.content_hash, remedy=remedy)
 
 

@@ -124,6 +124,7 @@ class Experiment:
         self.shape = shape if shape is not None else (height // 2, width // 2)
         self.clusters, self.quantile, self.length, self.beam, self.search = clusters, quantile, length, beam, search
         self.n_units, self.seed, self.options = n_units, seed, dict(options or {})
+        self._exclude = self.options.pop("exclude", None)
         self.device, self.batch_size, self.workers = device, batch_size, workers
         self.threads, self.progress, self._waiting = threads, progress, waiting
         self._segmentations, self._activations, self._results = map(Path, (segmentations, activations, results))
@@ -136,7 +137,8 @@ class Experiment:
         folder = self._segmentations / self.name
         with alone_in(folder, self._waiting):
             out = folder / "{}x{}.safetensors".format(*self.shape)
-            return self.data.concepts(self.shape, progress=self.progress, out=out)
+            concepts = self.data.concepts(self.shape, progress=self.progress, out=out)
+        return concepts if self._exclude is None else concepts.excluding(self._exclude, threads=self.threads)
 
     def activations(self, layer: str) -> npt.NDArray[Any]:
         """Return what a layer puts out for every image, a map of the file in the folder of activations."""

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ccx import clustering, networks
+from ccx.concepts import Concepts
 from ccx.errors import InputError
+from ccx.kernels.activations import as_maps
 from ccx.pipeline.running import Progress, progress_reporter
 from ccx.results import Explanations
 from ccx.studies.table import Table
@@ -128,7 +130,12 @@ def ranges_importance(
 
 
 def unit_ranges(
-    activations: Any, units: Iterable[int], *, clusters: int = 5, quantile: float = 0.005
+    activations: Any,
+    units: Iterable[int],
+    *,
+    concepts: Concepts | None = None,
+    clusters: int = 5,
+    quantile: float = 0.005,
 ) -> dict[int, Ranges]:
     """Return the ranges of some units, as `ccx.explain` clusters them; those that hold a value, ascending.
 
@@ -138,13 +145,21 @@ def unit_ranges(
         float[N, U, ...].
     units
         Their indices.
+    concepts
+        Of the same samples: only activations count that have a valid cell. None = all count.
     clusters, quantile
         As for `ccx.explain`.
 
     """
     found: dict[int, Ranges] = {}
+    counted = None
+    if concepts is not None:
+        maps = as_maps(activations, concepts.n_samples, concepts.shape)
+        activations, counted = maps, concepts.valid_positions(maps.shape[2:])
     for unit in units:
-        limits = clustering.unit_ranges(np.asarray(activations[:, unit]), clusters=clusters, quantile=quantile)
+        values = np.asarray(activations[:, unit])
+        values = values if counted is None else values[counted]
+        limits = clustering.unit_ranges(values, clusters=clusters, quantile=quantile)
         found[unit] = [(float(lower), float(upper)) for lower, upper in limits if lower < upper]
     return found
 

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ccx.concepts import Concepts
+from ccx.kernels.activations import as_maps
 from ccx.keys import require_same_samples
 from ccx.metrics import METRICS, get_concept_masking, measure
 from ccx.pipeline.running import Progress, progress_reporter
@@ -132,14 +135,18 @@ def concept_masking(
     """
     require_same_samples("activations", activations, concepts)
     require_same_samples("loader", loader, concepts)
+    counted = concepts.valid_positions(as_maps(activations, concepts.n_samples, concepts.shape).shape[2:])
 
     def score(item: Explanation) -> float:
         if item.formula is None or item.range is None:
             return 0.0
+        before = activations[:, item.unit]
+        if counted is not None:  # NaN lies in no range
+            before = np.where(counted.reshape(before.shape), before, np.float32(np.nan))
         return float(
             get_concept_masking(
                 unit=item.unit,
-                activations=activations[:, item.unit],
+                activations=before,
                 activation_range=item.range,
                 label_mask=concepts.mask(item.formula),
                 mask_shape=concepts.shape,

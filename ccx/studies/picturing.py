@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
-from ccx.kernels import and_popcount, atom_rows, logical_and, popcount, unpack, upsample_pack
+from ccx.kernels import and_popcount, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.keys import sample_name, shortened
 from ccx.pipeline.running import Progress, progress_reporter
@@ -137,14 +136,12 @@ def _samples(
     if item.formula is None or item.range is None:
         return
     order = np.random.default_rng([seed, item.unit, item.cluster]).permutation(concepts.n_samples)
-    everywhere = np.ones(concepts.atoms.n_atoms, np.bool_)
-    is_all_valid = concepts.n_cells == concepts.n_samples * math.prod(concepts.shape)
     n_left = top_k
     for start in range(0, len(order), _CHUNK):
         samples = order[start : start + _CHUNK]
         bitmap = upsample_pack(values[samples], concepts.shape, item.range)
-        if not is_all_valid:
-            bitmap = logical_and(bitmap, atom_rows(concepts.atoms, everywhere, samples))
+        valid = concepts.valid_rows(samples)
+        bitmap = bitmap if valid is None else logical_and(bitmap, valid)
         mask = concepts.mask(item.formula, packed=True, samples=samples)
         shared = and_popcount(bitmap, mask)
         union = popcount(bitmap) + popcount(mask) - shared

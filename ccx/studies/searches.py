@@ -137,6 +137,7 @@ def compare_heuristics(
         check_search(search, published and search in ("mmesh", "cfh", "areas", "none"), options)
     require_same_samples("activations", activations, concepts)
     maps = as_maps(activations, concepts.n_samples, concepts.shape)
+    counted = None if published else concepts.valid_positions(maps.shape[2:])
     rng = np.random.default_rng(seed)
     chosen = random_units(units, maps.shape[1], n_units, rng)
     allowed = np.ones(concepts.n_concepts, np.bool_)
@@ -150,7 +151,8 @@ def compare_heuristics(
     with progress_reporter(progress, "comparing searches") as report:
         for done, unit in enumerate(chosen):
             values = np.ascontiguousarray(maps[:, unit], np.float32)
-            limits = unit_ranges(values, clusters=clusters, quantile=quantile)
+            heard = values if counted is None else values[counted]
+            limits = unit_ranges(heard, clusters=clusters, quantile=quantile)
             limits = limits[limits[:, 0] < limits[:, 1]]
             if len(limits):
                 cluster = int(rng.integers(len(limits)))

@@ -113,9 +113,12 @@ def compare_thresholds(
         if not 0 < q < 1:
             raise InputError("quantiles", wanted="numbers between 0 and 1", got=repr(q), remedy="0.005 is usual")
     require_same_samples("activations", activations, concepts)
+    if options.get("exclude") is not None:
+        concepts = concepts.excluding(options["exclude"])
     maps = as_maps(activations, concepts.n_samples, concepts.shape)
+    counted = None if options.get("published") else concepts.valid_positions(maps.shape[2:])
     chosen = inputs.check_units(units, maps.shape[1])
-    ranges = {unit: unit_ranges_of(maps[:, unit], quantiles) for unit in chosen}
+    ranges = {unit: unit_ranges_of(_counting(maps[:, unit], counted), quantiles) for unit in chosen}
     firing = [unit for unit in chosen if not np.isnan(ranges[unit]).all()]
     found: dict[tuple[int, tuple[float, float]], Explanation] = {}
     if firing:
@@ -163,6 +166,11 @@ def unit_ranges_of(values: npt.NDArray[Any], quantiles: Sequence[float]) -> npt.
         if ends[0] < ends[1]:
             ranges[place] = ends
     return ranges
+
+
+def _counting(values: npt.NDArray[Any], counted: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
+    """Return the activations [N, h, w] of a unit at the positions that count; None = all."""
+    return values if counted is None else values[counted]
 
 
 def _without_gaps(ranges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
