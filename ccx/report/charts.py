@@ -94,7 +94,7 @@ def category_bars(best: Iterable[Explanation], painter: Painter) -> list[Categor
 
 
 def activation_chart(values: npt.NDArray[np.float32], items: Sequence[Explanation]) -> ActivationChart | None:
-    """Chart a unit's activations float32[n], before upsampling; None where they are all equal, or there are none."""
+    """Chart a unit's activations float32[...], before upsampling; None where they are all equal, or there are none."""
     if not values.size:
         return None
     lower, upper = float(values.min()), float(values.max())

@@ -176,11 +176,11 @@ class Pictures:
         self._is_checked = False
 
     def activations_of(self, unit: int) -> npt.NDArray[np.float32] | None:
-        """Return a unit's activations that count, float32[n], before upsampling; None where bitmaps were given."""
+        """Return a unit's activations that count, float32[...], before upsampling; None where bitmaps were given."""
         if self._maps is None or unit >= self._n_units:
             return None
         values = self._values_of(self._maps, unit)[self._samples]
-        return values.reshape(-1) if self._counted is None else values[self._counted[self._samples]]
+        return values if self._counted is None else values[self._counted[self._samples]]
 
     def _values_of(self, maps: npt.NDArray[Any], unit: int) -> npt.NDArray[np.float32]:
         if self._unit != unit:
