@@ -317,6 +317,13 @@ def test_the_command_line(tmp_path: Any) -> None:
     result = CliRunner().invoke(app, [*again, "--title", "What the units of maps.npy respond to"])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "report.html").read_text() == made_by_explain
+    np.save(tmp_path / "exclude.npy", np.zeros((N, 3, 4), bool))
+    maps_keys = ["--keys", str(tmp_path / "keys.txt"), "--align", "order"]
+    (tmp_path / "keys.txt").write_text("\n".join("abcde"))
+    ccx.Concepts.from_masks(np.ones((1, N, 6, 7), bool), keys=list("edcba")).save(tmp_path / "concepts.safetensors")
+    result = CliRunner().invoke(app, [*run, *maps_keys], env={"COLUMNS": "300"})
+    assert result.exit_code == 2
+    assert "beside --align, got flags of each sample" in result.output
 
 
 # -------------------------------------------------------------------------------------------- what is asked later
