@@ -106,7 +106,7 @@ def gpu(session: nox.Session) -> None:
     nvcc = session.run("python", "-c", "from tests.cuda_compilers import BIN; print(BIN / 'nvcc')", silent=True).strip()
     ahead = {"SKBUILD_CMAKE_DEFINE": f"CCX_CUDA=ON;CCX_NVCC={nvcc}"}
     session.install(f".[cupy-cuda{version}x]", "pytest", "hypothesis", "pytest-benchmark", env=ahead)
-    session.run("pytest", "-m", "gpu", "tests/test_gpu.py")
+    session.run("pytest", "-m", "gpu", "tests/test_gpu.py", env={"CCX_REQUIRE": "fatbins"})
     session.run("python", "benchmarks/gpu.py", *more)
 
 

@@ -6,7 +6,9 @@
 # Every step has a time of its own, and a log in $OUT: one that fails, or runs over, costs itself alone.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-: "${OUT:=gpu-day}" "${TOTAL:=530}" "${PY:=python3}" "${CCX_DAY_EMULATED:=0}"
+: "${OUT:=gpu-day}" "${PY:=python3}" "${CCX_DAY_EMULATED:=0}"
+if ((CCX_DAY_EMULATED)); then slower=10; else slower=1; fi
+: "${TOTAL:=$((530 * slower))}"
 : "${DATA:=${TMPDIR:-/tmp}/ccx-gpu-day}"
 mkdir -p "$OUT" "$DATA"
 export OUT DATA CCX_DAY_EMULATED PYTHONPATH="$PWD" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CCX_HYPOTHESIS=quick
@@ -16,7 +18,7 @@ SECONDS=0
 say() { echo "$*" | tee -a "$OUT/summary.txt"; }
 
 step() { # name, seconds at most, log, command ...
-  local name=$1 limit=$2 log=$3 left=$((TOTAL - SECONDS)) began=$SECONDS rc; shift 3
+  local name=$1 limit=$(($2 * slower)) log=$3 left=$((TOTAL - SECONDS)) began=$SECONDS rc; shift 3
   if ((left < 8)); then say "$name: left out, no time"; return 1; fi
   ((limit > left)) && limit=$left
   { echo "=== $name ($limit s at most, at $SECONDS s)"; timeout -k 3 "$limit" "$@"; } >>"$OUT/$log" 2>&1; rc=$?
@@ -24,7 +26,7 @@ step() { # name, seconds at most, log, command ...
   return $rc
 }
 finish() { # name, process, seconds at most: wait for what goes on beside
-  local left=$((TOTAL - SECONDS)) limit=$3
+  local left=$((TOTAL - SECONDS)) limit=$(($3 * slower))
   ((limit > left)) && limit=$left
   timeout "$limit" tail --pid="$2" -f /dev/null
   if kill -0 "$2" 2> /dev/null; then say "$1: still goes on at $SECONDS s"; else wait "$2"; say "$1: rc=$?, at $SECONDS s"; fi
