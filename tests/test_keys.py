@@ -18,6 +18,7 @@ import ccx
 from ccx.concepts import FILE_FORMAT
 from ccx.datasets import Broden, CocoInstances, Folder, Pairs, token_concepts
 from ccx.errors import InputError, StoreError
+from ccx.kernels._dispatch import as_array
 from ccx.keys import Keyed, check_keys, keys_hash, keys_of, require_same_samples, sample_name
 from ccx.listing import data_keys, picture_files
 from ccx.store import load_arrays, save_arrays
@@ -147,6 +148,7 @@ def test_any_index_keeps_the_right_keys_or_none(data: st.DataObject) -> None:
 def test_kernels_get_plain_arrays() -> None:
     np.testing.assert_array_equal(ccx.kernels.upsample(maps(), (4, 4)), ccx.kernels.upsample(ARRAY, (4, 4)))
     assert type(ccx.kernels.upsample(maps(), (2, 2))) is np.ndarray
+    assert type(as_array(maps(), "activations")) is np.ndarray
 
 
 # What users give
@@ -480,6 +482,32 @@ def test_align_leaves_samples_out_only_when_asked() -> None:
     assert ccx.align(concepts(), few, intersect=True).keys == KEYS[:4]
     with pytest.raises(InputError, match="got 7, of which 0 are among them; give keys that name the samples alike"):
         ccx.align(given_maps, ["x", "y"], intersect=True)
+
+
+NAMED = st.lists(st.sampled_from(["1.png", "1.jpg", "2.png", "2.jpg", "a/1.png", "b", "c.5", "c.6"]), unique=True)
+
+
+@given(NAMED, NAMED)
+def test_what_is_the_same_is_accepted_and_what_is_shared_is_aligned(own: list[str], wanted: list[str]) -> None:
+    array = ccx.Activations(np.arange(len(own)), own)
+    stems = [[key.removesuffix(".png").removesuffix(".jpg") for key in keys] for keys in (own, wanted)]
+    is_clear = all(len(set(one)) == len(one) for one in stems)
+    first, second = stems if is_clear else (own, wanted)
+    try:
+        require_same_samples("a", array, Keyed(wanted, wanted))
+        is_same = True
+    except InputError:
+        is_same = False
+    assert is_same == (first == second)
+    shared = [first.index(key) for key in second if key in first]
+    for intersect, is_possible in ((True, bool(shared)), (False, bool(shared) and set(first) == set(second))):
+        if is_possible:
+            found = ccx.align(array, wanted, intersect=intersect)
+            assert found.tolist() == shared
+            assert list(found.keys) == [key for key, one in zip(wanted, second, strict=True) if one in first]
+        else:
+            with pytest.raises(InputError):
+                ccx.align(array, wanted, intersect=intersect)
 
 
 def test_align_refuses_what_is_unclear() -> None:

@@ -12,6 +12,7 @@ import pytest
 import ccx
 from ccx.datasets import Folder
 from ccx.errors import InputError, StoreError
+from ccx.probing import read_activations
 from ccx.probing.storing import stored_keys
 from tests.picture_files import png, write
 
@@ -125,6 +126,9 @@ def test_a_folder_keeps_the_keys(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     maps = probed(root / "images", out=out)
     assert maps.keys == stored_keys(out / "0.npy") == KEYS
+    again = read_activations(out / "0.npy")
+    assert again.keys == KEYS
+    np.testing.assert_array_equal(again, maps)
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "timings.jsonl"}
     assert probed(root / "images", out=out).keys == KEYS  # reopened
     pixels = np.stack([np.full((8, 8, 3), number * 20, np.uint8) for number in range(1, 13)])
@@ -136,6 +140,7 @@ def test_a_folder_keeps_the_keys(root: Path, tmp_path: Path) -> None:
     assert anew.keys[0] == "a1.png"
     assert type(probed(pixels, out=out, overwrite=True)) is np.ndarray
     assert stored_keys(out / "0.npy") is None
+    assert type(read_activations(out / "0.npy")) is np.ndarray
     write(root / "other.npy", b"")
     assert stored_keys(root / "other.npy") is None
 
@@ -190,7 +195,19 @@ def test_a_damaged_list_of_keys(root: Path, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"keys.json"):
             probed(root / "images", out=out)
         with pytest.raises(StoreError, match=r"keys.json"):
-            stored_keys(out / "0.npy")
+            read_activations(out / "0.npy")
+    (out / "keys.json").write_text(json.dumps({"format": "ccx.keys/1", "keys": KEYS[:3]}))
+    with pytest.raises(StoreError, match=r"damaged: \(12,\) samples with 3 keys"):
+        read_activations(out / "0.npy")
+    for content in (None, b"", b"no array"):
+        (out / "0.npy").unlink() if content is None else (out / "0.npy").write_bytes(content)
+        with pytest.raises(StoreError, match=r"0.npy: cannot be read"):
+            read_activations(out / "0.npy")
+
+
+def test_too_few_stored_keys(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    probed(root / "images", out=out)
     (out / "keys.json").write_text(json.dumps({"format": "ccx.keys/1", "keys": KEYS[:3]}))
     with pytest.raises(StoreError, match=r"sample 3 is not there, and 4.png in the data"):
         probed(root / "images", out=out)

@@ -2,5 +2,6 @@
 
 from ccx.listing import picture_files
 from ccx.probing.running import probe
+from ccx.probing.storing import read_activations
 
-__all__ = ["picture_files", "probe"]
+__all__ = ["picture_files", "probe", "read_activations"]

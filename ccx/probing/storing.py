@@ -325,11 +325,7 @@ class _LayerFile:
         return items.reshape(n_samples, *shape[1:])
 
     def read(self) -> Array:
-        try:
-            # A plain view of the mapped file: kernels know no subclasses of arrays.
-            return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise store_error(self.path, f"cannot be read ({error})", _ANEW) from error
+        return _mapped(self.path)
 
     def _end(self, n_samples: int) -> int:
         return self._start + n_samples * math.prod(self._shape) * self._dtype.itemsize
@@ -390,6 +386,29 @@ def _layers_of(folder: Path) -> list[str]:
     if settings.get("kind") != KIND:
         raise store_error(folder, "holds something else than activations", "choose another folder")
     return list(settings.get("layers", ()))
+
+
+def read_activations(path: PathLike) -> Array:
+    """Return the activations in a layer's file, memory-mapped and read-only, with the keys of the samples if known.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read, or its folder is damaged.
+
+    """
+    array, keys = _mapped(Path(path)), stored_keys(Path(path))
+    if keys is not None and array.shape[:1] != (len(keys),):
+        raise store_error(path, f"damaged: {array.shape[:1]} samples with {len(keys)} keys", _ANEW)
+    return array if keys is None else Activations.carrying(array, keys)
+
+
+def _mapped(path: Path) -> Array:
+    try:
+        # A plain view of the mapped file: kernels know no subclasses of arrays.
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise store_error(path, f"cannot be read ({error})", _ANEW) from error
 
 
 def stored_keys(path: Path) -> Keys | None:
