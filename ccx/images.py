@@ -357,11 +357,16 @@ def rgb(picture: Any, argument: str) -> PIL.Image.Image:
 
     """
     decode(picture, argument)
-    if _orientation(picture.info.get("exif") or b"") > 1:
+    if is_turned(picture):
         got = "one with an orientation in its EXIF that is not applied"
         remedy = "apply it with PIL.ImageOps.exif_transpose(picture), or drop it with picture.info.pop('exif')"
         raise InputError(argument, wanted="an upright picture", got=got, remedy=remedy)
     return _rgb(picture, argument)
+
+
+def is_turned(picture: Any) -> bool:
+    """Tell whether a Pillow picture in memory carries an orientation that was not applied."""
+    return _orientation(picture.info.get("exif") or b"") > 1
 
 
 def _rgb(picture: Any, argument: str) -> PIL.Image.Image:

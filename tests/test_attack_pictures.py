@@ -35,6 +35,8 @@ TURNS = [None, lambda p: p, lambda p: p[:, ::-1], lambda p: p[::-1, ::-1], lambd
          lambda p: p.swapaxes(0, 1), lambda p: np.rot90(p, 3), lambda p: p[::-1, ::-1].swapaxes(0, 1),
          lambda p: np.rot90(p, 1)]  # fmt: skip
 HAS_TORCH = importlib.util.find_spec("torch") is not None
+if HAS_TORCH:
+    importlib.import_module("torch")  # here, so that the first input need not wait for it
 
 
 def picture(rng: np.random.Generator, kind: str, mode: str) -> Image.Image:

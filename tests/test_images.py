@@ -282,3 +282,13 @@ def test_all_readers_show_the_same_picture(tmp_path: Path) -> None:
                  lambda _: files.check_images(listed)):  # fmt: skip
         with pytest.raises(CCXError, match=r"0\.png: is in L of 16 bits a channel"):
             read(0)
+
+
+@pytest.mark.states("Pairs", "label maps of Pillow that come from a JPEG, or with an orientation in EXIF", "refused",
+                    "save them as PNG, turned as they are meant")  # fmt: skip
+def test_label_maps_in_memory_are_refused_like_their_files(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.ones((4, 6), np.uint8))
+    jpeg, turned = save(grey, tmp_path / "a.jpg"), save(grey, tmp_path / "a.png", exif=exif(3))
+    for path, problem in ((jpeg, "the label map is a JPEG"), (turned, "the label map has an orientation in its EXIF")):
+        with Image.open(path) as labels, pytest.raises(StoreError, match=f"sample 0: {problem}"):
+            Pairs([(np.zeros((4, 6, 3), np.uint8), labels)], ["sky"]).labels(0)

@@ -152,7 +152,9 @@ class CocoInstances(_Coco):
     StoreError
         If the file cannot be read or is no such file.
     FilesError
-        If annotations name categories or images that the file does not have: all of them.
+        If annotations name categories or images that the file does not have, or two share an id or a file: all of them.
+        Regions that cannot be drawn on their image are named by `check` and by what reads them: polygons whose numbers
+        are odd in count, not finite or far outside, and run lengths that do not add up to the image.
     MissingExtraError
         If pycocotools is not installed.
 

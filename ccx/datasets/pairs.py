@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
+from ccx.datasets.pictures import check_label_picture
 from ccx.datasets.tables import named
 from ccx.errors import InputError, StoreError
 from ccx.images import SUFFIXES, read_head, rgb
@@ -233,6 +234,8 @@ def _label_maps(target: Any, where: str, size: Size, n_names: int) -> npt.NDArra
     if isinstance(target, (dict, list, tuple)):
         remedy = "let the data set yield one label map (of torchvision's, ask for one target type)"
         raise store_error(where, f"the target is a {kind}, no label map", remedy)
+    if hasattr(target, "convert"):
+        check_label_picture(target, where)
     array = _array(target)
     described = f"{array.dtype}{list(array.shape)}"
     is_bool = array.dtype == np.bool_

@@ -13,7 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx.images import DAMAGED, MAX_BYTES, PNG, Head, check_pixels, decode, head_of, open_image, opened, read_head
+from ccx.images import (
+    DAMAGED,
+    MAX_BYTES,
+    PNG,
+    Head,
+    check_pixels,
+    decode,
+    head_of,
+    is_turned,
+    open_image,
+    opened,
+    read_head,
+)
 from ccx.kernels.pictures import MAX_FILTER, Ids, cell_indices
 from ccx.store import PathLike
 from ccx.store.files import read_regular, store_error
@@ -33,6 +45,7 @@ class Coding(Enum):
     BYTES = "numbers in R, G and B"
 
 
+_TURN = "turn it as it is meant, and save it without the tag"
 _ID_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _COLOR_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX")
 
@@ -218,8 +231,17 @@ def _check(head: Head, coding: Coding, where: PathLike) -> None:
         raise store_error(where, "has several frames or pages", "save the one that is meant as a file of its own")
     if head.orientation != 1:
         # Programs copy the EXIF of a photograph to label maps that they draw upright, and to those that they do not.
-        remedy = "turn it as it is meant, and save it without the tag"
-        raise store_error(where, f"a label map with an orientation ({head.orientation}) in its EXIF", remedy)
+        raise store_error(where, f"a label map with an orientation ({head.orientation}) in its EXIF", _TURN)
+
+
+def check_label_picture(picture: Any, where: PathLike) -> None:
+    """Raise `StoreError` for a label map in memory, a Pillow picture, that the same file would be refused for."""
+    if picture.format in ("JPEG", "MPO"):
+        raise store_error(
+            where, "the label map is a JPEG, whose compression changes ids", f"{_AS_PNG}, from their source"
+        )
+    if is_turned(picture):
+        raise store_error(where, "the label map has an orientation in its EXIF", _TURN)
 
 
 def _kind(head: Head) -> str:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -234,7 +235,7 @@ def _sorted(known: Named) -> Named:
 
 def unique_names(names: Sequence[str], qualifiers: Sequence[str]) -> list[str]:
     """Return the names, with ``(qualifier)`` behind those that occur more than once."""
-    repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+    repeated = {name for name, count in Counter(names).items() if count > 1}
     return [
         f"{name} ({qualifier})" if name in repeated else name for name, qualifier in zip(names, qualifiers, strict=True)
     ]
