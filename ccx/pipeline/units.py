@@ -178,9 +178,9 @@ class SparseUnits:
         """Serve `Units`."""
         wrong = []
         for unit in units:
-            cells, values = self._column(unit)
-            is_wrong = ~np.isfinite(values)
-            if is_wrong.any() and (counted is None or counted.reshape(-1)[cells[is_wrong]].any()):
+            first, end = self._columns.indptr[unit : unit + 2]
+            places = first + np.flatnonzero(~np.isfinite(self._columns.data[first:end]))
+            if places.size and (counted is None or counted.reshape(-1)[self._columns.indices[places]].any()):
                 wrong.append(unit)
         if wrong:
             raise inputs.not_finite(wrong)
