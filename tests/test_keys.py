@@ -414,6 +414,21 @@ def test_bitmaps_have_their_samples_along_axis_1() -> None:
             call()
 
 
+def test_flags_of_positions_to_leave_out_are_compared() -> None:
+    flags = np.zeros((6, 2, 2), bool)
+    flags[3] = True
+    keyed = ccx.Activations(flags, KEYS)
+    plain = ccx.explain(maps(), concepts(), exclude=flags, progress=False)
+    assert ccx.explain(maps(), concepts(), exclude=keyed, progress=False) == plain
+    assert concepts().excluding(keyed).keys == KEYS
+    for call in (
+        lambda: ccx.explain(maps(), concepts(), exclude=keyed[::-1], progress=False),
+        lambda: concepts().excluding(keyed[::-1]),
+    ):
+        with pytest.raises(InputError, match=r"exclude: expected the samples of the concepts.*another order"):
+            call()
+
+
 def test_a_run_folder_is_of_its_samples(tmp_path: Path) -> None:
     found = ccx.explain(maps(), concepts(), progress=False, out=tmp_path / "run")
     assert ccx.explain(ARRAY, concepts(), progress=False, out=tmp_path / "run") == found

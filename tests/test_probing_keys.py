@@ -99,6 +99,21 @@ def test_files_in_another_order_are_noticed(root: Path, kind: str) -> None:
     assert ccx.explain(aligned, concepts, ranges=[(1.5, np.inf)], length=1, progress=False)[0].iou == 1.0
 
 
+@pytest.mark.needs("torchvision")
+def test_image_folders_of_torchvision(tmp_path: Path) -> None:
+    """They list files by their texts, and class by class."""
+    from torchvision.datasets import ImageFolder
+
+    names = ("bus/2.png", "bus/10.png", "car/1.png")
+    for number, name in enumerate(names):
+        write(tmp_path / "images" / name, png(np.full((8, 8, 3), 50 * number, np.uint8)))
+    maps = probed(ImageFolder(str(tmp_path / "images")))
+    assert maps.keys == ("bus/10.png", "bus/2.png", "car/1.png")
+    listed = probed(tmp_path / "images")
+    assert listed.keys == names
+    np.testing.assert_array_equal(ccx.align(maps, listed), listed)
+
+
 def test_data_sets_give_their_keys(root: Path) -> None:
     some = annotated(root).take([3, 0])
     assert probed(some).keys == some.keys == ("4.png", "1.png")

@@ -32,7 +32,7 @@ from ccx.kernels._dispatch import as_array, describe
 from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
 from ccx.kernels.positions import valid_positions
 from ccx.kernels.shapes import check_grid
-from ccx.keys import check_keys
+from ccx.keys import check_keys, require_same_samples
 from ccx.networks import check_count, check_order
 from ccx.store import PathLike, content_hash, load_arrays, save_arrays
 
@@ -404,12 +404,13 @@ class Concepts:
 
         Raises
         ------
-        DTypeError, ShapeError
-            If they are no such flags.
+        DTypeError, ShapeError, InputError
+            If they are no such flags, or of other samples.
         MemoryBudgetError
             If the result would not fit into memory.
 
         """
+        require_same_samples("exclude", positions, self)
         flags = as_positions(positions, self.n_samples, self.shape)
         require_memory("exclude", self.n_samples, self.shape)
         builder = AtomBuilder(self.shape, self.n_concepts, threads=threads)

@@ -19,7 +19,7 @@ from ccx.kernels._dispatch import as_array, describe, require_host
 from ccx.kernels.activations import all_finite
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.devices import to_host
-from ccx.keys import require_samples_second
+from ccx.keys import require_same_samples, require_samples_second
 
 _CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
 
@@ -99,6 +99,7 @@ def without_positions(
     if published:
         remedy = "leave one of the two out: published ranges come from all positions"
         raise InputError("exclude", wanted="None with published=True", got="positions", remedy=remedy)
+    require_same_samples("exclude", exclude, concepts)
     flags = as_positions(exclude, concepts.n_samples, concepts.shape)
     if flags.shape[1:] != grid:
         wanted, got = f"positions of the activations' grid {grid}", f"{flags.shape[1:]}"
