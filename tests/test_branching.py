@@ -187,6 +187,8 @@ def test_bounds_never_lie_wherever_the_search_stops(seed, length, penalty, name)
         best = score(stopped, masks, bitmap, **options)
         assert best <= optimum <= stopped.upper_bound <= previous
         assert not stopped.optimal or stopped.found == whole.found
+        assert stopped.optimal or limit <= stopped.evaluations <= whole.evaluations
+        assert stopped.evaluations >= stopped.visited  # what is counted is part of it
         previous = stopped.upper_bound
     assert proof(masks, bitmap, evaluation_limit=whole.evaluations + 1, **options) == whole
 

@@ -163,3 +163,24 @@ def test_parity_optima_are_met_exactly(case):
             else:
                 assert found.formula is None
     assert compared > 10
+
+
+def test_a_proof_of_nothing_says_so_wherever_there_is_nothing():
+    """A bitmap without cells, for whichever reason, and one that no concept meets: no formula, and that is proven."""
+    masks = np.zeros((2, 3, 2, 4), bool)
+    masks[0, :, 0] = True
+    maps = np.zeros((3, 5, 2, 4), np.float32)
+    maps[:, 1] = 2.5  # constant
+    maps[:, 2, 1] = maps[:, 3, 1, ::2] = 1.0  # two values; where no concept is
+    maps[:, 4] = np.arange(8).reshape(2, 4)
+    for search in ("optimal", "beam", "none"):
+        for limits in ({}, {"time_limit": 0}, {"evaluation_limit": 0}) if search == "optimal" else ({},):
+            options = {"search": search, "progress": False, **limits}
+            found = [*ccx.explain(maps, masks, clusters=2, **options)]
+            found += ccx.explain(maps, masks, units=[3, 4], ranges=[(0.5, np.inf), (50.0, 60.0)], **options)
+            found += ccx.explain_bitmaps(np.zeros((1, 3, 2, 4), bool), masks, **options)
+            nothing = [one for one in found if one.formula is None]
+            assert {str(one.status) for one in nothing} == {"silent", "constant", "single_value", "empty", "no_overlap"}
+            for one in nothing:
+                proven = (True, 0.0, 0.0, 0) if search == "optimal" else (False, None, None, 0)
+                assert (one.optimal, one.upper_bound, one.gap, one.evaluations) == proven
