@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
@@ -59,6 +59,22 @@ class Chance:
         """Undo `to_record`; raises `InputError`."""
         return cls(**checked_record(record, _CHANCE))
 
+    def contradictions(self, score: float) -> Iterator[tuple[str, str, object]]:
+        """Yield (field, what it should be, what it is) of each that the others, and the score, exclude."""
+        if self.null < 1:
+            yield "chance", "at least one permutation", self.null
+            return
+        n_reached = round(self.p * (1 + self.null)) - 1
+        if not 0 <= n_reached <= self.null or self.p != (1 + n_reached) / (1 + self.null):
+            yield "chance", f"a p-value of {self.null} permutations", self.p
+        slack = SLACK * max(1.0, abs(self.maximum), abs(score))
+        if self.mean > self.maximum + slack:
+            yield "chance", f"a mean of at most the maximum {self.maximum}", self.mean
+        if n_reached > 0 and self.maximum < score - slack:
+            yield "chance", f"{n_reached} scores that reach {score}", f"their maximum {self.maximum}"
+        if self.z is not None and (self.null == 1 or self.z * (score - self.mean) < -slack):
+            yield "chance", f"a z of the score {score} beside the mean {self.mean}", self.z
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
@@ -99,6 +115,34 @@ class HeldOut:
         values = checked_record(record, _HELD_OUT)
         chance = values["chance"]
         return cls(**values | {"chance": None if chance is None else Chance.from_record(chance)})
+
+    def contradictions(self) -> Iterator[tuple[str, str, object]]:
+        """Yield (field, what it should be, what it is) of each that the others exclude."""
+        for _, wanted, got in contradictions_of_counts(self):
+            yield "held_out", wanted, got
+        if self.chance is not None:
+            for _, wanted, got in self.chance.contradictions(self.score):
+                yield "held_out", wanted, got
+
+
+SLACK = 1e-12  # between sums and products in floating point that are equal in exact arithmetic
+
+
+def contradictions_of_counts(item: Any) -> Iterator[tuple[str, str, object]]:
+    """Yield (field, what it should be, what it is) of counts, and their IoU, that exclude each other."""
+    if not 0 <= item.intersection <= min(item.bitmap_cells, item.formula_cells):
+        most = min(item.bitmap_cells, item.formula_cells)
+        yield "intersection", f"cells within the {most} of bitmap or formula", item.intersection
+    union = item.bitmap_cells + item.formula_cells - item.intersection
+    if item.union != union:
+        yield "union", f"the cells of bitmap and formula, {union}", item.union
+    if not is_iou(item.iou, item.intersection, item.union):
+        yield "iou", f"intersection / union, {item.intersection} / {item.union}", item.iou
+
+
+def is_iou(iou: float, intersection: int, union: int) -> bool:
+    """Tell whether a float is the IoU of these counts; 0 where the union is empty."""
+    return math.isclose(iou, intersection / union if union else 0.0, rel_tol=SLACK)
 
 
 _CHANCE: Kinds = {

@@ -12,251 +12,28 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, Any, overload
 
 from ccx.comparison import Comparison, compare
 from ccx.errors import InputError, MissingExtraError
-from ccx.evidence import (
-    EVIDENCE_COLUMNS,
-    EVIDENCE_HEADINGS,
-    Chance,
-    HeldOut,
-    evidence_cells,
-    evidence_columns,
-)
-from ccx.formula import Formula, parse
+from ccx.evidence import EVIDENCE_COLUMNS, EVIDENCE_HEADINGS, SLACK, evidence_cells, evidence_columns
+from ccx.explanation import Candidate, Explanation, Status
 from ccx.scores import SCORES
-from ccx.store import PathLike, json_text, read_json, read_run, write_text
-from ccx.store.files import store_error
-from ccx.store.records import Kinds, bad_field, checked_record
+from ccx.store import PathLike, json_text, read_run, write_text
+from ccx.store.files import read_sealed, sealed, store_error
 
 if TYPE_CHECKING:
     import pandas
     from rich.table import Table
 
-FORMAT = "ccx.explanations/1"
+__all__ = ["FORMAT", "ROW_KEY", "Candidate", "Explanation", "Explanations", "Status"]
+
+FORMAT = "ccx.explanations/2"
+_UNSEALED = "ccx.explanations/1"  # the same without checksum
 ROW_KEY = ("unit", "cluster")  # of the rows of a run folder
 _N_SHOWN, _N_SHOWN_HTML, _N_CLIPPED = 10, 100, 80
 _IOU_STYLES = ((0.2, "bold green"), (0.1, "green"), (0.04, "yellow"))  # 0.04: Network Dissection's detector
-
-
-class Status(StrEnum):
-    """Why there is a formula, or why there is none."""
-
-    EXPLAINED = "explained"
-    SILENT = "silent"  # the unit has no activation left to cluster
-    CONSTANT = "constant"  # all activations of the unit are equal
-    SINGLE_VALUE = "single_value"  # the cluster has one value, and nothing lies strictly inside: give ranges
-    EMPTY = "empty"  # no cell lies in the range
-    NO_OVERLAP = "no_overlap"  # no formula that was met shares a cell and has a score above 0
-    BELOW_MIN_IOU = "below_min_iou"  # formulas with a score above 0 were met, but none of the IoU that was asked for
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A formula that came close to the best one.
-
-    Attributes
-    ----------
-    formula
-        In canonical form.
-    iou, intersection, union
-        As in `Explanation`.
-
-    """
-
-    formula: Formula
-    iou: float
-    intersection: int
-    union: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """The formula that describes best where one unit's activation lies in one range.
-
-    Attributes
-    ----------
-    unit
-        Index of the unit; of the bitmap, when bitmaps were given.
-    cluster
-        Number of the range among the unit's ranges, from 0, ascending.
-    range
-        The open interval of activation, which may end at infinity; None when there is none, as for given bitmaps.
-    formula
-        In canonical form; None unless `status` is ``explained``.
-    iou
-        ``intersection / union``; 0.0 without a formula.
-    intersection, union
-        |F ∧ B| and |F ∨ B| in cells.
-    bitmap_cells, formula_cells
-        |B| and |F|.
-    status
-        Why there is a formula or none.
-    visited
-        Number of formulas that the search evaluated exactly.
-    expanded
-        Number of formulas that it extended, by all concepts and operators.
-    estimated
-        Number of formulas that it gave an estimate first; 0 for searches without estimates.
-    optimal
-        True where no formula that was asked for (length, names, least IoU) precedes it (`docs/search.md`), and that is
-        proven; without a formula, that there is none.
-    upper_bound
-        Proven bound of the score of any formula that was asked for; None where nothing is proven.
-    evaluations
-        Number of formulas that a proof bounded or counted; 0 without proof.
-    alternatives
-        The next best formulas, best first, when more than one was asked for.
-    score
-        What the search maximised (``settings["scoring"]``, `ccx.scores`), times ``penalty ** (length - 1)``; `iou`
-        by default.
-    chance
-        The score beside those that the search reaches on permuted bitmaps; None where that was not asked for, or
-        there is no formula.
-    held_out
-        The formula on samples that it was not found on; None where no samples were held out, or there is no formula.
-
-    """
-
-    unit: int
-    cluster: int
-    range: tuple[float, float] | None
-    formula: Formula | None
-    iou: float
-    intersection: int
-    union: int
-    bitmap_cells: int
-    formula_cells: int
-    status: Status
-    visited: int
-    expanded: int = 0
-    estimated: int = 0
-    optimal: bool
-    upper_bound: float | None = None
-    evaluations: int = 0
-    alternatives: tuple[Candidate, ...] = ()
-    score: float
-    chance: Chance | None = None
-    held_out: HeldOut | None = None
-
-    @property
-    def gap(self) -> float | None:
-        """How far the score may be from the best: 0.0 where it is proven optimal, None where nothing is proven."""
-        return None if self.upper_bound is None else self.upper_bound - self.score
-
-    def to_record(self) -> dict[str, Any]:
-        """Return the explanation as JSON-able values (``docs/results.md``)."""
-        return {
-            "unit": int(self.unit),
-            "cluster": int(self.cluster),
-            "range": None if self.range is None else [_written_end(end) for end in self.range],
-            "formula": None if self.formula is None else str(self.formula),
-            "iou": float(self.iou),
-            "score": float(self.score),
-            "intersection": int(self.intersection),
-            "union": int(self.union),
-            "bitmap_cells": int(self.bitmap_cells),
-            "formula_cells": int(self.formula_cells),
-            "status": str(self.status),
-            "visited": int(self.visited),
-            "expanded": int(self.expanded),
-            "estimated": int(self.estimated),
-            "optimal": bool(self.optimal),
-            "upper_bound": None if self.upper_bound is None else float(self.upper_bound),
-            "evaluations": int(self.evaluations),
-            "alternatives": [
-                {
-                    "formula": str(other.formula),
-                    "iou": float(other.iou),
-                    "intersection": int(other.intersection),
-                    "union": int(other.union),
-                }
-                for other in self.alternatives
-            ],
-            "chance": None if self.chance is None else self.chance.to_record(),
-            "held_out": None if self.held_out is None else self.held_out.to_record(),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Explanation:
-        """Return the explanation whose `to_record` is `record`.
-
-        Raises
-        ------
-        InputError
-            When fields are missing, unknown or of another type.
-
-        """
-        values = checked_record(record, _RECORD)
-        if values["status"] not in set(Status):
-            raise bad_field(field="status", wanted=f"one of {', '.join(Status)}", got=values["status"])
-        return cls(
-            **values
-            | {
-                "range": None if values["range"] is None else _read_range(values["range"]),
-                "formula": None if values["formula"] is None else parse(values["formula"]),
-                "status": Status(values["status"]),
-                "alternatives": tuple(_read_candidate(other) for other in values["alternatives"]),
-                "chance": None if values["chance"] is None else Chance.from_record(values["chance"]),
-                "held_out": None if values["held_out"] is None else HeldOut.from_record(values["held_out"]),
-            }
-        )
-
-
-_CANDIDATE: Kinds = {
-    "formula": (str,),
-    "iou": (float, int),
-    "intersection": (int,),
-    "union": (int,),
-}
-_RECORD: Kinds = {
-    "unit": (int,),
-    "cluster": (int,),
-    "range": (list, NoneType),
-    "formula": (str, NoneType),
-    "iou": (float, int),
-    "score": (float, int),
-    "intersection": (int,),
-    "union": (int,),
-    "bitmap_cells": (int,),
-    "formula_cells": (int,),
-    "status": (str,),
-    "visited": (int,),
-    "expanded": (int,),
-    "estimated": (int,),
-    "optimal": (bool,),
-    "upper_bound": (float, int, NoneType),
-    "evaluations": (int,),
-    "alternatives": (list,),
-    "chance": (dict, NoneType),
-    "held_out": (dict, NoneType),
-}
-
-
-def _written_end(end: float) -> float | str:
-    """Return an end of a range; JSON has no infinity."""
-    return str(float(end)) if math.isinf(end) else float(end)
-
-
-def _read_range(ends: list[Any]) -> tuple[float, float]:
-    if len(ends) != 2:
-        raise bad_field(field="range", wanted="two ends", got=ends)
-    lower, upper = (float(end) if end in ("inf", "-inf") else _read_number(end) for end in ends)
-    return lower, upper
-
-
-def _read_number(end: object) -> float:
-    return checked_record({"range": end}, {"range": (float, int)})["range"]  # type: ignore[no-any-return]
-
-
-def _read_candidate(record: object) -> Candidate:
-    values = checked_record(record, _CANDIDATE)
-    return Candidate(**values | {"formula": parse(values["formula"])})
 
 
 class Explanations(Sequence[Explanation]):
@@ -536,10 +313,13 @@ class Explanations(Sequence[Explanation]):
 
         Raises
         ------
+        InputError
+            When an explanation contradicts itself (`Explanation.check`), or two are of one unit and range.
         StoreError
             When the file cannot be written; an older one stays.
 
         """
+        self._check()
         head = {
             "format": FORMAT,
             "version": self.version,
@@ -547,14 +327,14 @@ class Explanations(Sequence[Explanation]):
             "settings": self.settings,
         }
         rows = ",\n".join(json_text(record, "explanation") for record in self.to_records())
-        write_text(path, f'{json_text(head)[:-1]},"explanations":[\n{rows}\n]}}\n')
+        write_text(path, sealed(f'{json_text(head)[:-1]},"explanations":[\n{rows}\n]}}') + "\n")
 
     @classmethod
     def load(cls, path: PathLike) -> Explanations:
         """Read a file of `save`, or a run folder; of a run that goes on, the explanations that are there by now.
 
         A run folder is a `ccx.store.RowLog` with the key `ROW_KEY`, rows of `Explanation.to_record`, and the hash of
-        the concepts as ``concepts``.
+        the concepts as ``concepts``. Checksums are compared, and each explanation is checked against itself.
 
         Raises
         ------
@@ -566,7 +346,7 @@ class Explanations(Sequence[Explanation]):
             found, rows = read_run(path, ROW_KEY)
             found |= {"concepts_hash": found["hashes"].get("concepts"), "explanations": list(rows)}
         else:
-            found = read_json(path, FORMAT)
+            found, _ = read_sealed(path, FORMAT, _UNSEALED)
         for name, kind in (("version", str), ("concepts_hash", str), ("settings", dict), ("explanations", list)):
             if not isinstance(found.get(name), kind):
                 raise store_error(path, f"damaged: no {name}", _AGAIN)
@@ -576,7 +356,34 @@ class Explanations(Sequence[Explanation]):
                 items.append(Explanation.from_record(record))
             except InputError as error:
                 raise store_error(path, f"damaged: explanation {index}: {error}", _AGAIN) from error
-        return cls(items, settings=found["settings"], concepts_hash=found["concepts_hash"], version=found["version"])
+        table = cls(items, settings=found["settings"], concepts_hash=found["concepts_hash"], version=found["version"])
+        try:
+            table._check_together()
+        except InputError as error:
+            raise store_error(path, f"damaged: {error}", _AGAIN) from error
+        return table
+
+    def _check(self) -> None:
+        """Raise `InputError` for what `load` would refuse."""
+        for item in self._items:
+            item.check()
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise `InputError` where two rows are of one unit and range, or scores are not what settings say."""
+        keys = Counter((item.unit, item.cluster) for item in self._items)
+        if repeated := next((key for key, count in keys.items() if count > 1), None):
+            got, remedy = f"unit {repeated[0]}, cluster {repeated[1]} twice", "keep one of them"
+            raise InputError("explanations", wanted="one a unit and range", got=got, remedy=remedy)
+        settings = self.settings
+        penalty = settings.get("length_penalty")
+        if settings.get("scoring") != "iou" or not isinstance(penalty, (int, float)):
+            return
+        for item in self._items:
+            score = 0.0 if item.formula is None else item.iou * float(penalty) ** (item.formula.length - 1)
+            if not math.isclose(score, item.score, rel_tol=SLACK):
+                got, remedy = f"{item.score} of unit {item.unit}, cluster {item.cluster}", "find it again"
+                raise InputError("score", wanted=f"IoU times length penalty, {score}", got=got, remedy=remedy)
 
 
 _AGAIN = "copy or make it again"

@@ -56,6 +56,7 @@ def test_the_folder_holds_what_is_returned(tmp_path: Path) -> None:
     assert ccx.load(tmp_path) == found
     assert found == run(None)
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert all(len(row.pop("checksum")) == 16 for row in rows)
     assert rows == found.to_records()
     keys = [(row["unit"], row["cluster"]) for row in rows]
     assert keys == sorted(set(keys))
@@ -225,7 +226,7 @@ def test_rows_reach_the_disk_while_the_run_goes_on(tmp_path: Path, monkeypatch: 
     run(tmp_path, progress=look)
 
 
-@pytest.mark.parametrize("n_good", [0, 1, 2, 3, 5, 8, 9, 10, 11, 12])
+@pytest.mark.parametrize("n_good", [0, 1, 2, 3, 5, 8, 9, 10, 11])
 def test_a_full_disk_loses_nothing(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, n_good: int) -> None:
     with monkeypatch.context() as patch:
         FullDisk(patch, n_good, ("pwrite", "fsync", "ftruncate"))

@@ -16,6 +16,7 @@ import ccx
 from ccx.errors import DTypeError, InputError, ShapeError, StoreError
 from ccx.store import RowLog
 from tests.full_disk import FullDisk, file_size_limit
+from tests.seals import unseal
 
 pytestmark = pytest.mark.needs("torch")
 CALLS = ("open", "pwrite", "fsync", "ftruncate", "replace")
@@ -277,6 +278,12 @@ def test_damaged_folders(models, tmp_path):
 def test_damaged_rows(models, tmp_path, every_batch):
     probe(tmp_path, models)
     rows = tmp_path / "rows.jsonl"
+    whole = rows.read_text()
+    rows.write_text(whole.replace('"stop":3', '"stop":4'))
+    with pytest.raises(StoreError, match=r"rows\.jsonl, line 1: damaged: it does not fit its checksum"):
+        probe(tmp_path, models)
+    rows.write_text(whole)
+    unseal(tmp_path)  # behind the checksums
     lines = rows.read_text().splitlines(keepends=True)
     for damaged in (
         lines[1:],

@@ -131,7 +131,7 @@ def test_pure_and_self_contained(tmp_path):
 
 
 def test_hostile_names_are_escaped():
-    concepts, activations = tiny(names=HOSTILE[:4], categories=[HOSTILE[0], HOSTILE[1], HOSTILE[4], HOSTILE[5]])
+    concepts, activations = tiny(names=HOSTILE[:4], categories=[HOSTILE[0], HOSTILE[1], HOSTILE[4], HOSTILE[2]])
     found = explained(concepts, activations, top=2)
     known = KnownUnit(HOSTILE[1], Concept(HOSTILE[0]), explained(concepts, activations[:, :1]))
     page = render(
@@ -147,7 +147,7 @@ def test_hostile_names_are_escaped():
 def test_names_that_cannot_be_seen_are_shown_escaped():
     assert shown_name("a\u202eb") == '"a\\u{202e}b"'
     assert shown_name("Straße 1") == "Straße 1"
-    concepts, activations = tiny(names=["a\u202eb", "\ud800", "c\n", "d"])
+    concepts, activations = tiny(names=["a\u202eb", "\ud800", "c\nd", "d"])
     page = render(explained(concepts, activations), concepts, title="\ud800")
     assert "\u202e" not in page
     page.encode("utf-8")

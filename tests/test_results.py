@@ -10,6 +10,7 @@ import math
 import pickle
 import re
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ccx.evidence import Chance, HeldOut
 from ccx.formula import Concept, Formula, left_deep, parse
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
 from ccx.store import RowLog
+from tests.seals import unseal
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 names = st.sampled_from(["sky", "traffic light", "<b>[red]</b>", "AND", "木", '"', "\ud800", "\u2028"]) | st.text(
@@ -47,12 +49,30 @@ def counts(draw: st.DrawFn) -> dict[str, Any]:
     return {"intersection": intersection, "union": union, "iou": intersection / union}
 
 
-chances = st.none() | st.builds(Chance, st.integers(1, 2**40), finite, finite, st.none() | finite, st.floats(0, 1))
+@st.composite
+def chances(draw: st.DrawFn, score: float) -> Chance | None:
+    """Draw what permutations may reach beside a score."""
+    null = draw(st.integers(1, 2**40))
+    reached = draw(st.integers(0, null))
+    maximum = score + (draw(st.floats(0, 1)) if reached else -draw(st.floats(0, 1)))
+    mean = maximum - draw(st.floats(0, 1))
+    z = None if null == 1 else draw(st.none() | st.floats(0, 9).map(lambda z: math.copysign(z, score - mean)))
+    return draw(st.none() | st.just(Chance(null, mean, maximum, z, (1 + reached) / (1 + null))))
+
+
+@st.composite
+def cells(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw counts that fit each other."""
+    found = draw(counts())
+    only_bitmap = draw(st.integers(0, found["union"] - found["intersection"]))
+    sizes = {"bitmap_cells": found["intersection"] + only_bitmap, "formula_cells": found["union"] - only_bitmap}
+    return found | sizes
 
 
 @st.composite
 def held_out(draw: st.DrawFn) -> HeldOut:
-    return HeldOut(draw(finite), bitmap_cells=7, formula_cells=9, chance=draw(chances), **draw(counts()))
+    score = draw(st.floats(-1, 1))
+    return HeldOut(score, chance=draw(chances(score)), **draw(cells()))
 
 
 @st.composite
@@ -62,32 +82,35 @@ def explanations(draw: st.DrawFn, unit: int = 0, cluster: int = 0) -> Explanatio
         st.none() | st.lists(finite | st.sampled_from([math.inf, -math.inf]), min_size=2, max_size=2).map(sorted)
     )
     found: dict[str, Any] = {"intersection": 0, "union": 0, "iou": 0.0, "formula": None, "score": 0.0}
-    bitmap_cells = formula_cells = 0
+    found |= {"bitmap_cells": 0, "formula_cells": 0, "optimal": draw(st.booleans())}
     if status is Status.EXPLAINED:
-        found = draw(counts())
-        outside = found["union"] - found["intersection"]
-        only_bitmap = draw(st.integers(0, outside))
-        bitmap_cells = found["intersection"] + only_bitmap
-        formula_cells = found["union"] - only_bitmap
-        found |= {"formula": draw(formulas()), "score": found["iou"] * draw(st.floats(0, 1))}
+        found |= draw(cells()) | {"formula": draw(formulas())}
+        found["score"] = found["iou"] * draw(st.floats(0, 1))
+        n_bitmap, known = found["bitmap_cells"], {str(found["formula"])}
+        others = []
+        for formula in draw(st.lists(formulas(), max_size=2)):
+            if str(formula) not in known:
+                hits, union = draw(st.integers(0, n_bitmap)), draw(st.integers(n_bitmap, 2**63 - 1))
+                others.append(Candidate(formula, hits / union, hits, union))
+                known.add(str(formula))
+        slack = 0.0 if found["optimal"] else draw(st.floats(0, 1))
+        found |= {
+            "alternatives": tuple(others),
+            "chance": draw(chances(found["score"])),
+            "held_out": draw(st.none() | held_out()),
+            "upper_bound": draw(st.none() | st.just(found["score"] + slack)),
+            "evaluations": draw(st.integers(0, 2**40)),
+        }
     elif status in (Status.NO_OVERLAP, Status.BELOW_MIN_IOU):
-        bitmap_cells = found["union"] = draw(st.integers(1, 2**40))
+        found["bitmap_cells"] = found["union"] = draw(st.integers(1, 2**40))
     return Explanation(
         unit=unit,
         cluster=cluster,
         range=None if ends is None else tuple(ends),
-        bitmap_cells=bitmap_cells,
-        formula_cells=formula_cells,
         status=status,
         visited=draw(st.integers(0, 2**40)),
         expanded=draw(st.integers(0, 2**40)),
         estimated=draw(st.integers(0, 2**40)),
-        optimal=draw(st.booleans()),
-        alternatives=tuple(
-            Candidate(formula=draw(formulas()), **draw(counts())) for _ in range(draw(st.integers(0, 2)))
-        ),
-        chance=draw(chances),
-        held_out=draw(st.none() | held_out()),
         **found,
     )
 
@@ -152,7 +175,8 @@ def table_of(*items: Explanation) -> Explanations:
     return Explanations(items, settings={"beam": 5, "ranges": (1, 2)}, concepts_hash="00ff", version="0.1.0")
 
 
-MIXED = table_of(example(2, 0), example(2, 1, iou=0.5, intersection=50, formula=parse("sky")), silent(7), example(9))
+HALF = {"iou": 0.5, "intersection": 50, "bitmap_cells": 60, "formula_cells": 90, "score": 0.5}
+MIXED = table_of(example(2, 0), example(2, 1, formula=parse("sky"), **HALF), silent(7), example(9))
 
 
 # ---------------------------------------------------------------------------- files and records
@@ -216,11 +240,8 @@ def test_the_schema_refuses_what_load_refuses() -> None:
             if bad is ...:
                 del damaged[name]
             if not check_schema(damaged, record_schema, schema):
-                # `load` leaves the plausibility of numbers to the reader.
-                if name in ("iou", "score", "upper_bound") and bad in (1.5, -1):
-                    continue
-                if bad == -1 and name not in ("range", "formula", "status", "optimal", "alternatives"):
-                    continue
+                if name == "score" and bad == -1:
+                    continue  # a score of the user's own may be negative
                 with pytest.raises(InputError):
                     Explanation.from_record(damaged)
 
@@ -237,15 +258,15 @@ def test_numpy_scalars_are_written_as_numbers() -> None:
     import numpy as np
 
     item = example(
-        unit=np.int64(3), range=(np.float32(0.1), np.float64("-inf")), iou=np.float64(0.1), optimal=np.bool_(True)
+        unit=np.int64(3), range=(np.float64("-inf"), np.float32(0.1)), iou=np.float64(0.18), optimal=np.bool_(True)
     )
     record = json.loads(json.dumps(item.to_record(), allow_nan=False))
-    assert (record["unit"], record["range"], record["optimal"]) == (3, [float(np.float32(0.1)), "-inf"], True)
+    assert (record["unit"], record["range"], record["optimal"]) == (3, ["-inf", float(np.float32(0.1))], True)
     assert Explanation.from_record(record) == item
 
 
 def test_nan_is_never_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="explanation"):
+    with pytest.raises(InputError, match="range: expected an ascending range"):
         table_of(example(range=(math.nan, 1.0))).save(tmp_path / "found.json")
     with pytest.raises(InputError, match="settings"):
         Explanations([], settings={"quantile": math.nan}, concepts_hash="", version="")
@@ -265,7 +286,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("ccx.explanations/1", "ccx.explanations/2", r"version 2 of ccx\.explanations, and this ccx reads version 1"),
+        ("ccx.explanations/1", "ccx.explanations/3", r"version 3 of ccx\.explanations, and this ccx reads version 2"),
         ("ccx.explanations/1", "ccx.run/1", r"has format 'ccx\.run/1'; check the path"),
         ('"concepts_hash"', '"hash"', "damaged: no concepts_hash"),
         ('"settings":{"beam":5,"ranges":[1,2]}', '"settings":[]', "damaged: no settings"),
@@ -282,6 +303,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 def test_damaged_files_are_refused(tmp_path: Path, old: str, new: str, problem: str) -> None:
     path = tmp_path / "found.json"
     table_of(example(), silent(1)).save(path)
+    unseal(path)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
@@ -318,6 +340,8 @@ def test_a_run_folder_comes_back(tmp_path: Path) -> None:
         assert Explanations.load(tmp_path) == MIXED  # while it is being written
     with pytest.raises(StoreError, match="differs in content of concepts"):
         RowLog(tmp_path, **arguments | {"hashes": {"concepts": "other", "activations": "aa"}})
+    unseal(tmp_path)
+    assert Explanations.load(tmp_path) == MIXED  # of a version before checksums
     rows = (tmp_path / "rows.jsonl").read_text()
     (tmp_path / "rows.jsonl").write_text(rows.replace('"visited":1200', '"visited":null', 1))
     with pytest.raises(StoreError, match="explanation 0: visited: expected int, got None"):
@@ -327,6 +351,132 @@ def test_a_run_folder_comes_back(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(run))
     with pytest.raises(StoreError, match="no concepts_hash"):
         Explanations.load(tmp_path)
+
+
+def flips(content: bytes) -> Iterator[tuple[int, bytes]]:
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        yield bit, bytes(flipped)
+
+
+@pytest.mark.states("Stored results", "damage of any bit", "refused", "copy or make it again: each file has checksums")
+@pytest.mark.states("Stored results", "formats without checksums (/1)", "accepted", "checked against themselves")
+def test_every_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    found = table_of(example(), silent(1))
+    found.save(tmp_path / "found.json")
+    about: dict[str, Any] = {"settings": found.settings, "hashes": {"concepts": "00ff"}, "version": found.version}
+    with RowLog(tmp_path / "run", key=ROW_KEY, **about) as log:
+        for item in found:
+            log.append(item.to_record(), {"seconds": 0.5})
+    n_refused = 0
+    for file in (tmp_path / "found.json", *sorted((tmp_path / "run").iterdir())):
+        whole = file.read_bytes()
+        place = file if file.parent == tmp_path else file.parent
+        for bit, content in flips(whole):
+            file.write_bytes(content)
+            try:
+                assert Explanations.load(place) == found, (file.name, bit)
+            except StoreError:
+                n_refused += 1
+            else:
+                assert file.name == "timings.jsonl", (file.name, bit)  # nothing is read from it
+        file.write_bytes(whole)
+        assert Explanations.load(place) == found
+    assert n_refused > 10_000
+
+
+def test_results_before_checksums_are_checked_against_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    MIXED.save(path)
+    unseal(path)
+    assert Explanations.load(path) == MIXED
+    text = path.read_text()
+    for old, new, problem in (
+        ('"union":100', '"union":101', "explanation 0: union: expected the cells of bitmap and formula, 100, got 101"),
+        ('"cluster":1', '"cluster":0', "explanations: expected one a unit and range, got unit 2, cluster 0 twice"),
+    ):
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(StoreError, match=rf"found\.json: damaged: {problem}"):
+            Explanations.load(path)
+
+
+CHANCE = Chance(9, 0.1, 0.15, 2.0, 0.1)
+HELD_OUT = HeldOut(0.5, 0.5, 5, 10, 7, 8, Chance(9, 0.1, 0.6, 2.0, 0.2))
+
+
+@pytest.mark.states("Stored results", "records that contradict themselves", "refused", "find them again")
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"iou": 0.19}, r"iou: expected intersection / union, 18 / 100, got 0\.19"),
+        ({"intersection": 41, "iou": 0.41}, "intersection: expected cells within the 40 of bitmap or formula, got 41"),
+        ({"intersection": -1}, "intersection: expected cells within"),
+        ({"union": 99, "iou": 18 / 99}, "union: expected the cells of bitmap and formula, 100, got 99"),
+        ({"bitmap_cells": 41}, "union: expected the cells of bitmap and formula, 101, got 100"),
+        ({"unit": -1}, "unit: expected a number of at least 0"),
+        ({"visited": -1}, "visited: expected a number of at least 0"),
+        ({"range": (1.0, 0.5)}, "range: expected an ascending range"),
+        ({"status": Status.SILENT}, "status: expected explained with a formula"),
+        ({"formula": None}, "status: expected explained with a formula, another without"),
+        ({"upper_bound": 0.1}, r"upper_bound: expected at least the score 0\.18, got 0\.1"),
+        ({"upper_bound": 0.2, "optimal": True}, r"upper_bound: expected the score 0\.18, which is optimal, got 0\.2"),
+        ({"alternatives": (Candidate(parse("a"), 0.2, 15, 100),)}, "alternatives: expected the IoU 15 / 100, got 0.2"),
+        (
+            {"alternatives": (Candidate(parse("a"), 15 / 39, 15, 39),)},
+            "alternatives: expected cells of a formula beside",
+        ),
+        ({"alternatives": (Candidate(parse("a"), 0.41, 41, 100),)}, "alternatives: expected cells of a formula beside"),
+        ({"alternatives": (Candidate(example().formula, 0.18, 18, 100),)}, "alternatives: expected each formula once"),
+        ({"chance": dataclasses.replace(CHANCE, null=0)}, "chance: expected at least one permutation"),
+        ({"chance": dataclasses.replace(CHANCE, p=0.15)}, "chance: expected a p-value of 9 permutations"),
+        ({"chance": dataclasses.replace(CHANCE, p=0.0)}, "chance: expected a p-value of 9 permutations"),
+        ({"chance": dataclasses.replace(CHANCE, mean=0.16)}, "chance: expected a mean of at most the maximum"),
+        ({"chance": dataclasses.replace(CHANCE, p=0.2)}, r"chance: expected 1 scores that reach 0\.18"),
+        ({"chance": dataclasses.replace(CHANCE, z=-2.0)}, "chance: expected a z of the score"),
+        ({"held_out": dataclasses.replace(HELD_OUT, iou=0.4)}, "held_out: expected intersection / union, 5 / 10"),
+        ({"held_out": dataclasses.replace(HELD_OUT, bitmap_cells=4)}, "held_out: expected cells within the 4"),
+        ({"held_out": dataclasses.replace(HELD_OUT, chance=CHANCE, score=0.05)}, "held_out: expected a z of the score"),
+    ],
+)
+def test_contradictions_are_neither_read_nor_written(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    assert Explanation.from_record(example(chance=CHANCE, held_out=HELD_OUT).to_record()).chance == CHANCE
+    item = example(**changes)
+    with pytest.raises(InputError, match=problem):
+        Explanation.from_record(item.to_record())
+    with pytest.raises(InputError, match=problem):
+        table_of(item).save(tmp_path / "found.json")
+    assert not (tmp_path / "found.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"score": 0.1}, "score: expected 0 without a formula"),
+        ({"iou": 0.1}, "iou: expected 0 without a formula"),
+        ({"formula_cells": 3}, "formula_cells: expected 0 without a formula"),
+        ({"alternatives": (Candidate(parse("a"), 0.5, 1, 2),)}, "alternatives: expected nothing without a formula"),
+        ({"chance": CHANCE}, "chance: expected nothing without a formula"),
+        ({"held_out": HELD_OUT}, "held_out: expected nothing without a formula"),
+        ({"bitmap_cells": 3}, "bitmap_cells: expected 0 where the status is silent"),
+        ({"union": 3}, "union: expected 0 without a formula"),
+        ({"status": Status.NO_OVERLAP}, "bitmap_cells: expected some where the status is no_overlap"),
+        ({"status": Status.EXPLAINED}, "status: expected explained with a formula"),
+    ],
+)
+def test_contradictions_without_formula(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        dataclasses.replace(silent(0), **changes).check()
+
+
+def test_scores_are_what_settings_say(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"concepts_hash": "", "version": ""}
+    item = example(score=0.18 * 0.9**2)
+    fitting = Explanations([item], settings={"scoring": "iou", "length_penalty": 0.9}, **about)
+    fitting.save(tmp_path / "found.json")
+    assert Explanations.load(tmp_path / "found.json") == fitting
+    with pytest.raises(InputError, match=r"score: expected IoU times length penalty, 0\.18"):
+        Explanations([item], settings={"scoring": "iou", "length_penalty": 1}, **about).save(tmp_path / "found.json")
 
 
 # ----------------------------------------------------------------------------------- a sequence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import ccx
 from ccx.errors import InputError, StoreError
 from ccx.store import RowLog, read_run
 from tests.full_disk import FullDisk, file_size_limit
+from tests.seals import unseal
 
 KEY = ("unit", "cluster")
 HASHES = {"concepts": "c0", "activations": "a0"}
@@ -44,7 +46,7 @@ def fill(folder: Path, n_rows: int = 20, **options: Any) -> None:
 def test_rows_and_timings(tmp_path: Path) -> None:
     fill(tmp_path / "a" / "b")
     run, rows = read_run(tmp_path / "a" / "b", KEY)
-    assert run == {"format": "ccx.run/1", "version": "1", "hashes": HASHES, "settings": SETTINGS}
+    assert run == {"format": "ccx.run/2", "version": "1", "hashes": HASHES, "settings": SETTINGS}
     assert list(rows) == [row(index) for index in range(20)]
     timings = (tmp_path / "a" / "b" / "timings.jsonl").read_text().splitlines()
     assert [list(json.loads(line)) for line in timings] == [["seconds"]] * 20
@@ -104,8 +106,72 @@ def test_torn_timings_are_dropped(tmp_path: Path) -> None:
     assert len([json.loads(line) for line in (tmp_path / "timings.jsonl").read_text().splitlines()]) == 4
 
 
+def test_rows_are_chained(tmp_path: Path) -> None:
+    """What is changed, moved, left out or of another run does not fit its checksum."""
+    fill(tmp_path, 6)
+    fill(tmp_path / "other", 6, settings={**SETTINGS, "beam": 6})
+    path = tmp_path / "rows.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    others = (tmp_path / "other" / "rows.jsonl").read_bytes().splitlines(keepends=True)
+    for damaged, line in [
+        ([lines[0], lines[2], lines[3]], 2),
+        ([lines[0], lines[1].replace(b"iou", b"iuo"), lines[2]], 2),
+        ([lines[1], lines[2]], 1),
+        ([others[0], lines[1]], 1),
+        ([lines[0], others[1]], 2),
+        ([lines[0], re.sub(rb',"checksum":"\w+"', b"", lines[1]), lines[2]], 2),
+    ]:
+        path.write_bytes(b"".join(damaged))
+        for opening in (lambda: open_log(tmp_path), lambda: read_run(tmp_path, KEY)):
+            with pytest.raises(StoreError, match=rf"line {line}: damaged: it does not fit its checksum"):
+                opening()
+    path.write_bytes(b"".join(lines[:3]))  # as a kill leaves it
+    assert read_run(tmp_path, KEY)[1] == tuple(row(index) for index in range(3))
+    path.write_bytes(b"".join(lines)[:-1] + b"\x0b")
+    with pytest.raises(StoreError, match="line 6: damaged: no line break behind it"):
+        open_log(tmp_path)
+    run = tmp_path / "run.json"
+    run.write_text(run.read_text().replace('"beam":5', '"beam":6'))
+    with pytest.raises(StoreError, match=r"run\.json: damaged: its content does not fit its checksum"):
+        open_log(tmp_path, settings={**SETTINGS, "beam": 6})
+
+
+def test_every_flipped_bit_of_a_run_is_refused(tmp_path: Path) -> None:
+    """Of rows as `ccx.probe` keeps them, too: nothing is read but what was written."""
+    with open_log(tmp_path, key=("first",), settings={"kind": "activations", "layers": ["a"]}) as log:
+        for first in (0, 2):
+            log.append({"first": first, "stop": first + 2, "samples": ["00ff", "a1"]})
+    for name in ("run.json", "rows.jsonl"):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        for bit in range(8 * len(whole)):
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with pytest.raises(StoreError, match=rf"{name}.*: "):
+                read_run(tmp_path, ("first",))
+        path.write_bytes(whole)
+    assert len(read_run(tmp_path, ("first",))[1]) == 2
+
+
+def test_a_run_before_checksums_goes_on_without(tmp_path: Path) -> None:
+    fill(tmp_path / "whole")
+    unseal(tmp_path / "whole")
+    fill(tmp_path / "run", 7)
+    unseal(tmp_path / "run")
+    fill(tmp_path / "run")
+    for name in ("run.json", "rows.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_rows_have_no_checksum_of_their_own(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log, pytest.raises(InputError, match="row: expected no field 'checksum'"):
+        log.append({**row(0), "checksum": "x"})
+
+
 def test_damaged_rows_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, 6)
+    unseal(tmp_path)
     path = tmp_path / "rows.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     for damaged, problem in [

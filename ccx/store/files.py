@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -240,6 +242,49 @@ def read_json(path: PathLike, file_format: str) -> dict[str, Any]:
     found = parse_json(read_bytes(path), path)
     check_format(found.get("format") if isinstance(found, dict) else None, file_format, path)
     return dict(found)
+
+
+def sealed(text: str, before: str = "") -> str:
+    """Return the text of a JSON object with an entry ``checksum`` behind its others, of which there is at least one.
+
+    It is a BLAKE2b hash of `before`, the checksum of what precedes the object in a chain, and of the text.
+    """
+    body = text[:-1]
+    return f'{body},"{CHECKSUM}":"{_digest(body.encode(), before)}"}}'
+
+
+def seal_of(content: bytes, before: str = "") -> str | None:
+    """Return the checksum in the text of an object, if it is that of the text (see `sealed`), else None."""
+    found = _SEAL.search(content)
+    if found is None or found[1].decode() != _digest(content[: found.start()], before):
+        return None
+    return found[1].decode()
+
+
+CHECKSUM = "checksum"
+_SEAL = re.compile(rb',"checksum":"([0-9a-f]{16})"\}\Z')
+
+
+def _digest(body: bytes, before: str) -> str:
+    return hashlib.blake2b(body, digest_size=8, key=before.encode()).hexdigest()
+
+
+def read_sealed(path: PathLike, file_format: str, unsealed: str) -> tuple[dict[str, Any], str | None]:
+    """Return the JSON object of a file of `sealed` text and a line break, without its checksum, and this.
+
+    Files of the format `unsealed`, which had none before, are read as they are, with None.
+    """
+    content = read_bytes(path)
+    found = parse_json(content, path)
+    written = found.get("format") if isinstance(found, dict) else None
+    if written == unsealed:
+        return dict(found), None
+    check_format(written, file_format, path)
+    seal = seal_of(content[:-1]) if content.endswith(b"\n") else None
+    if seal is None:
+        raise store_error(path, "damaged: its content does not fit its checksum", "copy or make it again")
+    del found[CHECKSUM]
+    return dict(found), seal
 
 
 def check_format(found: object, wanted: str, path: PathLike) -> None:

@@ -12,13 +12,26 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from ccx.errors import InputError, StoreError
-from ccx.store.files import PathLike, json_text, parse_json, read_bytes, read_json, reason, store_error, write_text
+from ccx.store.files import (
+    CHECKSUM,
+    PathLike,
+    json_text,
+    parse_json,
+    read_bytes,
+    read_sealed,
+    reason,
+    seal_of,
+    sealed,
+    store_error,
+    write_text,
+)
 from ccx.store.folders import made
 
 Row: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[int, ...]
 
-_FORMAT = "ccx.run/1"
+_FORMAT = "ccx.run/2"
+_UNSEALED = "ccx.run/1"  # the same without checksums; such a run goes on without
 _RUN, _ROWS, _TIMINGS = "run.json", "rows.jsonl", "timings.jsonl"
 _OTHER_FOLDER = "choose another folder, or delete this one"
 
@@ -30,6 +43,9 @@ class RowLog:
     differ between two runs of the same thing. The bytes of the first two depend only on version, settings, inputs and
     rows. Opening a folder of the same run keeps its complete rows and drops a torn last line. One `RowLog` at a time
     may hold a folder; the lock dies with its process.
+
+    ``run.json`` and each row end with a checksum, a row's covers that of the row before it, and the first one's that of
+    ``run.json``: what was changed, moved or left out in between is refused.
 
     Parameters
     ----------
@@ -80,8 +96,8 @@ class RowLog:
             made(self.folder)
             self._rows = files.enter_context(_Lines(self.folder / _ROWS))
             self._rows.lock()
-            self._claim(run_text)
-            self.rows, complete = _parse_rows(self._rows.path, self._key)
+            seal = self._claim(run_text)
+            self.rows, complete, self._seal = _parse_rows(self._rows.path, self._key, seal)
             self._rows.cut(complete)
             self._timings = files.enter_context(_Lines(self.folder / _TIMINGS))
             self._timings.cut(read_bytes(self._timings.path).rfind(b"\n") + 1)
@@ -89,15 +105,18 @@ class RowLog:
         self._keys = {self._key_of(row) for row in self.rows}
         self._last = max(self._keys, default=None)
 
-    def _claim(self, run_text: str) -> None:
-        """Write ``run.json``, or check that the one there describes the same run."""
+    def _claim(self, run_text: str) -> str | None:
+        """Write ``run.json``, or check that the one there describes the same run -> its checksum, if it has one."""
         path = self.folder / _RUN
         if path.exists():
-            _check_same_run(read_json(path, _FORMAT), json.loads(run_text), self.folder)
-        elif self._rows.end:
+            there, seal = read_sealed(path, _FORMAT, _UNSEALED)
+            _check_same_run(there, json.loads(run_text), self.folder)
+            return seal
+        if self._rows.end:
             raise store_error(self.folder, f"has {_ROWS} but no {_RUN}", _OTHER_FOLDER)
-        else:
-            write_text(path, run_text + "\n")
+        text = sealed(run_text)
+        write_text(path, text + "\n")
+        return seal_of(text.encode())
 
     def __contains__(self, key: Key) -> bool:
         """Tell whether the row with this key is there, pending ones included."""
@@ -122,9 +141,14 @@ class RowLog:
         if self._last is not None and key <= self._last:
             wanted = f"{self._key} after {self._last}"
             raise InputError(argument="row", wanted=wanted, got=str(key), remedy="append rows in order, each once")
+        if CHECKSUM in row:
+            raise InputError("row", wanted=f"no field {CHECKSUM!r}", got="one", remedy="rename it")
         line = json_text(row, "row")
         if timing is not None:
             self._timings.add(json_text(timing, "timing"))
+        if self._seal is not None:
+            line = sealed(line, self._seal)
+            self._seal = seal_of(line.encode(), self._seal)
         self._rows.add(line)
         self._keys.add(key)
         self._last = key
@@ -164,11 +188,11 @@ def read_run(folder: PathLike, key: Sequence[str]) -> tuple[dict[str, Any], tupl
     Raises `StoreError` when the folder is none of a run or is damaged.
     """
     path = Path(folder) / _RUN
-    run = read_json(path, _FORMAT)
+    run, seal = read_sealed(path, _FORMAT, _UNSEALED)
     for name, kind in (("version", str), ("hashes", dict), ("settings", dict)):
         if not isinstance(run.get(name), kind):
             raise store_error(path, f"damaged: no {name}", "delete the folder and run again")
-    return run, _parse_rows(Path(folder) / _ROWS, tuple(key))[0]
+    return run, _parse_rows(Path(folder) / _ROWS, tuple(key), seal)[0]
 
 
 class _Lines:
@@ -236,15 +260,18 @@ def _row_key(row: Mapping[str, Any], fields: tuple[str, ...]) -> Key | None:
     return key if len(key) == len(fields) else None
 
 
-def _parse_rows(path: Path, fields: tuple[str, ...]) -> tuple[tuple[Row, ...], int]:
-    """Read complete lines -> (rows, bytes that they fill); what follows the last line break is torn."""
+def _parse_rows(path: Path, fields: tuple[str, ...], seal: str | None) -> tuple[tuple[Row, ...], int, str | None]:
+    """Read complete lines -> (rows, bytes that they fill, checksum of the last); what follows is torn.
+
+    `seal` is the checksum of what precedes the first row; None where there are no checksums.
+    """
     content = read_bytes(path)
     end = content.rfind(b"\n") + 1
     rows: list[Row] = []
     last: Key | None = None
+    remedy = "delete the lines from there on, or the folder, and run again"
     for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
         where = f"{path}, line {number}"
-        remedy = "delete the lines from there on, or the folder, and run again"
         try:
             row = parse_json(line, where)
         except StoreError as error:
@@ -254,9 +281,18 @@ def _parse_rows(path: Path, fields: tuple[str, ...]) -> tuple[tuple[Row, ...], i
             raise store_error(where, f"damaged: no integers {fields}", remedy)
         if last is not None and key <= last:
             raise store_error(where, f"damaged: row {key} follows row {last}", remedy)
+        if seal is not None:
+            seal = seal_of(line, seal)
+            if seal is None:
+                raise store_error(where, "damaged: it does not fit its checksum, or that of the row before", remedy)
+            del row[CHECKSUM]
         rows.append(row)
         last = key
-    return tuple(rows), end
+    if seal is not None and seal_of(content[end:-1], seal) is not None:
+        # A torn line never goes on behind a whole row.
+        where = f"{path}, line {len(rows) + 1}"
+        raise store_error(where, "damaged: no line break behind it", remedy)
+    return tuple(rows), end, seal
 
 
 def _check_same_run(there: Mapping[str, Any], here: Mapping[str, Any], folder: Path) -> None:

@@ -12,7 +12,6 @@ array to a slice of another (numba compiles the wording of its error message) an
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -21,8 +20,10 @@ from typing import Any
 
 import numba
 from llvmlite import ir
+from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
+from ccx.kernels.cpu._caching import KernelCache, tell_once
 from ccx.stopping import stoppable
 
 
@@ -37,17 +38,20 @@ def inline(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    kernel = numba.njit(nogil=True, **options)(function)
+    if not isinstance(kernel, Dispatcher):  # NUMBA_DISABLE_JIT gives the function back
+        return kernel
     try:
-        return numba.njit(cache=True, nogil=True, **options)(function)
+        # As cache=True does, with a cache that cannot end a run.
+        kernel._cache = KernelCache(function)  # type: ignore[attr-defined]
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
-    message = (
-        "no folder to cache compiled kernels: neither the package nor the home folder can be written, so that every "
-        "process compiles anew; set NUMBA_CACHE_DIR to a folder that can"
-    )
-    warnings.warn(message, RuntimeWarning, stacklevel=3)
-    return numba.njit(nogil=True, **options)(function)
+        tell_once(
+            "no folder to cache compiled kernels: neither the package nor the home folder can be written, so that "
+            "every process compiles anew; set NUMBA_CACHE_DIR to a folder that can"
+        )
+    return kernel
 
 
 def _instruction(emitter: Callable[..., Any]) -> Any:
