@@ -80,7 +80,7 @@ def safetensors(rng: np.random.Generator) -> bytes:
 def program(rng: np.random.Generator) -> bytes:
     """Return a zip archive of torch with instructions at random, or such that grow what they hold."""
     name = f"program {rng.integers(6)}"
-    n = int(rng.choice([10, 1_000, 300_000]))
+    n = int(rng.choice([10, 1_000, 100_000]))
     pair = b"(h\x00h\x00"
     body = {
         "program 0": b"".join(PARTS[rng.integers(len(PARTS))] for _ in range(rng.integers(1, 400))),

@@ -289,3 +289,16 @@ def test_without_torch_the_message_names_the_extra(monkeypatch):
                 call()
     with pytest.raises(MissingExtraError, match="reading a checkpoint needs torch"):
         models.read_checkpoint("file")
+
+
+@needs_torchvision
+def test_weights_of_a_file_with_several_networks(tmp_path):
+    import torch
+
+    one, two = (models.load("squeezenet1_1", weights="none", classes=3, seed=seed).module for seed in (0, 1))
+    torch.save({"state_dict": one.state_dict(), "state_dict_ema": two.state_dict()}, tmp_path / "file")
+    options = {"weights": "imagenet", "file": tmp_path / "file", "classes": 3}
+    with pytest.raises(InputError, match="which holds several: 'state_dict', 'state_dict_ema'; say which: key="):
+        models.load("squeezenet1_1", **options)
+    found = models.load("squeezenet1_1", key="state_dict_ema", **options).module.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in two.state_dict().items())

@@ -425,3 +425,36 @@ def test_rounding_is_no_difference():
     assert differs(holes, stored, "float32").startswith("sample 1, unit 2")
     assert differs(stored[:0], stored[:0], "float32") is None
     assert "shape" in differs(stored, stored[:, :3], "float32")
+
+
+def test_experiments_believe_no_activations_of_another_model(tmp_path):
+    import torch
+    from PIL import Image
+
+    from ccx.datasets import Folder
+    from ccx.models import NamedModel, Preprocessing
+    from ccx.studies import Experiment
+
+    rng = np.random.default_rng(0)
+    for folder, shape in (("images", (8, 8, 3)), ("labels", (8, 8))):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            pixels = rng.integers(0, 3, shape).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
+    (tmp_path / "names.txt").write_text("one\ntwo\n")
+
+    def experiment(seed):
+        convolution = torch.nn.Conv2d(3, 2, 1)
+        torch.nn.init.constant_(convolution.weight, 0.1)
+        torch.nn.init.zeros_(convolution.bias)
+        scale = torch.tensor(float(seed))
+        convolution.register_forward_hook(lambda _module, _inputs, output: output * scale)
+        network = NamedModel("mine", "none", torch.nn.Sequential(convolution), ("0",), Preprocessing(8))
+        data = Folder(tmp_path / "images", tmp_path / "labels", tmp_path / "names.txt")
+        folders = {name: tmp_path / "kept" / name for name in ("segmentations", "activations", "results")}
+        return Experiment(data, network, name="three", progress=False, **folders)
+
+    first = experiment(1).activations("0")
+    assert np.array_equal(experiment(1).activations("0"), first)
+    with pytest.raises(StoreError, match="differs in content of state"):
+        experiment(2).activations("0")

@@ -52,6 +52,10 @@ class Setup:
         Path | None,
         _option("--checkpoint", help="File of the weights, instead of one in --root-models.", panel=_NETWORK),
     ] = None
+    checkpoint_key: Annotated[
+        str | None,
+        _option("--checkpoint-key", help="Which weights, of a file with several: state_dict_ema.", panel=_NETWORK),
+    ] = None
     layer: Annotated[list[str] | None, _option("--layer", help="Path of a layer; repeatable.", panel=_NETWORK)] = None
     device: Annotated[str, _option("--device", help="Where the network runs: cpu, cuda, ...", panel=_NETWORK)] = "cpu"
     batch_size: Annotated[int, _option("--batch-size", help="Images at a time.", panel=_NETWORK)] = 32
@@ -132,7 +136,7 @@ class Setup:
 
     def untrained(self) -> Experiment:
         """Open the same network without training, on the same data set."""
-        return replace(self, pretrained="none", checkpoint=None).experiment()
+        return replace(self, pretrained="none", checkpoint=None, checkpoint_key=None).experiment()
 
     def write(self, folder: Path, name: str, table: Table) -> Path:
         """Write a table into a folder, and return its path."""
@@ -151,12 +155,13 @@ class Setup:
         file = self.checkpoint
         if file is None and self.pretrained != "imagenet":
             file = self.root_models
-        return models.load(self.model, weights=weights, file=file)
+        return models.load(self.model, weights=weights, file=file, key=self.checkpoint_key)
 
     def _network_name(self) -> str | None:
         if self.pretrained == "none":
             return f"{self.model}_none_{self.seed}"
-        return None if self.checkpoint is None else f"{self.model}_{self.checkpoint.name}"
+        chosen = f"_{self.checkpoint_key}" if self.checkpoint_key else ""
+        return None if self.checkpoint is None else f"{self.model}_{self.checkpoint.name}{chosen}"
 
     def _data(self, network: models.NamedModel) -> Dataset:
         data: Dataset

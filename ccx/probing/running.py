@@ -156,7 +156,8 @@ def probe(
         if out is None:
             found = _in_memory(runner, source, report)
         else:
-            settings = {**runner.settings(), "data": data_id, "preprocessing": described(preprocessing)}
+            settings = {**runner.settings(), "inputs": n_inputs or 1, "data": data_id}
+            settings["preprocessing"] = described(preprocessing)
             hashes = model_hashes(module)
             with ActivationFolder(out, layers=names, settings=settings, hashes=hashes, overwrite=overwrite) as folder:
                 folder.begin(source.keys, is_sure=data_id is None or keys is not None)
