@@ -19,6 +19,7 @@ from ccx.datasets import token_concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels.reference import positions as oracle
 from ccx.report import render
+from ccx.report.pictures import FINE, Pictures
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -347,14 +348,21 @@ def test_metrics_and_report_look_only_at_what_counts() -> None:
 
 
 def test_pictures_of_many_samples_are_chosen_by_what_counts() -> None:
+    """Of more than 256 samples those are looked at that have most activations in the range."""
     rng = np.random.default_rng(0)
     valid = np.zeros((300, 4, 4), bool)
     valid[:, :2] = True
     concepts = ccx.Concepts.from_masks(rng.random((2, 300, 4, 4)) < 0.5, valid=valid)
     maps = rng.random((300, 1, 4, 4), np.float32)
-    found = ccx.explain(maps, concepts, clusters=2, length=1, progress=False)
-    pages = [render(found, concepts, activations=np.where(valid[:, None], maps, np.float32(x))) for x in (0.5, np.nan)]
-    assert pages[0] == pages[1]
+    (item,) = ccx.explain(maps, concepts, ranges=[(0.8, 0.9)], length=1, progress=False)
+    others = [np.full(maps.shape, np.nan, np.float32), rng.choice(np.float32([0.1, 0.85, 2]), maps.shape)]
+    chosen = [
+        Pictures(concepts, np.where(valid[:, None], maps, other), None, None, 4, FINE)._candidates(item)
+        for other in (np.float32(0), *others)
+    ]
+    assert len(chosen[0]) == 256
+    np.testing.assert_array_equal(chosen[0], chosen[1])
+    np.testing.assert_array_equal(chosen[0], chosen[2])
 
 
 def test_studies_look_only_at_what_counts() -> None:
