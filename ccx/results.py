@@ -327,7 +327,8 @@ class Explanations(Sequence[Explanation]):
             "settings": self.settings,
         }
         rows = ",\n".join(json_text(record, "explanation") for record in self.to_records())
-        write_text(path, sealed(f'{json_text(head)[:-1]},"explanations":[\n{rows}\n]}}') + "\n")
+        text, _ = sealed(f'{json_text(head)[:-1]},"explanations":[\n{rows}\n]}}')
+        write_text(path, text + "\n")
 
     @classmethod
     def load(cls, path: PathLike) -> Explanations:

@@ -80,7 +80,9 @@ class Table(NamedTuple):
         """Yield the whole numbers of a column, or raise `StoreError` with the line."""
         at = self.column(name)
         for line, row in self.rows:
-            number = whole_number(row[at])
+            digits = row[at]
+            # Most are plain: a call a cell would cost a third of the time that a table takes.
+            number = int(digits) if len(digits) < 10 and digits.isdecimal() else whole_number(digits)
             if number is None:
                 problem = f"{name} is {row[at]!r:.40}, no whole number of at least 0"
                 raise line_error(self.path, line, problem, "repair it")

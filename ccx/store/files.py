@@ -244,13 +244,14 @@ def read_json(path: PathLike, file_format: str) -> dict[str, Any]:
     return dict(found)
 
 
-def sealed(text: str, before: str = "") -> str:
-    """Return the text of a JSON object with an entry ``checksum`` behind its others, of which there is at least one.
+def sealed(text: str, before: str = "") -> tuple[str, str]:
+    """Return the text of a JSON object with an entry ``checksum`` behind its others, and this -> (text, checksum).
 
     It is a BLAKE2b hash of `before`, the checksum of what precedes the object in a chain, and of the text.
     """
     body = text[:-1]
-    return f'{body},"{CHECKSUM}":"{_digest(body.encode(), before)}"}}'
+    seal = _digest(body.encode(), before)
+    return f'{body},"{CHECKSUM}":"{seal}"}}', seal
 
 
 def seal_of(content: bytes, before: str = "") -> str | None:

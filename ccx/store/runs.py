@@ -114,9 +114,9 @@ class RowLog:
             return seal
         if self._rows.end:
             raise store_error(self.folder, f"has {_ROWS} but no {_RUN}", _OTHER_FOLDER)
-        text = sealed(run_text)
+        text, seal = sealed(run_text)
         write_text(path, text + "\n")
-        return seal_of(text.encode())
+        return seal
 
     def __contains__(self, key: Key) -> bool:
         """Tell whether the row with this key is there, pending ones included."""
@@ -147,8 +147,7 @@ class RowLog:
         if timing is not None:
             self._timings.add(json_text(timing, "timing"))
         if self._seal is not None:
-            line = sealed(line, self._seal)
-            self._seal = seal_of(line.encode(), self._seal)
+            line, self._seal = sealed(line, self._seal)
         self._rows.add(line)
         self._keys.add(key)
         self._last = key
