@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
-from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels._dispatch import as_array, as_floats, describe, require_host
 from ccx.kernels._ieee import ieee
 from ccx.kernels.kmeans import kmeans_1d
 
@@ -165,12 +165,11 @@ def check_ranges(ranges: ArrayLike) -> Ranges:
 
 
 def _flat(values: Any) -> Activations:
-    """Return activations as ``float32[n]``; refuse another dtype, NaN and infinities."""
-    array = as_array(values, "values")
-    if array.dtype.newbyteorder("=") != np.float32:
-        remedy = "convert: values.astype(numpy.float32)"
-        raise DTypeError(argument="values", wanted="float32[...]", got=describe(array), remedy=remedy)
-    flat: Activations = array.reshape(-1).astype(np.float32, copy=False)
+    """Return activations as ``float32[n]``; refuse what is no floating point, NaN and infinities."""
+    array = as_floats(values, "values")
+    require_host(array, "values", "activations")
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
+        flat: Activations = array.reshape(-1).astype(np.float32, copy=False)
     n_wrong = len(flat) - np.count_nonzero(np.isfinite(flat))
     if n_wrong:
         got = f"{n_wrong} NaN or infinite of {len(flat)}"

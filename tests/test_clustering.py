@@ -178,7 +178,7 @@ GOOD = np.float32([0, 1, 2, 3])
 @pytest.mark.parametrize(
     ("values", "options", "error", "message"),
     [
-        (GOOD.astype(np.float64), {}, DTypeError, r"values: expected float32\[...\], got float64\[4\]"),
+        (GOOD.astype(np.int64), {}, DTypeError, r"values: expected floating point, got int64\[4\]"),
         ("text", {}, DTypeError, "values"),
         (np.float32([0, np.nan, np.inf]), {}, InputError, "2 NaN or infinite of 3"),
         (np.float32([0, np.nan, np.inf]), {"clusters": 1}, InputError, "2 NaN or infinite of 3"),

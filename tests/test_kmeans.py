@@ -223,7 +223,7 @@ def test_any_memory_layout() -> None:
 @pytest.mark.parametrize(
     ("values", "n_clusters", "error", "message"),
     [
-        (np.zeros(3), 2, DTypeError, r"sorted_values: expected float32\[n\], got float64\[3\]"),
+        (np.zeros(3, int), 2, DTypeError, r"sorted_values: expected floating point, got int64\[3\]"),
         (np.zeros((3, 1), np.float32), 2, ShapeError, r"got float32\[3, 1\]"),
         (np.array([2, 1], np.float32), 2, InputError, "ascending"),
         (np.array([0, np.nan, 1], np.float32), 2, InputError, "NaN"),

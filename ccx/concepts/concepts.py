@@ -15,6 +15,7 @@ from ccx.concepts.positions import as_positions, batches_without
 from ccx.concepts.sources import (
     MaskSource,
     check_categories,
+    check_layer_count,
     check_layers,
     check_names,
     check_texts,
@@ -154,6 +155,7 @@ class Concepts:
             if ids is not None:
                 layers = concept_ids(layers, ids)
             if builder is None:
+                check_layer_count(layers, len(names))
                 shape = layers.shape[2:]
                 if n_samples:
                     require_memory("labels", n_samples, shape)
@@ -210,7 +212,8 @@ class Concepts:
         keys = None if keys is None else check_keys("keys", keys, source.n_samples)
         names = [str(c + 1) for c in range(source.n_concepts)] if names is None else check_names(names)
         if len(names) != source.n_concepts:
-            remedy = "give one name a concept"
+            swapped = "masks are [C, N, H, W]: numpy.swapaxes(masks, 0, 1)"
+            remedy = swapped if len(names) == source.n_samples else "give one name a concept"
             raise InputError("names", wanted=f"{source.n_concepts} names", got=str(len(names)), remedy=remedy)
         flags = None if valid is None else check_valid(as_array(valid, "valid"), source.n_samples, source.shape)
         require_memory("masks", source.n_samples, source.shape)

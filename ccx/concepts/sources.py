@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import memory, rows
-from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels._dispatch import as_array, checked_sparse, describe
 
 _MASK_BATCH_BYTES = 1 << 26
+_LAYERS_SECOND = "put the layers second: numpy.moveaxis(labels, 3, 1)"
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -177,7 +178,18 @@ def check_layers(labels: Any, valid: Any) -> tuple[npt.NDArray[Any], npt.NDArray
         raise ShapeError("labels", wanted="int[N, L, H, W] or int[N, H, W]", got=describe(array), remedy=remedy)
     if valid is None:
         return array, None
-    return array, check_valid(as_array(valid, "valid"), array.shape[0], array.shape[2:])
+    flags = as_array(valid, "valid")
+    if flags.shape == array.shape[:3] and array.shape[2:] != array.shape[1:3]:
+        wanted, got = "labels [N, L, H, W] on the grid of valid", f"{describe(array)} beside {describe(flags)}"
+        raise ShapeError("labels", wanted=wanted, got=got, remedy=_LAYERS_SECOND)
+    return array, check_valid(flags, array.shape[0], array.shape[2:])
+
+
+def check_layer_count(layers: npt.NDArray[Any], n_names: int) -> None:
+    """Raise where [n, L, H, W] has more layers than names, and looks like [n, H, W, L]."""
+    if layers.shape[3] <= n_names < layers.shape[1]:
+        wanted = f"labels [N, L, H, W] of at most {n_names} layers, the number of names"
+        raise ShapeError("labels", wanted=wanted, got=describe(layers), remedy=_LAYERS_SECOND)
 
 
 def check_valid(valid: npt.NDArray[Any], n_samples: int, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -211,7 +223,7 @@ class MaskSource:
     def __init__(self, masks: Any, shape: tuple[int, int] | None) -> None:
         self._sparse = isinstance(masks, (list, tuple)) and bool(masks) and all(hasattr(m, "tocsr") for m in masks)
         if self._sparse:
-            self._masks: Any = [mask.tocsr() for mask in masks]
+            self._masks: Any = [_checked_sparse(mask) for mask in masks]
             self.n_samples = self._masks[0].shape[0]
             self.shape = _grid(shape, "a list of sparse masks")
             wanted = (self.n_samples, self.shape[0] * self.shape[1])
@@ -263,6 +275,15 @@ class MaskSource:
                 packed = np.ascontiguousarray(np.moveaxis(self._masks[:, start:stop], 0, 1))
                 rows.check_padding("masks", packed, n_cells)
             yield start, packed
+
+
+def _checked_sparse(mask: Any) -> Any:
+    """Return a sparse mask in rows; raise unless its entries are 0 and 1, where they say to be."""
+    rows_of = checked_sparse(mask, "masks").tocsr()
+    if rows_of.dtype.kind not in "biuf" or not np.isin(rows_of.data, (0, 1)).all():
+        remedy = "compare first: mask != 0; label maps go to Concepts.from_label_maps(labels, names)"
+        raise DTypeError("masks", wanted="sparse masks of 0 and 1", got=f"{rows_of.dtype}", remedy=remedy)
+    return rows_of
 
 
 def _grid(shape: tuple[int, int] | None, what: str) -> tuple[int, int]:

@@ -20,7 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu, require_host
+from ccx.kernels._dispatch import (
+    as_array,
+    as_floats,
+    backend_for,
+    check_threads,
+    describe,
+    on_gpu,
+    reordered,
+    require_host,
+)
 from ccx.kernels._ieee import ieee
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.rows import as_rows, check_padding
@@ -228,16 +237,14 @@ def as_maps(activations: Any, n_samples: int, grid: tuple[int, int]) -> npt.NDAr
         If they are no floats, have another number of axes or of samples, or nothing in them.
 
     """
-    array = as_array(activations, "activations")
-    if array.dtype.kind != "f":
-        remedy = "convert: activations.astype(numpy.float32)"
-        raise DTypeError("activations", wanted="floating point", got=describe(array), remedy=remedy)
+    array = as_floats(activations, "activations")
     if array.ndim not in (2, 3, 4):
         remedy = "arrange them by sample, then unit, then position"
         wanted = "float32[N, U], [N, U, T] or [N, U, h, w]"
         raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
     if array.shape[0] != n_samples:
-        remedy = "give one row for each sample of the concepts, in the same order"
+        moved = reordered("activations", array.shape, (n_samples, *(None,) * (array.ndim - 1)))
+        remedy = moved or "give one row for each sample of the concepts, in the same order"
         raise ShapeError("activations", wanted=f"{n_samples} samples", got=describe(array), remedy=remedy)
     if 0 in array.shape:
         remedy = "check the layer and the samples"
@@ -253,16 +260,27 @@ def as_maps(activations: Any, n_samples: int, grid: tuple[int, int]) -> npt.NDAr
         )
         wanted = f"[N, U, T] with one token a cell of the concepts' grid {grid}"
         raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
+    if array.ndim == 4 and _has_channels_last(array.shape, grid):
+        remedy = (
+            "units come second: numpy.transpose(activations, (0, 3, 1, 2)); if they do, bring the maps to the "
+            "concepts' grid first: ccx.kernels.upsample"
+        )
+        wanted = f"[N, U, h, w] of the proportions of the concepts' grid {grid}"
+        raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
     missing = 4 - array.ndim
     maps: npt.NDArray[np.floating[Any]] = array.reshape(*array.shape[:2], *(1,) * missing, *array.shape[2:])
     return maps
 
 
+def _has_channels_last(shape: tuple[int, ...], grid: tuple[int, int]) -> bool:
+    """Tell whether [N, h, w, U] would have the proportions of the grid, and [N, U, h, w] would not."""
+    first, second, third = shape[1:]
+    are_maps = min(first, second) > 1 and first * grid[1] == second * grid[0]
+    return are_maps and second * grid[1] != third * grid[0]
+
+
 def _floats(activations: Any) -> Floats:
-    maps = as_array(activations, "activations")
-    if maps.dtype.kind != "f":
-        remedy = "convert: activations.astype(numpy.float32)"
-        raise DTypeError("activations", wanted="floating point", got=describe(maps), remedy=remedy)
+    maps = as_floats(activations, "activations")
     floats: Floats = maps
     if not on_gpu(maps):  # what launches a kernel converts them where they lie
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite

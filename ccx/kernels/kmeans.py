@@ -7,8 +7,8 @@ import operator
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, describe
+from ccx.errors import InputError, ShapeError
+from ccx.kernels._dispatch import as_floats, backend_for, describe, require_host
 from ccx.kernels._ieee import ieee
 
 __all__ = ["kmeans_1d"]
@@ -23,8 +23,8 @@ def kmeans_1d(sorted_values: NDArray[np.float32], n_clusters: int) -> NDArray[np
     Parameters
     ----------
     sorted_values
-        ``float32[n]``, ascending and finite, in host memory. Every input is handled: duplicates, heavy
-        tails, tiny spread around a huge offset.
+        ``float32[n]``, ascending and finite, in host memory; other floats are converted. Every input is handled:
+        duplicates, heavy tails, tiny spread around a huge offset.
     n_clusters
         At least 1.
 
@@ -56,10 +56,8 @@ def kmeans_1d(sorted_values: NDArray[np.float32], n_clusters: int) -> NDArray[np
     .. [2] Grønlund et al., "Fast exact k-means, k-medians and Bregman divergence clustering in 1D", arXiv:1701.07204.
 
     """
-    values = as_array(sorted_values, "sorted_values")
-    if values.dtype.newbyteorder("=") != np.float32:
-        remedy = "convert, then sort: numpy.sort(numpy.asarray(values, numpy.float32))"
-        raise DTypeError(argument="sorted_values", wanted="float32[n]", got=describe(values), remedy=remedy)
+    values = as_floats(sorted_values, "sorted_values")
+    require_host(values, "sorted_values", "activations")
     if values.ndim != 1:
         remedy = "flatten, then sort: numpy.sort(values, axis=None)"
         raise ShapeError(argument="sorted_values", wanted="float32[n]", got=describe(values), remedy=remedy)
@@ -71,7 +69,8 @@ def kmeans_1d(sorted_values: NDArray[np.float32], n_clusters: int) -> NDArray[np
         raise InputError(
             argument="n_clusters", wanted="an integer >= 1", got=repr(n_clusters), remedy="ask for a cluster"
         )
-    values = np.ascontiguousarray(values, np.float32)
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
+        values = np.ascontiguousarray(values, np.float32)
     finite = np.isfinite(values[[0, -1]]).all() if len(values) else True
     if not (finite and (values[:-1] <= values[1:]).all()):  # a NaN between the ends fails the second test
         got = "values out of order, NaN or infinite"

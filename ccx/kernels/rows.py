@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu
+from ccx.kernels._dispatch import as_array, backend_for, check_out, check_threads, describe, on_gpu
 from ccx.kernels.devices import place_of, to_host
 
 __all__ = [
@@ -245,7 +245,8 @@ def _operands(a: Any, b: Any, out: Any) -> tuple[ModuleType, tuple[Any, Any, Any
     shape = _broadcast_shape(a, b)
     if out is None:
         return backend_for(a, b), (a, b, None)
-    out = as_rows(out, "out")
+    given, out = out, as_rows(out, "out")
+    check_out(given, out)
     if out.shape != shape:
         wanted = f"uint64[{', '.join(map(str, shape))}]"
         raise ShapeError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ccx import networks
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows, upsample
-from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels._dispatch import as_array, as_floats, describe
 from ccx.kernels.shapes import check_grid
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -197,10 +197,7 @@ def _label_mask(label_mask: Any, n_samples: int, shape: tuple[int, int]) -> NDAr
 
 
 def _floats(values: Any, argument: str) -> Floats:
-    array = as_array(values, argument)
-    if array.dtype.kind != "f":
-        remedy = f"convert: {argument}.astype(numpy.float32)"
-        raise DTypeError(argument, wanted="floating point", got=describe(array), remedy=remedy)
+    array = as_floats(values, argument)
     if array.ndim == 0:
         raise ShapeError(argument, wanted="float[N, ...]", got="a scalar", remedy="pass one unit of all samples")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which no range holds

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
 from ccx.networks import outputs
 from ccx.networks.failures import called
@@ -360,6 +362,9 @@ def image_batches(loader: Iterable[Any]) -> Iterator[torch.Tensor]:
     n_samples, done = check_order(loader), 0
     for batch in loader:
         first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+        if np.ma.is_masked(first):  # torch would take what a mask hides for numbers
+            remedy = "fill them: .filled(value)"
+            raise InputError("loader", wanted="no masked entries", got="a masked array", remedy=remedy)
         try:
             images = torch.as_tensor(first)
         except (TypeError, ValueError, RuntimeError) as error:

@@ -180,7 +180,7 @@ def explain(
     check_search(search, published, options, null)
     inputs.check_quantile(quantile)
     unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
-    annotated = inputs.as_concepts(concepts, threads)
+    annotated = inputs.as_concepts(concepts, threads, activations)
     known = require_same_samples("activations", activations, annotated, keys=keys)
     source = as_units(activations, annotated, device)
     n_cells = annotated.n_cells
@@ -310,7 +310,7 @@ def explain_bitmaps(
         length, beam, candidates, length_penalty, top, min_iou, resolve(scoring), time_limit, evaluation_limit
     )
     check_search(search, published, options, null)
-    annotated = inputs.as_concepts(concepts, threads)
+    annotated = inputs.as_concepts(concepts, threads, bitmaps, axis=1)
     known = require_same_samples("bitmaps", None, annotated, keys=keys)
     packed = inputs.as_bitmaps(bitmaps, annotated, threads)
     places = places_for(device, packed)

@@ -15,7 +15,7 @@ from ccx.concepts import Concepts
 from ccx.concepts.positions import as_positions
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import memory, rows
-from ccx.kernels._dispatch import as_array, describe, require_host
+from ccx.kernels._dispatch import as_array, describe, reordered, require_host
 from ccx.kernels.activations import all_finite
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.devices import to_host
@@ -24,9 +24,18 @@ from ccx.keys import require_same_samples, require_samples_second
 _CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
 
 
-def as_concepts(concepts: Any, threads: int | None) -> Concepts:
-    """Return `concepts` as they are, or masks bool[C, N, H, W] wrapped, with names "1".."C"."""
+def as_concepts(concepts: Any, threads: int | None, beside: Any = None, axis: int = 0) -> Concepts:
+    """Return `concepts` as they are, or masks bool[C, N, H, W] wrapped, with names "1".."C".
+
+    `beside` is what they annotate, whose samples lie along `axis`, where its shape is known.
+    """
     require_host(concepts, "concepts", "annotations")
+    shapes: list[Any] = [getattr(value, "shape", None) for value in (concepts, beside)]
+    shape, theirs = (found if isinstance(found, tuple) else () for found in shapes)
+    if len(shape) == 4 and len(theirs) > axis and shape[1] != theirs[axis] == shape[0]:
+        remedy = "samples come second: numpy.swapaxes(concepts, 0, 1)"
+        got, wanted = f"{list(shape)} beside {theirs[axis]} samples", "masks bool[C, N, H, W]"
+        raise ShapeError("concepts", wanted=wanted, got=got, remedy=remedy)
     return concepts if isinstance(concepts, Concepts) else Concepts.from_masks(concepts, threads=threads)
 
 
@@ -161,7 +170,9 @@ def as_bitmaps(bitmaps: Any, concepts: Concepts, threads: int | None) -> npt.NDA
         return given
     wanted = f"bool[M, {n_samples}, {height}, {width}] or packed uint64[M, {n_samples}, {n_words}]"
     kind = ShapeError if array.dtype in (np.bool_, np.uint64) else DTypeError
-    raise kind("bitmaps", wanted=wanted, got=describe(array), remedy="bring them to the grid of the concepts")
+    order = (None, n_samples, height, width) if array.ndim == 4 else (None, n_samples, n_words)
+    remedy = reordered("bitmaps", array.shape, order) if kind is ShapeError else "compare first: bitmaps != 0"
+    raise kind("bitmaps", wanted=wanted, got=describe(array), remedy=remedy or "bring them to the grid of the concepts")
 
 
 def require_memory(atoms: Atoms, n_values: int, n_ranges: int, n_workers: int, *, proof: bool) -> None:

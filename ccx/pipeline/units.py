@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from ccx.clustering import Method, unit_ranges
 from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import memory, sparse
+from ccx.kernels._dispatch import as_sparse, checked_sparse
 from ccx.kernels.activations import as_maps, upsample_pack
 from ccx.kernels.devices import MAIN_MEMORY, Place, copy_of_units, to_host
 from ccx.pipeline import inputs
@@ -87,9 +87,10 @@ def as_units(activations: Any, concepts: Concepts, device: Device) -> Units:
         If `device` is a GPU that is not there.
 
     """
-    scipy_sparse = sys.modules.get("scipy.sparse")  # slow to import; where nobody has, nothing is of its kinds
-    if scipy_sparse is not None and scipy_sparse.issparse(activations):
-        return SparseUnits(activations, concepts, device)
+    height, width = concepts.shape
+    matrix = as_sparse(activations, concepts.n_samples * height * width)
+    if matrix is not None:
+        return SparseUnits(matrix, concepts, device)
     return DenseUnits(activations, concepts, device)
 
 
@@ -166,6 +167,7 @@ class SparseUnits:
             remedy = "leave it out: the non-zero activations are counted in main memory"
             raise InputError("device", wanted="None or cpu for sparse activations", got=repr(device), remedy=remedy)
         memory.require_bytes("activations", 12 * matrix.nnz, "explain fewer units at a time")
+        checked_sparse(matrix, "activations")
         with np.errstate(over="ignore"):  # float64 beyond float32
             columns = matrix.tocsc(copy=matrix.format == "csc").astype(np.float32)
         columns.sum_duplicates()

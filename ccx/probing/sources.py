@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccx.errors import CCXError, DTypeError, InputError, ShapeError, StoreError
+from ccx.kernels._dispatch import as_array
 from ccx.keys import Keys
 from ccx.listing import data_keys, picture_files
 from ccx.networks import check_order
@@ -87,8 +88,8 @@ def as_source(
             None,
         )
     keys = data_keys(loader)
-    if isinstance(loader, (np.ndarray, torch.Tensor)):
-        if loader.ndim < 4 or str(loader.dtype).removeprefix("torch.") != "uint8" or preprocessing is None:
+    if isinstance(loader, (np.ndarray, torch.Tensor)) or _is_stored(loader):
+        if len(loader.shape) < 4 or str(loader.dtype).removeprefix("torch.") != "uint8" or preprocessing is None:
             return _cut(loader.__getitem__, len(loader), batch_size, keys)
         loader = _Rows(loader)
     items = _as_items(loader)
@@ -170,6 +171,8 @@ def _n_in_all(tensors: Mapping[str, torch.Tensor]) -> int:
 def _tensor(value: Any, what: str) -> torch.Tensor:
     try:
         tensor = _as_tensor(value)
+    except InputError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         got = f"{what} of type {type(value).__name__}"
         raise DTypeError("loader", wanted="batches of tensors", got=got, remedy=_REMEDY) from error
@@ -183,9 +186,18 @@ def _tensor(value: Any, what: str) -> torch.Tensor:
 def _as_tensor(value: Any) -> torch.Tensor:
     import torch
 
+    if isinstance(value, np.ndarray) and not (type(value) is np.ndarray and value.dtype.isnative):
+        value = as_array(value, "loader")  # torch would take what a mask hides for numbers
     if isinstance(value, np.ndarray) and not (value.flags.writeable and min(value.strides, default=0) >= 0):
         value = value.copy()  # torch warns of read-only arrays, as memory-mapped ones are, and refuses negative strides
     return torch.as_tensor(value)
+
+
+def _is_stored(value: Any) -> bool:
+    """Tell whether this is an array in a file (h5py, zarr), of which a part is read when it is indexed."""
+    return not isinstance(value, type) and all(
+        hasattr(value, name) for name in ("shape", "dtype", "__getitem__", "__len__")
+    )
 
 
 def _described(tensor: torch.Tensor) -> str:
@@ -288,6 +300,8 @@ class _Items:
             return self.preprocessing(item)
         try:
             return _as_tensor(item)
+        except InputError:
+            raise
         except (TypeError, ValueError, RuntimeError) as error:
             remedy = "pass preprocessing=, such as ccx.models.Preprocessing()"
             got = type(item).__name__
