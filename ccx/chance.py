@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx import stopping
+from ccx.checks import shown
 from ccx.errors import InputError
 from ccx.evidence import Chance
 from ccx.kernels.atoms import Atoms, total_counts
@@ -61,7 +62,7 @@ def check_seed(seed: Any) -> int:
 def _whole(argument: str, value: Any, remedy: str) -> int:
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
+    except (TypeError, ValueError):
         number = -1
     if number < 0:
         raise InputError(argument, wanted="an integer >= 0", got=repr(value), remedy=remedy)
@@ -80,6 +81,8 @@ def group_codes(groups: Any, n_samples: int) -> IntArray:
     if groups is None:
         return np.zeros(n_samples, np.int64)
     remedy = "give one label a sample, such as the number of its video or patient"
+    if isinstance(groups, range) and len(groups) > n_samples:  # of a length that no memory holds
+        raise InputError("groups", wanted=f"{n_samples} labels", got=shown(groups), remedy=remedy)
     try:
         labels: list[Hashable] = np.asarray(groups).tolist() if hasattr(groups, "__array__") else list(groups)
         code_of = {label: code for code, label in enumerate(dict.fromkeys(labels))}

@@ -13,7 +13,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ccx.checks import is_between
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
+from ccx.kernels import memory
 from ccx.kernels._dispatch import as_array, as_floats, describe, require_host
 from ccx.kernels._ieee import ieee
 from ccx.kernels.kmeans import kmeans_1d
@@ -58,12 +60,13 @@ def unit_ranges(
         When ``method="sklearn"`` and scikit-learn is not installed.
 
     """
-    if method not in get_args(Method):
+    known: object = method
+    if not isinstance(known, str) or method not in get_args(Method):
         remedy = "leave it out for the optimum"
         raise InputError(argument="method", wanted="'optimal' or 'sklearn'", got=repr(method), remedy=remedy)
     try:
         n_clusters = operator.index(clusters)
-    except TypeError:
+    except (TypeError, ValueError):
         n_clusters = 0
     if n_clusters < 1:
         remedy = "1 stands for the top quantile"
@@ -87,14 +90,14 @@ def top_quantile(values: Activations, quantile: float = 0.005) -> tuple[float, f
 
     """
     flat = _flat(values)
-    if not 0 < quantile < 1:
+    if not is_between(quantile, 0, 1):
         remedy = "0.005 is Network Dissection's"
         raise InputError(argument="quantile", wanted="a number between 0 and 1", got=repr(quantile), remedy=remedy)
     if not len(flat):
         raise InputError(
             argument="values", wanted="at least one activation", got="none", remedy="give at least one sample"
         )
-    position = (len(flat) - 1) * (1 - quantile)
+    position = (len(flat) - 1) * (1 - float(quantile))
     below = int(position)
     above = min(below + 1, len(flat) - 1)
     # Selecting in float32 is several times faster than in float64; the interpolation between the two is left to NumPy.
@@ -168,6 +171,7 @@ def _flat(values: Any) -> Activations:
     """Return activations as ``float32[n]``; refuse what is no floating point, NaN and infinities."""
     array = as_floats(values, "values")
     require_host(array, "values", "activations")
+    memory.require_bytes("values", 5 * array.size, "give fewer units at a time")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
         flat: Activations = array.reshape(-1).astype(np.float32, copy=False)
     n_wrong = len(flat) - np.count_nonzero(np.isfinite(flat))

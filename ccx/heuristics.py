@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import items, require_kind
 from ccx.concepts import Concepts
 from ccx.errors import InputError, ShapeError
 from ccx.formula import And, Concept, Formula, Not, Operator, Or, parse
@@ -120,6 +121,7 @@ def extension_estimates(
         masks of the concepts do not fit into memory.
 
     """
+    require_kind("concepts", concepts, Concepts, "ccx.Concepts", "build them from masks or label maps")
     cells = as_array(bitmap, "bitmap")
     wanted = (concepts.n_samples, *concepts.shape)
     if cells.dtype != np.bool_ or cells.shape != wanted:
@@ -128,7 +130,9 @@ def extension_estimates(
     n_cells = concepts.shape[0] * concepts.shape[1]
     valid = concepts.atoms.cell_atoms < np.diff(concepts.atoms.sample_starts)[:, None]
     rows = pack(cells.reshape(-1, n_cells) & valid, threads=threads)
-    masks = [concepts.mask(formula, packed=True, threads=threads) for formula in formulas]
+    masks = [
+        concepts.mask(formula, packed=True, threads=threads) for formula in items("formulas", formulas, "formulas")
+    ]
     occurring = concepts.packed_rows(threads=threads)
     numerators, denominators = estimate_extensions(
         formula_shapes(np.array(masks, np.uint64).reshape(-1, *rows.shape), rows, concepts.shape, threads=threads),

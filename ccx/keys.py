@@ -20,6 +20,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import items, require_flag
 from ccx.errors import InputError
 
 T = TypeVar("T")
@@ -53,7 +54,11 @@ class Activations(np.ndarray[Any, np.dtype[Any]]):
     keys: Keys | None
 
     def __new__(cls, array: npt.ArrayLike, keys: Iterable[str]) -> Self:  # noqa: D102 - see the class
-        plain = np.asarray(array)
+        try:
+            plain = np.asarray(array)
+        except (ValueError, TypeError, OverflowError, MemoryError) as error:
+            got, remedy = f"a {type(array).__name__}", "give [N, ...]"
+            raise InputError("array", wanted="an array", got=got, remedy=remedy) from error
         if plain.ndim == 0:
             raise InputError("array", wanted="samples along axis 0", got="a scalar", remedy="give [N, ...]")
         return cls.carrying(plain, check_keys("keys", keys, plain.shape[0]))
@@ -127,11 +132,8 @@ def check_keys(argument: str, keys: Any, n_samples: int | None = None, *, distin
         If they are no texts, empty, not distinct, or not one a sample.
 
     """
-    if isinstance(keys, str) or not isinstance(keys, Iterable):
-        got = f"{type(keys).__name__} {keys!r:.40}"
-        raise InputError(argument, wanted="one text a sample", got=got, remedy="give a list of texts")
     checked = []
-    for number, key in enumerate(keys):
+    for number, key in enumerate(items(argument, keys, "one text a sample", "give a list of texts")):
         if not isinstance(key, str) or not key:
             got = f"{type(key).__name__} {key!r:.40} of sample {number}"
             raise InputError(
@@ -252,6 +254,7 @@ def align(samples: Any, to: Any, *, keys: Iterable[str] | None = None, intersect
     [0, 2, 1]
 
     """
+    require_flag("intersect", intersect)
     if isinstance(samples, Mapping):
         return {name: align(one, to, keys=keys, intersect=intersect) for name, one in samples.items()}
     own = keys_of(samples) if keys is None else check_keys("keys", keys)
@@ -283,13 +286,16 @@ def _taken(samples: Any, order: list[int], n_samples: int, keys: Keys) -> Any:
         cells = np.asarray(order)[:, None] * n_cells + np.arange(n_cells)
         return samples.tocsr()[cells.ravel()]
     if hasattr(samples, "shape") and not hasattr(samples, "subset"):
-        _per_sample(samples.shape[0], n_samples, exactly=1)
+        _per_sample((*samples.shape, 0)[0], n_samples, exactly=1)
         if hasattr(samples, "device") and not isinstance(samples, np.ndarray):
             return samples[order]  # where it lies; it carries no keys
         array = np.asarray(samples)
         return Activations.carrying(array if order == list(range(n_samples)) else array[order], keys)
     if hasattr(samples, "subset"):
         return samples.subset(samples=order)
+    if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
+        remedy = "give an array, concepts, or a list"
+        raise InputError("samples", wanted="samples [N, ...]", got=type(samples).__name__, remedy=remedy)
     _per_sample(len(samples), n_samples, exactly=1)
     return samples.take(order) if hasattr(samples, "take") else Keyed([samples[i] for i in order], keys)
 

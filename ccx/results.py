@@ -9,19 +9,20 @@ from __future__ import annotations
 import html
 import json
 import math
+import os
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from ccx.checks import integer, require_kind
 from ccx.comparison import Comparison, compare
 from ccx.errors import InputError, MissingExtraError
 from ccx.evidence import EVIDENCE_COLUMNS, EVIDENCE_HEADINGS, SLACK, evidence_cells, evidence_columns
 from ccx.explanation import Candidate, Explanation, Status
 from ccx.scores import SCORES
 from ccx.store import PathLike, json_text, read_run, write_text
-from ccx.store.files import read_sealed, sealed, store_error
+from ccx.store.files import as_path, read_sealed, sealed, store_error
 
 if TYPE_CHECKING:
     import pandas
@@ -109,7 +110,8 @@ class Explanations(Sequence[Explanation]):
             When there are none.
 
         """
-        found = self._with(item for item in self if item.unit == unit)
+        number = integer("unit", unit, -(1 << 62), 1 << 62, "choose one of found.units")
+        found = self._with(item for item in self if item.unit == number)
         if not found:
             units = ", ".join(map(str, self.units[:_N_SHOWN])) + ", ..." * (len(self.units) > _N_SHOWN)
             raise InputError(
@@ -159,6 +161,7 @@ class Explanations(Sequence[Explanation]):
             If both have other concepts, scores or length penalties, no row in common, or rows of other bitmaps.
 
         """
+        require_kind("other", other, Explanations, "explanations", "pass what ccx.explain returned")
         return compare(self, other)
 
     def summary(self) -> dict[str, Any]:
@@ -278,6 +281,8 @@ class Explanations(Sequence[Explanation]):
         from rich.table import Table  # noqa: PLC0415  # slow to import, and only needed here
         from rich.text import Text  # noqa: PLC0415
 
+        if max_rows is not None:
+            max_rows = integer("max_rows", max_rows, 0, 1 << 62, "leave it out for all")
         n_more = 0 if max_rows is None else max(0, len(self) - max_rows)
         table = Table(caption=f"... and {n_more} more" if n_more else None)
         headings = self._headings()
@@ -343,7 +348,7 @@ class Explanations(Sequence[Explanation]):
             When it is missing, truncated, damaged, foreign or of another schema version.
 
         """
-        if Path(path).is_dir():
+        if os.path.isdir(as_path(path)):  # noqa: PTH112 - False where the system refuses to look
             found, rows = read_run(path, ROW_KEY)
             found |= {"concepts_hash": found["hashes"].get("concepts"), "explanations": list(rows)}
         else:

@@ -166,8 +166,9 @@ class Custom(Score):
         if not callable(self.function):
             remedy = "pass a function of (|F and B|, |F|, |B|, all cells)"
             raise InputError("function", wanted="a function", got=repr(self.function), remedy=remedy)
-        name = self.name or getattr(self.function, "__name__", "")
-        if not name.isidentifier() or name in SCORES:
+        given: object = self.name
+        name = getattr(self.function, "__name__", "") if isinstance(given, str) and not given else given
+        if not isinstance(name, str) or not name.isidentifier() or name in SCORES:
             wanted = "an identifier that is no built-in score's name"
             raise InputError("name", wanted=wanted, got=repr(name), remedy='pass name="..."')
         object.__setattr__(self, "name", name)

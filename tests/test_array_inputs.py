@@ -337,7 +337,7 @@ def test_swapped_axes():
             r"beside bool\[5, 4, 3\]; put the layers second: numpy.moveaxis\(labels, 3, 1\)",
         ),
         (
-            lambda: ccx.Concepts.from_label_maps(labels[:, :1].reshape(n, 4, 3, 1), ["a", "b", "c"]),
+            lambda: ccx.Concepts.from_label_maps(np.zeros((n, 7, 9, 2), int), ["a", "b", "c"]),
             "at most 3 layers, the number of names, .*put the layers second",
         ),
     ):

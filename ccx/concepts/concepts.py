@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import require_callable, require_flag, require_kind, shown, texts
 from ccx.concepts.invariants import bounds, invariants
 from ccx.concepts.positions import as_positions, batches_without
 from ccx.concepts.sources import (
@@ -18,7 +19,6 @@ from ccx.concepts.sources import (
     check_layer_count,
     check_layers,
     check_names,
-    check_texts,
     check_valid,
     concept_ids,
     label_batches,
@@ -38,6 +38,7 @@ from ccx.networks import check_count, check_order
 from ccx.store import PathLike, content_hash, load_arrays, save_arrays
 
 FILE_FORMAT = "ccx-concepts/1"
+_MOST_CHOSEN = 1 << 32  # samples of a subset
 _ATOM_ARRAYS = (
     "cell_atoms", "sample_starts", "sample_atoms", "sample_cells", "atom_starts", "atom_concepts", "cells",
 )  # fmt: skip
@@ -128,6 +129,7 @@ class Concepts:
             If the result would not fit into memory.
 
         """
+        require_callable("progress", progress)
         ids, announced = None, None
         if isinstance(names, Mapping):
             numbers, names = names_by_id(names)
@@ -208,6 +210,7 @@ class Concepts:
             If the result would not fit into memory.
 
         """
+        require_callable("progress", progress)
         source = MaskSource(masks, shape)
         keys = None if keys is None else check_keys("keys", keys, source.n_samples)
         names = [str(c + 1) for c in range(source.n_concepts)] if names is None else check_names(names)
@@ -292,6 +295,7 @@ class Concepts:
             If there is none of that name; close names are proposed.
 
         """
+        require_kind("concept", name, str, "the name of a concept", "see concepts.names")
         found = self._index.get(name)
         if found is None:
             import difflib  # noqa: PLC0415 - only to word the error
@@ -315,6 +319,7 @@ class Concepts:
             If the formula cannot be parsed or names a concept that is not here, or a sample is not here.
 
         """
+        require_flag("packed", packed)
         inside = self.atoms_satisfying(formula)
         found = atom_rows(self.atoms, inside, self._sample_indices(samples), threads=threads)
         if packed:
@@ -351,12 +356,20 @@ class Concepts:
             return everything
         error = None
         try:
+            if not isinstance(samples, slice) and np.size(samples) > _MOST_CHOSEN:
+                raise IndexError(samples)
             chosen = np.atleast_1d(everything[list(samples) if isinstance(samples, tuple) else samples])
-        except (IndexError, ValueError) as refused:  # ValueError: lists of different lengths
+        except (
+            IndexError,
+            ValueError,
+            TypeError,
+            OverflowError,
+            MemoryError,
+        ) as refused:  # ValueError: lists of different lengths
             error = refused
         if error is not None or chosen.ndim != 1:
             remedy = "give indices, a slice or one bool a sample"
-            got = f"{samples!r:.60}"
+            got = shown(samples)
             raise InputError("samples", wanted=f"samples 0..{self.n_samples - 1}", got=got, remedy=remedy) from error
         return chosen
 
@@ -454,9 +467,9 @@ class Concepts:
         keep = np.ones(self.n_concepts, np.bool_)
         if names is not None:
             keep[:] = False
-            keep[[self.index(name) for name in check_texts("names", names)]] = True
+            keep[[self.index(name) for name in texts("names", names)]] = True
         if categories is not None:
-            wanted = set(check_texts("categories", categories))
+            wanted = set(texts("categories", categories))
             known = set(self.categories or ())
             if not wanted <= known:
                 remedy = "see concepts.categories" if known else "give categories when the concepts are built"
@@ -533,6 +546,7 @@ class Concepts:
             If the file is missing, truncated, damaged or not of this kind.
 
         """
+        require_flag("verify", verify)
         arrays, metadata = load_arrays(path, FILE_FORMAT)
         try:
             names: list[str] = json.loads(metadata["names"])

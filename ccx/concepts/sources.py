@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import texts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import memory, rows
 from ccx.kernels._dispatch import as_array, checked_sparse, describe
 
 _MASK_BATCH_BYTES = 1 << 26
+_MOST_LAYERS = 6  # that are believed whatever the names: Broden has as many
 _LAYERS_SECOND = "put the layers second: numpy.moveaxis(labels, 3, 1)"
 
 
@@ -61,28 +63,12 @@ def _check_named(argument: str, values: Iterable[Any]) -> tuple[str, ...]:
     if isinstance(values, (Mapping, Set)) or hasattr(values, "columns"):  # whose order says nothing
         remedy = "give a list in the order of ids"
         raise InputError(argument, wanted="a sequence of texts", got=f"a {type(values).__name__}", remedy=remedy)
-    checked = tuple(check_texts(argument, values))
+    checked = tuple(texts(argument, values))
     for index, name in enumerate(checked):
         if problem := name_problem(name):
             remedy = "give each concept a readable one, for instance '␣the' for ' the'"
             raise InputError(argument, wanted="names", got=f"at index {index} one that is {problem}", remedy=remedy)
     return checked
-
-
-def check_texts(argument: str, values: Iterable[Any]) -> list[str]:
-    """Return the values as a list of str, or raise `InputError` about `argument`."""
-    if isinstance(values, str):
-        remedy = f"write [{values!r}]"
-        raise InputError(argument, wanted="a sequence of texts", got=f"the one text {values!r}", remedy=remedy)
-    if not isinstance(values, Iterable):
-        remedy = "give a list"
-        raise InputError(argument, wanted="a sequence of texts", got=f"{values!r:.40}", remedy=remedy)
-    texts = list(values)
-    for text in texts:
-        if not isinstance(text, str):
-            remedy = "convert: str(name)"
-            raise InputError(argument, wanted="texts", got=f"{type(text).__name__} {text!r:.40}", remedy=remedy)
-    return [str(text) for text in texts]  # numpy.str_ -> str
 
 
 def check_categories(categories: Sequence[str] | None, n_concepts: int) -> tuple[str, ...] | None:
@@ -187,7 +173,7 @@ def check_layers(labels: Any, valid: Any) -> tuple[npt.NDArray[Any], npt.NDArray
 
 def check_layer_count(layers: npt.NDArray[Any], n_names: int) -> None:
     """Raise where [n, L, H, W] has more layers than names, and looks like [n, H, W, L]."""
-    if layers.shape[3] <= n_names < layers.shape[1]:
+    if layers.shape[3] <= n_names and layers.shape[1] > max(n_names, _MOST_LAYERS):
         wanted = f"labels [N, L, H, W] of at most {n_names} layers, the number of names"
         raise ShapeError("labels", wanted=wanted, got=describe(layers), remedy=_LAYERS_SECOND)
 

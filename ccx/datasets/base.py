@@ -272,7 +272,7 @@ class Dataset(ABC):
     def _sample(self, index: int) -> Any:
         try:
             return self._samples[operator.index(index)]
-        except (IndexError, TypeError) as error:
+        except (IndexError, TypeError, ValueError) as error:
             remedy = "see len() of the data set"
             raise InputError("index", wanted=f"0..{len(self) - 1}", got=repr(index), remedy=remedy) from error
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import integer, items
 from ccx.datasets.pictures import sampled
 from ccx.errors import InputError, StoreError
 from ccx.kernels.pictures import UNKNOWN, Ids, look_up
@@ -16,6 +18,7 @@ from ccx.store import PathLike
 from ccx.store.files import store_error
 
 _N_IDS = 1 << 16
+_MOST = 1 << 20  # ids in a list
 
 
 class IdTable:
@@ -114,7 +117,10 @@ class IdTable:
 
 
 def _checked(argument: str, ids: int | Collection[int]) -> tuple[int, ...]:
-    numbers: tuple[Any, ...] = tuple(ids) if isinstance(ids, Collection) else (ids,)
-    if any(isinstance(number, (bool, np.bool_)) or not hasattr(number, "__index__") for number in numbers):
+    try:
+        numbers: tuple[Any, ...] = (operator.index(ids),)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        numbers = tuple(islice(items(argument, ids, "whole numbers", "write for instance 255"), _MOST + 1))
+    if len(numbers) > _MOST or any(isinstance(number, (bool, np.bool_)) for number in (ids, *numbers)):
         raise InputError(argument, wanted="whole numbers", got=f"{ids!r:.60}", remedy="write for instance 255")
-    return tuple(sorted({operator.index(number) for number in numbers}))
+    return tuple(sorted({integer(argument, one, -(1 << 63), 1 << 63, "write for instance 255") for one in numbers}))

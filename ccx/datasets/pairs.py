@@ -73,7 +73,11 @@ class Pairs(Dataset):
         none: int | Collection[int] | None = None,
         keys: Sequence[str] | None = None,
     ) -> None:
-        if not hasattr(pairs, "__len__") or not hasattr(pairs, "__getitem__"):
+        try:
+            n_samples = len(pairs)
+        except TypeError:
+            n_samples = -1
+        if n_samples < 0 or not hasattr(pairs, "__getitem__"):
             remedy = "give a data set object, or a list of pairs"
             raise InputError("pairs", wanted="a sequence of (image, labels)", got=type(pairs).__name__, remedy=remedy)
         known = named(names, first_id)

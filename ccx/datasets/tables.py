@@ -5,16 +5,18 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ccx.checks import integer
 from ccx.concepts.sources import check_names, name_problem, names_by_id, whole_number
 from ccx.errors import InputError, StoreError
 from ccx.store import PathLike
-from ccx.store.files import parse_json, read_bytes, store_error
+from ccx.store.files import as_path, parse_json, read_bytes, store_error
 
 _ID_COLUMNS = ("id", "idx", "index", "number")
 _DELIMITERS = (",", ";", "\t")
@@ -224,8 +226,7 @@ def named(names: Any, first_id: int = 1) -> Named:
     if isinstance(names, Mapping):
         return Named(*names_by_id(names), None)
     texts = check_names(names)
-    if first_id < 0:
-        raise InputError("first_id", wanted="an id of at least 0", got=f"{first_id}", remedy="leave it out")
+    first_id = integer("first_id", first_id, 0, 1 << 40, "leave it out")
     return Named(tuple(range(first_id, first_id + len(texts))), texts, None)
 
 
@@ -383,9 +384,10 @@ def _checked(
 
 def path_of(argument: str, path: PathLike, *, folder: bool) -> Path:
     """Return a path that is there, or raise `InputError`."""
-    found = Path(path)
-    if not (found.is_dir() if folder else found.is_file()):
-        got = f"{found}, which is {'no folder' if folder else 'no file'}" if found.exists() else f"nothing at {found}"
+    found = as_path(path, argument)
+    if not (os.path.isdir(found) if folder else os.path.isfile(found)):  # noqa: PTH112, PTH113 - never raise
+        there = f"{found}, which is {'no folder' if folder else 'no file'}"
+        got = there if os.path.exists(found) else f"nothing at {found}"  # noqa: PTH110
         wanted = "a folder" if folder else "a file"
         raise InputError(argument, wanted=wanted, got=got, remedy="check the path")
     return found

@@ -172,7 +172,11 @@ def _numbered(samples: Any, keys: Keys | None) -> npt.NDArray[np.int64]:
 
 
 def _integers(values: Any, argument: str) -> npt.NDArray[np.int64]:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        remedy = "give one number each"
+        raise DTypeError(argument, wanted="integers", got=type(values).__name__, remedy=remedy) from error
     if array.size and array.dtype.kind not in "iu":
         raise DTypeError(argument, wanted="integers", got=str(array.dtype), remedy="convert with astype(int)")
     return array.astype(np.int64)

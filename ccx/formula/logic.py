@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
+from ccx.checks import require_kind
 from ccx.errors import InputError, MissingExtraError
 from ccx.formula.tree import And, Concept, Formula, Not, Or, Order, distinct_parts, ids_in_order
 
@@ -31,6 +32,8 @@ def equivalent(a: Formula, b: Formula) -> bool:
         If the SAT solver is needed and the extra ``logic`` is not installed.
 
     """
+    for argument, formula in (("a", a), ("b", b)):
+        require_kind(argument, formula, Formula, "a formula", "see ccx.parse")
     if distinct_parts(a) and distinct_parts(b):
         return a.canonical() == b.canonical()
     concepts = tuple(dict.fromkeys(a.concepts + b.concepts))
@@ -74,6 +77,7 @@ def simplify(formula: Formula, order: Order | None = None) -> Formula:
     except ImportError as error:
         raise MissingExtraError(library="pyeda", extra="logic", purpose="simplify()") from error
 
+    require_kind("formula", formula, Formula, "a formula", "see ccx.parse")
     id_of = ids_in_order(formula.concepts, order)
     names = sorted(id_of, key=id_of.__getitem__)
     first = Concept(names[0])

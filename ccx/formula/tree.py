@@ -10,6 +10,7 @@ from enum import IntEnum
 from itertools import groupby
 from typing import TypeVar, cast
 
+from ccx.checks import integer, items, require_kind, texts
 from ccx.errors import InputError
 from ccx.formula import lexer
 
@@ -79,6 +80,7 @@ class Formula(ABC):
             If `names` lacks one of the concepts.
 
         """
+        require_kind("names", names, Mapping, "a mapping from old to new names", 'write {"old": "new"}')
         missing = [name for name in self.concepts if name not in names]
         if missing:
             raise InputError(
@@ -376,20 +378,15 @@ def left_deep(names: Sequence[str], operators: Sequence[int]) -> Formula:
         If there are no names, not one operator fewer than names, or unknown operators.
 
     """
+    names, remedy = texts("names", names), "use OR = 0, AND = 1, AND_NOT = 2"
+    given = items("operators", operators, "a sequence of operators")
+    operators = [integer("operators", op, 0, 2, remedy) for op in given]
     if len(names) == 0 or len(operators) != len(names) - 1:
         raise InputError(
             argument="operators",
             wanted="one operator fewer than names, and one name or more",
             got=f"{len(names)} names and {len(operators)} operators",
             remedy="pass the operator in front of each name but the first",
-        )
-    unknown = [op for op in operators if op not in (0, 1, 2)]
-    if unknown:
-        raise InputError(
-            argument="operators",
-            wanted="members of ccx.formula.Operator",
-            got=repr(unknown[0]),
-            remedy="use OR = 0, AND = 1, AND_NOT = 2",
         )
     formula: Formula = Concept(names[0])
     for op, name in zip(operators, names[1:], strict=True):
@@ -405,7 +402,7 @@ def canonical_ids(ids: Sequence[int], operators: Sequence[int]) -> tuple[tuple[i
     """Return the canonical ids and operators of a left-deep formula of distinct concept ids.
 
     The definition stands at `Formula.canonical`. ``ids[0]`` is the innermost concept and ``operators[i]``
-    (of `Operator`) stands in front of ``ids[i + 1]``.
+    (of `Operator`) stands in front of ``ids[i + 1]``. Both are trusted: searches call this often.
     """
     ordered_ids: list[int] = []
     ordered_operators: list[int] = []
@@ -443,8 +440,10 @@ def ids_in_order(names: Iterable[str], order: Order | None) -> dict[str, int]:
     names = list(names)
     if order is None:
         order = sorted(names)
+    elif not isinstance(order, Mapping):
+        order = texts("order", order)
     all_ids = order if isinstance(order, Mapping) else {name: i for i, name in enumerate(order)}
-    missing = [name for name in names if name not in all_ids]
+    missing = [name for name in names if name not in all_ids or not hasattr(all_ids[name], "__index__")]
     ids = {name: all_ids[name] for name in names if name in all_ids}
     if missing or len(set(ids.values())) < len(ids):
         raise InputError(

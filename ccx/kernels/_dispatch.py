@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ccx.checks import shown
 from ccx.errors import BackendError, InputError
 from ccx.kernels._converting import (
     as_array,
@@ -71,9 +72,9 @@ def check_threads(threads: int | None) -> int | None:
         return None
     try:
         n_threads = operator.index(threads)
-    except TypeError:
+    except (TypeError, ValueError):
         n_threads = 0
     if n_threads < 1:
         remedy = "leave it out to use every available processor"
-        raise InputError(argument="threads", wanted="None or an integer >= 1", got=repr(threads), remedy=remedy)
+        raise InputError(argument="threads", wanted="None or an integer >= 1", got=shown(threads), remedy=remedy)
     return n_threads

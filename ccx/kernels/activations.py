@@ -31,7 +31,8 @@ from ccx.kernels._dispatch import (
     require_host,
 )
 from ccx.kernels._ieee import ieee
-from ccx.kernels.atoms import Atoms
+from ccx.kernels.atoms import Atoms, check_atoms
+from ccx.kernels.memory import require_bytes
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.kernels.shapes import check_grid
 
@@ -62,6 +63,9 @@ class Grid(NamedTuple):
     identity: bool
 
 
+_LARGE = 1 << 24  # bytes, below which memory is not looked at
+
+
 def axis_positions(n_samples: int, n_cells: int) -> Axis:
     """Lay the cells of an axis between its samples: half-pixel centres, clamped at the first, to the bit as torch does.
 
@@ -80,6 +84,8 @@ def axis_positions(n_samples: int, n_cells: int) -> Axis:
 
 
 def _grid(source: tuple[int, int], shape: tuple[int, int]) -> Grid:
+    if 64 * max(shape) > _LARGE:
+        require_bytes("shape", 64 * sum(shape), "ask for a coarser grid")
     rows, cols = axis_positions(source[0], shape[0]), axis_positions(source[1], shape[1])
     changes = np.flatnonzero(np.diff(rows.near)) + 1  # far follows near
     identity = source == shape
@@ -99,6 +105,9 @@ def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = 
     """
     maps, leading = _maps(activations)
     grid = _grid(maps.shape[1:], check_grid(shape, 1))
+    n_bytes = 4 * len(maps) * shape[0] * shape[1]
+    if n_bytes > _LARGE:
+        require_bytes("activations", n_bytes, "give fewer units or samples at a time, or use upsample_pack")
     values: Floats = backend_for(maps).activations.upsample(maps, grid, check_threads(threads))
     return values.reshape(*leading, *values.shape[1:])
 
@@ -126,6 +135,9 @@ def upsample_pack(
     if pair.shape != (2,):
         raise ShapeError("limits", wanted="(lower, upper)", got=describe(pair), remedy="pack one range a call")
     lower, upper = _thresholds(pair[None], "limits")
+    n_bytes = 8 * len(maps) * -(-shape[0] * shape[1] // 64)
+    if n_bytes > _LARGE:
+        require_bytes("activations", n_bytes, "pack fewer at a time")
     rows: npt.NDArray[np.uint64] = backend_for(maps).activations.upsample_pack(
         maps, grid, lower[0], upper[0], check_threads(threads)
     )
@@ -159,6 +171,7 @@ def range_histogram(
         If a range is not lower < upper.
 
     """
+    check_atoms(atoms)
     maps = _floats(activations)
     if maps.ndim != 4 or maps.shape[0] != atoms.n_samples or 0 in maps.shape[2:]:
         wanted = f"float32[{atoms.n_samples}, U, h, w], one row a sample of the concepts"
@@ -192,6 +205,7 @@ def bitmap_histogram(
         If padding bits of a row are not zero.
 
     """
+    check_atoms(atoms)
     n_cells = atoms.shape[0] * atoms.shape[1]
     rows = as_rows(rows, "bitmaps", n_cells)
     if rows.ndim != 3 or rows.shape[1] != atoms.n_samples:
@@ -282,6 +296,8 @@ def _has_channels_last(shape: tuple[int, ...], grid: tuple[int, int]) -> bool:
 def _floats(activations: Any) -> Floats:
     maps = as_floats(activations, "activations")
     floats: Floats = maps
+    if maps.dtype != np.float32 and 4 * maps.size > _LARGE:
+        require_bytes("activations", 4 * maps.size, "give fewer units or samples at a time")
     if not on_gpu(maps):  # what launches a kernel converts them where they lie
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
             floats = maps.astype(np.float32, copy=False)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import integer, require_kind
 from ccx.errors import DTypeError, InputError, MemoryBudgetError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
 from ccx.kernels.cpu._jit import parallel
@@ -227,9 +228,8 @@ class AtomBuilder:
     """
 
     def __init__(self, shape: tuple[int, int], n_concepts: int, *, threads: int | None = None) -> None:
-        if not 0 <= n_concepts <= MAX_CONCEPTS:
-            remedy = "leave out concepts that do not occur"
-            raise InputError("n_concepts", wanted=f"0 to {MAX_CONCEPTS}", got=str(n_concepts), remedy=remedy)
+        remedy = "leave out concepts that do not occur"
+        n_concepts = integer("n_concepts", n_concepts, 0, MAX_CONCEPTS, remedy)
         self._shape = check_grid(shape, 1)
         self._n_cells = self._shape[0] * self._shape[1]
         self._n_concepts = n_concepts
@@ -520,6 +520,7 @@ def atom_rows(
 ) -> npt.NDArray[np.uint64]:
     """Pack the cells whose atom is marked: inside bool[G], samples int64[n] -> uint64[n, n_words]."""
     samples = _checked_samples(atoms, samples)
+    inside = as_array(inside, "inside")
     if inside.dtype != np.bool_ or inside.shape != (atoms.n_atoms,):
         remedy = "mark the atoms wanted"
         raise ShapeError("inside", wanted=f"bool[{atoms.n_atoms}]", got=describe(inside), remedy=remedy)
@@ -579,7 +580,13 @@ def _weight_rows(atoms: Atoms, weights: Any) -> tuple[IntArray, tuple[int, ...]]
     return weights.reshape(math.prod(lead), atoms.n_atoms), lead  # no -1: there may be no atom
 
 
+def check_atoms(atoms: Any) -> None:
+    """Raise `DTypeError` unless these are atoms."""
+    require_kind("atoms", atoms, Atoms, "the atoms of concepts", "pass concepts.atoms")
+
+
 def _checked_samples(atoms: Atoms, samples: Any) -> IntArray:
+    check_atoms(atoms)
     samples = as_array(samples, "samples")
     if samples.ndim != 1 or (samples.size and samples.dtype.kind not in "iu"):
         raise DTypeError("samples", wanted="int64[n]", got=describe(samples), remedy="give indices of samples")
@@ -592,6 +599,7 @@ def _checked_samples(atoms: Atoms, samples: Any) -> IntArray:
 
 def check_weights(atoms: Atoms, weights: Any, n_axes: int | None = None) -> IntArray:
     """Return `weights` if they are int64[..., G], of `n_axes` axes, or raise the error that says why not."""
+    check_atoms(atoms)
     weights = as_array(weights, "weights")
     leading = {1: "", 2: "M, "}.get(n_axes or 0, "..., ")
     wanted = f"int64[{leading}{atoms.n_atoms}], one weight an atom"

@@ -63,7 +63,7 @@ def kmeans_1d(sorted_values: NDArray[np.float32], n_clusters: int) -> NDArray[np
         raise ShapeError(argument="sorted_values", wanted="float32[n]", got=describe(values), remedy=remedy)
     try:
         count = operator.index(n_clusters)
-    except TypeError:
+    except (TypeError, ValueError):
         count = 0
     if count < 1:
         raise InputError(

@@ -37,7 +37,9 @@ def require_bytes(argument: str, n_bytes: int, remedy: str) -> None:
     available = available_bytes()
     if available is not None and n_bytes > available:
         wanted = f"work that fits into the {available / 1e9:.1f} GB of memory available"
-        raise MemoryBudgetError(argument, wanted=wanted, got=f"a need of about {n_bytes / 1e9:.1f} GB", remedy=remedy)
+        raise MemoryBudgetError(
+            argument, wanted=wanted, got=f"a need of about {min(n_bytes, 10**24) / 1e9:.1f} GB", remedy=remedy
+        )
 
 
 def _of_machine() -> Iterator[int]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ccx.errors import BackendError, DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu
-from ccx.kernels.atoms import Atoms
+from ccx.kernels.atoms import Atoms, check_atoms
 from ccx.kernels.memory import require_bytes
 from ccx.kernels.rows import as_rows, check_padding
 
@@ -42,6 +42,7 @@ def permuted_histogram(
         If r histograms would not fit into memory.
 
     """
+    check_atoms(atoms)
     n_cells = atoms.shape[0] * atoms.shape[1]
     rows = as_rows(rows, "bitmap", n_cells)
     if rows.ndim != 2 or rows.shape[0] != atoms.n_samples:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import integer
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_out, check_threads, describe, on_gpu
 from ccx.kernels.devices import place_of, to_host
+from ccx.kernels.memory import require_bytes
 
 __all__ = [
     "and_popcount",
@@ -31,6 +33,8 @@ __all__ = [
     "unpack",
 ]
 
+_LARGE = 1 << 27  # bits, below which memory is not looked at
+
 
 def n_words(n_bits: int) -> int:
     """Return the number of 64-bit words that a row of `n_bits` bits takes.
@@ -43,7 +47,7 @@ def n_words(n_bits: int) -> int:
     """
     try:
         count = operator.index(n_bits)
-    except TypeError:
+    except (TypeError, ValueError):
         count = -1
     if count < 0:
         raise InputError(
@@ -75,6 +79,8 @@ def pack(bits: Any, *, threads: int | None = None) -> Any:
         )
     if bits.ndim == 0:
         raise ShapeError(argument="bits", wanted="bool[..., n_bits]", got="a scalar", remedy="pass at least one axis")
+    if bits.size > _LARGE:
+        require_bytes("bits", bits.size // 8, "pack fewer at a time")
     return backend_for(bits).rows.pack(bits, check_threads(threads))
 
 
@@ -89,8 +95,9 @@ def unpack(rows: Any, n_bits: int, *, threads: int | None = None) -> Any:
         If rows of `n_bits` bits do not take `n_words` words.
 
     """
+    n_bits = integer("n_bits", n_bits, 0, 1 << 62, "give the number of bits that was packed")
     rows = as_rows(rows, "rows", n_bits)
-    return backend_for(rows).rows.unpack(rows, operator.index(n_bits), check_threads(threads))
+    return backend_for(rows).rows.unpack(rows, int(n_bits), check_threads(threads))
 
 
 def logical_and(a: Any, b: Any, out: Any = None, *, threads: int | None = None) -> Any:

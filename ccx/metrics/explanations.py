@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ccx.checks import items, require_callable, require_kind
 from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import logical_and, pack, popcount, upsample_pack
@@ -60,13 +61,17 @@ def measure(
         If the arrays do not fit the concepts or the explanations, or the concepts lack a name.
 
     """
-    items = tuple(found)
+    require_kind("concepts", concepts, Concepts, "ccx.Concepts", "build them from masks or label maps")
+    require_callable("progress", progress)
+    explained = tuple(items("found", found, "explanations", "pass what ccx.explain returned"))
+    for item in explained:
+        require_kind("found", item, Explanation, "explanations", "pass what ccx.explain returned")
     valid = concepts.valid_rows(threads=threads)
     n_cells: Any = concepts.shape[0] * concepts.shape[1]
     n_cells = n_cells if valid is None else popcount(valid, threads=threads)
     bitmap_of = _bitmaps(activations, concepts, threads)
     records = []
-    for done, item in enumerate(items):
+    for done, item in enumerate(explained):
         bitmap = bitmap_of(item)
         bitmap = bitmap if valid is None else logical_and(bitmap, valid, threads=threads)
         if item.formula is None:
@@ -79,7 +84,7 @@ def measure(
         record = {"unit": item.unit, "cluster": item.cluster, "lower": lower, "upper": upper, "formula": formula}
         records.append(record | {name: float(value) for name, value in overlap.to_dict().items()})
         if progress is not None:
-            progress(done + 1, len(items))
+            progress(done + 1, len(explained))
     return records
 
 

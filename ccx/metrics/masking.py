@@ -208,7 +208,7 @@ def _floats(values: Any, argument: str) -> Floats:
 def _checked_range(activation_range: Any) -> tuple[float, float]:
     try:
         lower, upper = map(float, activation_range)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         lower = upper = math.nan
     if not lower < upper:
         got = f"{activation_range!r:.60}"

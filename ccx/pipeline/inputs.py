@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import is_between, items
 from ccx.clustering import check_ranges
 from ccx.concepts import Concepts
 from ccx.concepts.positions import as_positions
@@ -41,7 +41,7 @@ def as_concepts(concepts: Any, threads: int | None, beside: Any = None, axis: in
 
 def check_quantile(quantile: Any) -> None:
     """Raise unless `quantile` is a number strictly between 0 and 1."""
-    if not (isinstance(quantile, Real) and 0 < float(quantile) < 1):
+    if not is_between(quantile, 0, 1):
         remedy = "0.005 is Network Dissection's"
         raise InputError("quantile", wanted="a number between 0 and 1", got=repr(quantile), remedy=remedy)
 
@@ -53,10 +53,10 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
     if not isinstance(units, Iterable):
         raise InputError("units", wanted="a list of units", got=repr(units), remedy=f"write units=[{units!r}]")
     chosen = set()
-    for unit in units:
+    for unit in items("units", units, "a list of units"):
         try:
             index = -1 if isinstance(unit, bool) else operator.index(unit)  # a mask of bools is no list of indices
-        except TypeError:
+        except (TypeError, ValueError):
             index = -1
         if not 0 <= index < n_units:
             raise InputError(
@@ -75,7 +75,7 @@ def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int], counted:
     """
     wrong = []
     size = max(1, _CHECK_VALUES // max(1, maps[0, 0].size))
-    for unit in units:
+    for unit in items("units", units, "a list of units"):
         for start in range(0, maps.shape[0], size):
             values = maps[start : start + size, unit]
             if all_finite(values):

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ccx.chance import check_count
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.scores import SCORES
@@ -27,9 +28,9 @@ Searcher: TypeAlias = Callable[[npt.NDArray[np.int64], Callable[[], npt.NDArray[
 """Searches a bitmap, given int64[G], its cells by atom, and what makes its packed rows uint64[N, n_words]."""
 
 
-def check_search(search: Any, published: Any, settings: SearchSettings, null: Any = 0) -> None:
+def check_search(search: Any, published: Any, settings: SearchSettings, null: int = 0) -> None:
     """Raise `InputError` unless there is such a search, and it can be run as asked, `null` times once more."""
-    if search not in get_args(Search):
+    if not isinstance(search, str) or search not in get_args(Search):
         wanted = " or ".join(f'"{one}"' for one in get_args(Search))
         raise InputError("search", wanted=wanted, got=repr(search), remedy="see the documentation of explain")
     if not isinstance(published, (bool, np.bool_)) or (published and search not in get_args(Heuristic)):
@@ -44,7 +45,7 @@ def check_search(search: Any, published: Any, settings: SearchSettings, null: An
             raise InputError(
                 name, wanted=f"None with search={search!r}", got=repr(getattr(settings, name)), remedy=remedy
             )
-    if null and settings.time_limit is not None:
+    if check_count(null) and settings.time_limit is not None:
         # Exchanged samples would get other seconds than the true ones, and p would mean nothing.
         remedy = "use evaluation_limit, which is the same for every search"
         raise InputError("time_limit", wanted="None beside null", got=repr(settings.time_limit), remedy=remedy)

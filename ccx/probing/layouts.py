@@ -144,5 +144,5 @@ def _index(value: Any) -> int | None:
         return None
     try:
         return operator.index(value)
-    except TypeError:
+    except (TypeError, ValueError):
         return None

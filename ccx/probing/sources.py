@@ -95,7 +95,7 @@ def as_source(
     items = _as_items(loader)
     if items is None:
         n_samples = check_order(loader)
-        keys = None if n_samples is None else data_keys(loader.dataset)  # whose samples come in order
+        keys = None if n_samples is None else data_keys(getattr(loader, "dataset", None))  # whose samples come in order
         return Source(_batches(loader, n_inputs), n_samples, keys)
     batches = torch.utils.data.DataLoader(
         _Items(items, preprocessing, n_inputs),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from ccx.checks import is_between, shown
 from ccx.errors import InputError
 from ccx.scores import SCORES, Score, resolve
 
 MAX_LENGTH = 64
+_MOST = 2**31 - 1  # formulas that a search keeps; kernels count them in 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +63,17 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         _check_integer("length", self.length, MAX_LENGTH)
-        _check_integer("beam", self.beam)
-        _check_integer("top", self.top)
+        _check_integer("beam", self.beam, _MOST)
+        _check_integer("top", self.top, _MOST)
         if self.candidates is not None:
-            _check_integer("candidates", self.candidates)
+            _check_integer("candidates", self.candidates, _MOST)
         if self.evaluation_limit is not None:
-            _check_integer("evaluation_limit", self.evaluation_limit, least=0)
+            _check_integer("evaluation_limit", self.evaluation_limit, 2**62, least=0)
             object.__setattr__(self, "evaluation_limit", operator.index(self.evaluation_limit))
         if self.time_limit is not None:
-            if not (isinstance(self.time_limit, Real) and 0 <= float(self.time_limit) < math.inf):
+            if not (isinstance(self.time_limit, Real) and bool(0 <= self.time_limit <= 1e300)):
                 remedy = "leave it out for a proof without a limit"
-                raise InputError("time_limit", wanted="None or seconds >= 0", got=repr(self.time_limit), remedy=remedy)
+                raise InputError("time_limit", wanted="None or seconds >= 0", got=shown(self.time_limit), remedy=remedy)
             object.__setattr__(self, "time_limit", float(self.time_limit))
         _check_number("length_penalty", self.length_penalty, "0 < length_penalty <= 1", zero=False)
         _check_number("min_iou", self.min_iou, "0 <= min_iou <= 1", zero=True)
@@ -88,16 +89,16 @@ class SearchSettings:
 
 
 def _check_integer(argument: str, value: Any, most: int | None = None, least: int = 1) -> None:
-    wanted = f"an integer >= {least}" if most is None else f"an integer from {least} to {most}"
+    wanted = f"an integer >= {least}" if most is None or most >= _MOST else f"an integer from {least} to {most}"
     try:
         number = operator.index(value)
-    except TypeError:
+    except (TypeError, ValueError):
         number = least - 1
     if number < least or (most is not None and number > most):
-        raise InputError(argument, wanted=wanted, got=repr(value), remedy="see the documentation of explain")
+        raise InputError(argument, wanted=wanted, got=shown(value), remedy="see the documentation of explain")
 
 
 def _check_number(argument: str, value: Any, wanted: str, *, zero: bool) -> None:
-    good = isinstance(value, Real) and (0 < float(value) <= 1 or (zero and float(value) == 0))  # NaN is not
+    good = is_between(value, 0, 1) or (isinstance(value, Real) and bool(value == 1 or (zero and value == 0)))
     if not good:
-        raise InputError(argument, wanted=wanted, got=repr(value), remedy="see the documentation of explain")
+        raise InputError(argument, wanted=wanted, got=shown(value), remedy="see the documentation of explain")

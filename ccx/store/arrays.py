@@ -6,14 +6,13 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ccx.errors import DTypeError, InputError
-from ccx.store.files import PathLike, check_format, json_text, parse_json, reason, store_error, write_atomic
+from ccx.store.files import PathLike, as_path, check_format, json_text, parse_json, reason, store_error, write_atomic
 
 Array: TypeAlias = NDArray[Any]
 Layout: TypeAlias = dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]]
@@ -109,7 +108,7 @@ def load_arrays(path: PathLike, format: str, mmap: bool = True) -> tuple[dict[st
 
     """
     try:
-        with Path(path).open("rb") as file:
+        with as_path(path).open("rb") as file:
             n_bytes = os.fstat(file.fileno()).st_size
             header, start = _read_header(file, n_bytes, format, path)
             layout = _check_layout(header, n_bytes - start, path)

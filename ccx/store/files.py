@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from ccx.checks import require_kind, shown
 from ccx.errors import InputError, StoreError
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -31,10 +32,34 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def as_path(path: Any, argument: str = "path") -> Path:
+    """Return what a caller named as a path.
+
+    Raises
+    ------
+    DTypeError
+        If it is neither text nor path.
+    StoreError
+        If no file can have that name.
+
+    """
+    remedy = "give a text or a pathlib.Path"
+    require_kind(argument, path, (str, os.PathLike), "a path", remedy)
+    name = os.fspath(path)
+    require_kind(argument, name, str, "a path that is text", remedy)
+    try:
+        is_possible = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        raise store_error(shown(name), "no path of a file", "choose another place")
+    return Path(name)
+
+
 def read_bytes(path: PathLike) -> bytes:
     """Return the content of a file."""
     try:
-        return Path(path).read_bytes()
+        return as_path(path).read_bytes()
     except OSError as error:
         raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
 
@@ -122,7 +147,9 @@ def write_atomic(path: PathLike) -> Iterator[BinaryIO]:
 def _target(path: PathLike) -> Path:
     """Return the file that a path names in the end: a symbolic link stays one."""
     try:
-        return Path(path).resolve()
+        return as_path(path).resolve()
+    except InputError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, zero bytes
         raise store_error(path, f"no path of a file ({error})", "choose another place") from error
 

@@ -15,6 +15,7 @@ from ccx.errors import InputError, StoreError
 from ccx.store.files import (
     CHECKSUM,
     PathLike,
+    as_path,
     json_text,
     parse_json,
     read_bytes,
@@ -85,7 +86,7 @@ class RowLog:
         version: str,
         batch_rows: int = 64,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = as_path(folder, "out")
         self._key = tuple(key)
         self._batch_rows = batch_rows
         self._n_pending = 0

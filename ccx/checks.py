@@ -1,0 +1,79 @@
+"""What arguments must be, checked at the public edge: a value of another type gets an error of ccx."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from numbers import Real
+from typing import Any
+
+from ccx.errors import DTypeError, InputError
+
+
+def require_kind(argument: str, value: Any, kind: type | tuple[type, ...], wanted: str, remedy: str) -> None:
+    """Raise `DTypeError` unless `value` is of a kind."""
+    if not isinstance(value, kind):
+        raise DTypeError(argument, wanted=wanted, got=type(value).__name__, remedy=remedy)
+
+
+def require_callable(argument: str, value: Any) -> None:
+    """Raise `InputError` unless `value` is None or can be called."""
+    if value is not None and not callable(value):
+        remedy = "leave it out, or give a function"
+        raise InputError(argument, wanted="None or a function", got=type(value).__name__, remedy=remedy)
+
+
+def require_flag(argument: str, value: Any) -> None:
+    """Raise `DTypeError` unless `value` is True or False."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise DTypeError(argument, wanted="True or False", got=type(value).__name__, remedy="leave it out")
+
+
+def items(argument: str, values: Any, wanted: str, remedy: str = "give a list") -> Iterator[Any]:
+    """Iterate over what a caller gave, or raise `InputError`; an array without axes only looks like an iterable."""
+    try:
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            raise TypeError
+        yield from values
+    except TypeError as error:
+        raise InputError(argument, wanted=wanted, got=shown(values), remedy=remedy) from error
+
+
+def texts(argument: str, values: Any) -> list[str]:
+    """Return a sequence of texts as a list of str, or raise `InputError` at the first that is none."""
+    found = []
+    if isinstance(values, str):
+        wanted, got = "a sequence of texts", f"the one text {values!r:.60}"
+        raise InputError(argument, wanted=wanted, got=got, remedy=f"write [{values!r:.60}]")
+    for text in items(argument, values, "a sequence of texts"):
+        if not isinstance(text, str):
+            got = f"{type(text).__name__} {shown(text)}"
+            raise InputError(argument, wanted="texts", got=got, remedy="convert: str(name)")
+        found.append(str(text))  # numpy.str_ -> str
+    return found
+
+
+def shown(value: Any) -> str:
+    """Return how a message shows a value, at most 60 characters; NumPy cannot write out every array that it makes."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
+def integer(argument: str, value: Any, least: int, most: int, remedy: str) -> int:
+    """Return a whole number between two others, or raise `InputError`."""
+    try:
+        number = operator.index(value)
+    except (TypeError, ValueError):
+        number = least - 1
+    if not least <= number <= most:
+        wanted = f"an integer >= {least}" if most >= 1 << 62 else f"{least} to {most}"
+        raise InputError(argument, wanted=wanted, got=shown(value), remedy=remedy)
+    return number
+
+
+def is_between(value: Any, lower: float, upper: float) -> bool:
+    """Tell whether a value is a number strictly between two others."""
+    number: Any = value
+    return isinstance(value, Real) and bool(lower < number < upper)
