@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx import stopping
-from ccx.checks import shown
 from ccx.errors import InputError
 from ccx.evidence import Chance
 from ccx.kernels.atoms import Atoms, total_counts
@@ -81,8 +80,9 @@ def group_codes(groups: Any, n_samples: int) -> IntArray:
     if groups is None:
         return np.zeros(n_samples, np.int64)
     remedy = "give one label a sample, such as the number of its video or patient"
-    if isinstance(groups, range) and len(groups) > n_samples:  # of a length that no memory holds
-        raise InputError("groups", wanted=f"{n_samples} labels", got=shown(groups), remedy=remedy)
+    n_given = len(groups) if isinstance(groups, range) else getattr(groups, "size", 0)
+    if isinstance(n_given, int) and n_given > n_samples:  # before it is written out, which no memory might hold
+        raise InputError("groups", wanted=f"{n_samples} labels", got=str(n_given), remedy=remedy)
     try:
         labels: list[Hashable] = np.asarray(groups).tolist() if hasattr(groups, "__array__") else list(groups)
         code_of = {label: code for code, label in enumerate(dict.fromkeys(labels))}

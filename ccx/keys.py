@@ -20,7 +20,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ccx.checks import items, require_flag
+from ccx.checks import items, require_flag, shown
 from ccx.errors import InputError
 
 T = TypeVar("T")
@@ -132,6 +132,9 @@ def check_keys(argument: str, keys: Any, n_samples: int | None = None, *, distin
         If they are no texts, empty, not distinct, or not one a sample.
 
     """
+    if isinstance(keys, str) or not isinstance(keys, Iterable):
+        got = f"{type(keys).__name__} {shown(keys)}"
+        raise InputError(argument, wanted="one text a sample", got=got, remedy="give a list of texts")
     checked = []
     for number, key in enumerate(items(argument, keys, "one text a sample", "give a list of texts")):
         if not isinstance(key, str) or not key:
@@ -293,7 +296,7 @@ def _taken(samples: Any, order: list[int], n_samples: int, keys: Keys) -> Any:
         return Activations.carrying(array if order == list(range(n_samples)) else array[order], keys)
     if hasattr(samples, "subset"):
         return samples.subset(samples=order)
-    if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
+    if not hasattr(samples, "__len__") or not (hasattr(samples, "__getitem__") or hasattr(samples, "take")):
         remedy = "give an array, concepts, or a list"
         raise InputError("samples", wanted="samples [N, ...]", got=type(samples).__name__, remedy=remedy)
     _per_sample(len(samples), n_samples, exactly=1)

@@ -354,4 +354,5 @@ def attempt(rng: np.random.Generator, folder: Path) -> str:
 
 @pytest.mark.filterwarnings("ignore")
 def test_arguments() -> None:
-    attack(attempt, attempts(nightly=100_000, quick=300)).check("answered", "refused")
+    # A minute for the first of each kind, which may compile kernels.
+    attack(attempt, attempts(nightly=100_000, quick=300), seconds=60).check("answered", "refused")

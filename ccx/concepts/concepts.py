@@ -475,7 +475,7 @@ class Concepts:
                 remedy = "see concepts.categories" if known else "give categories when the concepts are built"
                 got = ", ".join(sorted(wanted - known))
                 raise InputError("categories", wanted=f"some of {sorted(known)}", got=got, remedy=remedy)
-            keep &= np.array([kind in wanted for kind in self.categories or ()], np.bool_)
+            keep &= np.array([kind in wanted for kind in self.categories or ("",) * len(keep)], np.bool_)
         if not keep.any():
             raise InputError(
                 "names", wanted="at least one concept", got="none", remedy="choose more names or categories"

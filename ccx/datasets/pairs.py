@@ -18,6 +18,7 @@ from ccx.datasets.pictures import check_label_picture
 from ccx.datasets.tables import named
 from ccx.errors import InputError, StoreError
 from ccx.images import SUFFIXES, read_head, rgb
+from ccx.kernels import memory
 from ccx.keys import check_keys
 from ccx.listing import data_keys
 from ccx.store.files import store_error
@@ -80,6 +81,7 @@ class Pairs(Dataset):
         if n_samples < 0 or not hasattr(pairs, "__getitem__"):
             remedy = "give a data set object, or a list of pairs"
             raise InputError("pairs", wanted="a sequence of (image, labels)", got=type(pairs).__name__, remedy=remedy)
+        memory.require_bytes("pairs", 8 * n_samples, "give fewer")
         known = named(names, first_id)
         super().__init__(range(len(pairs)), known.names, categories if categories is not None else known.categories)
         self._pairs = pairs

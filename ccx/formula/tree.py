@@ -378,7 +378,7 @@ def left_deep(names: Sequence[str], operators: Sequence[int]) -> Formula:
         If there are no names, not one operator fewer than names, or unknown operators.
 
     """
-    names, remedy = texts("names", names), "use OR = 0, AND = 1, AND_NOT = 2"
+    names, remedy = texts("names", list(names) if isinstance(names, str) else names), "use OR = 0, AND = 1, AND_NOT = 2"
     given = items("operators", operators, "a sequence of operators")
     operators = [integer("operators", op, 0, 2, remedy) for op in given]
     if len(names) == 0 or len(operators) != len(names) - 1:

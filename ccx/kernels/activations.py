@@ -104,7 +104,8 @@ def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = 
 
     """
     maps, leading = _maps(activations)
-    grid = _grid(maps.shape[1:], check_grid(shape, 1))
+    shape = check_grid(shape, 1)
+    grid = _grid(maps.shape[1:], shape)
     n_bytes = 4 * len(maps) * shape[0] * shape[1]
     if n_bytes > _LARGE:
         require_bytes("activations", n_bytes, "give fewer units or samples at a time, or use upsample_pack")
@@ -130,7 +131,8 @@ def upsample_pack(
 
     """
     maps, leading = _maps(activations)
-    grid = _grid(maps.shape[1:], check_grid(shape, 1))
+    shape = check_grid(shape, 1)
+    grid = _grid(maps.shape[1:], shape)
     pair = _numbers(limits, "limits")
     if pair.shape != (2,):
         raise ShapeError("limits", wanted="(lower, upper)", got=describe(pair), remedy="pack one range a call")

@@ -180,7 +180,8 @@ def estimate_extensions(
     on the formula alone.
 
     """
-    if kind not in get_args(Estimate):
+    given: object = kind
+    if not isinstance(given, str) or kind not in get_args(Estimate):
         remedy = "see docs/heuristics.md"
         raise InputError("kind", wanted='"mmesh", "cfh" or "areas"', got=repr(kind), remedy=remedy)
     if formulas.areas.ndim != 3:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+from ccx.checks import shown
 from ccx.errors import ShapeError
 from ccx.kernels._dispatch import backend_for, check_threads
 from ccx.kernels.rows import as_rows, check_padding
@@ -100,5 +101,5 @@ def check_grid(shape: Any, least: int = 0) -> tuple[int, int]:
         height = width = least - 1
     if min(height, width) < least:
         remedy = "pass the grid of the masks"
-        raise ShapeError("shape", wanted=f"(H, W), two integers >= {least}", got=repr(shape), remedy=remedy)
+        raise ShapeError("shape", wanted=f"(H, W), two integers >= {least}", got=shown(shape), remedy=remedy)
     return height, width

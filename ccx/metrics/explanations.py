@@ -63,9 +63,10 @@ def measure(
     """
     require_kind("concepts", concepts, Concepts, "ccx.Concepts", "build them from masks or label maps")
     require_callable("progress", progress)
-    explained = tuple(items("found", found, "explanations", "pass what ccx.explain returned"))
-    for item in explained:
-        require_kind("found", item, Explanation, "explanations", "pass what ccx.explain returned")
+    explained, remedy = [], "pass what ccx.explain returned"
+    for item in items("found", found, "explanations", remedy):
+        require_kind("found", item, Explanation, "explanations", remedy)
+        explained.append(item)
     valid = concepts.valid_rows(threads=threads)
     n_cells: Any = concepts.shape[0] * concepts.shape[1]
     n_cells = n_cells if valid is None else popcount(valid, threads=threads)

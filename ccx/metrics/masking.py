@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccx import networks
+from ccx.checks import shown
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows, upsample
 from ccx.kernels._dispatch import as_array, as_floats, describe
@@ -211,7 +212,7 @@ def _checked_range(activation_range: Any) -> tuple[float, float]:
     except (TypeError, ValueError, OverflowError):
         lower = upper = math.nan
     if not lower < upper:
-        got = f"{activation_range!r:.60}"
+        got = shown(activation_range)
         remedy = "take an explanation's range"
         raise InputError("activation_range", wanted="(lower, upper), lower < upper", got=got, remedy=remedy)
     return lower, upper

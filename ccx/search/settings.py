@@ -13,6 +13,13 @@ from ccx.scores import SCORES, Score, resolve
 
 MAX_LENGTH = 64
 _MOST = 2**31 - 1  # formulas that a search keeps; kernels count them in 64 bits
+_INTEGERS = (
+    ("length", 1, MAX_LENGTH),
+    ("beam", 1, _MOST),
+    ("top", 1, _MOST),
+    ("candidates", 1, _MOST),
+    ("evaluation_limit", 0, 2**62),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +69,10 @@ class SearchSettings:
     evaluation_limit: int | None = None
 
     def __post_init__(self) -> None:
-        _check_integer("length", self.length, MAX_LENGTH)
-        _check_integer("beam", self.beam, _MOST)
-        _check_integer("top", self.top, _MOST)
-        if self.candidates is not None:
-            _check_integer("candidates", self.candidates, _MOST)
-        if self.evaluation_limit is not None:
-            _check_integer("evaluation_limit", self.evaluation_limit, 2**62, least=0)
-            object.__setattr__(self, "evaluation_limit", operator.index(self.evaluation_limit))
+        for name, least, most in _INTEGERS:
+            value = getattr(self, name)
+            if value is not None or name in ("length", "beam", "top"):
+                object.__setattr__(self, name, _integer(name, value, least, most))
         if self.time_limit is not None:
             if not (isinstance(self.time_limit, Real) and bool(0 <= self.time_limit <= 1e300)):
                 remedy = "leave it out for a proof without a limit"
@@ -88,14 +91,15 @@ class SearchSettings:
         return {name: limit for name, limit in limits.items() if limit is not None}
 
 
-def _check_integer(argument: str, value: Any, most: int | None = None, least: int = 1) -> None:
-    wanted = f"an integer >= {least}" if most is None or most >= _MOST else f"an integer from {least} to {most}"
+def _integer(argument: str, value: Any, least: int, most: int) -> int:
+    wanted = f"an integer >= {least}" if most >= _MOST else f"an integer from {least} to {most}"
     try:
         number = operator.index(value)
     except (TypeError, ValueError):
         number = least - 1
-    if number < least or (most is not None and number > most):
+    if not least <= number <= most:
         raise InputError(argument, wanted=wanted, got=shown(value), remedy="see the documentation of explain")
+    return number
 
 
 def _check_number(argument: str, value: Any, wanted: str, *, zero: bool) -> None:

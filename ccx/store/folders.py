@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ccx.store.files import PathLike, as_path, reason, store_error, sync_folder
+from ccx.store.files import PathLike, reason, store_error, sync_folder
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, Linux
 
@@ -28,7 +28,7 @@ def make_folder(folder: PathLike) -> Path:
 
     """
     try:
-        made(as_path(folder))
+        made(Path(folder))
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
         raise store_error(folder, f"cannot make this folder ({why})", "choose another place") from error
