@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ccx.checks import is_between
+from ccx.checks import is_between, shown
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
 from ccx.kernels import memory
 from ccx.kernels._dispatch import as_array, as_floats, describe, require_host
@@ -63,14 +63,14 @@ def unit_ranges(
     known: object = method
     if not isinstance(known, str) or method not in get_args(Method):
         remedy = "leave it out for the optimum"
-        raise InputError(argument="method", wanted="'optimal' or 'sklearn'", got=repr(method), remedy=remedy)
+        raise InputError(argument="method", wanted="'optimal' or 'sklearn'", got=shown(method), remedy=remedy)
     try:
         n_clusters = operator.index(clusters)
     except (TypeError, ValueError):
         n_clusters = 0
     if n_clusters < 1:
         remedy = "1 stands for the top quantile"
-        raise InputError(argument="clusters", wanted="an integer >= 1", got=repr(clusters), remedy=remedy)
+        raise InputError(argument="clusters", wanted="an integer >= 1", got=shown(clusters), remedy=remedy)
     if n_clusters == 1:
         return np.array([top_quantile(values, quantile)])
     return optimal_ranges(values, n_clusters) if method == "optimal" else sklearn_ranges(values, n_clusters)
@@ -92,7 +92,7 @@ def top_quantile(values: Activations, quantile: float = 0.005) -> tuple[float, f
     flat = _flat(values)
     if not is_between(quantile, 0, 1):
         remedy = "0.005 is Network Dissection's"
-        raise InputError(argument="quantile", wanted="a number between 0 and 1", got=repr(quantile), remedy=remedy)
+        raise InputError(argument="quantile", wanted="a number between 0 and 1", got=shown(quantile), remedy=remedy)
     if not len(flat):
         raise InputError(
             argument="values", wanted="at least one activation", got="none", remedy="give at least one sample"

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import shown
 from ccx.errors import InputError, ShapeError
 from ccx.kernels._dispatch import backend_for, check_threads, describe, on_gpu
 from ccx.kernels.atoms import ConceptRows
@@ -183,7 +184,7 @@ def estimate_extensions(
     given: object = kind
     if not isinstance(given, str) or kind not in get_args(Estimate):
         remedy = "see docs/heuristics.md"
-        raise InputError("kind", wanted='"mmesh", "cfh" or "areas"', got=repr(kind), remedy=remedy)
+        raise InputError("kind", wanted='"mmesh", "cfh" or "areas"', got=shown(kind), remedy=remedy)
     if formulas.areas.ndim != 3:
         remedy = "give what formula_shapes made"
         raise ShapeError("formulas.areas", wanted="int32[U, F, N]", got=describe(formulas.areas), remedy=remedy)

@@ -7,6 +7,7 @@ import operator
 import numpy as np
 from numpy.typing import NDArray
 
+from ccx.checks import shown
 from ccx.errors import InputError, ShapeError
 from ccx.kernels._dispatch import as_floats, backend_for, describe, require_host
 from ccx.kernels._ieee import ieee
@@ -67,7 +68,7 @@ def kmeans_1d(sorted_values: NDArray[np.float32], n_clusters: int) -> NDArray[np
         count = 0
     if count < 1:
         raise InputError(
-            argument="n_clusters", wanted="an integer >= 1", got=repr(n_clusters), remedy="ask for a cluster"
+            argument="n_clusters", wanted="an integer >= 1", got=shown(n_clusters), remedy="ask for a cluster"
         )
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
         values = np.ascontiguousarray(values, np.float32)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx.checks import integer
+from ccx.checks import integer, shown
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_out, check_threads, describe, on_gpu
 from ccx.kernels.devices import place_of, to_host
@@ -51,7 +51,7 @@ def n_words(n_bits: int) -> int:
         count = -1
     if count < 0:
         raise InputError(
-            argument="n_bits", wanted="an integer >= 0", got=repr(n_bits), remedy="pass the length of a row in bits"
+            argument="n_bits", wanted="an integer >= 0", got=shown(n_bits), remedy="pass the length of a row in bits"
         )
     return -(-count // 64)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx.checks import is_between, items
+from ccx.checks import is_between, items, shown
 from ccx.clustering import check_ranges
 from ccx.concepts import Concepts
 from ccx.concepts.positions import as_positions
@@ -43,7 +43,7 @@ def check_quantile(quantile: Any) -> None:
     """Raise unless `quantile` is a number strictly between 0 and 1."""
     if not is_between(quantile, 0, 1):
         remedy = "0.005 is Network Dissection's"
-        raise InputError("quantile", wanted="a number between 0 and 1", got=repr(quantile), remedy=remedy)
+        raise InputError("quantile", wanted="a number between 0 and 1", got=shown(quantile), remedy=remedy)
 
 
 def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
@@ -51,7 +51,7 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
     if units is None:
         return list(range(n_units))
     if not isinstance(units, Iterable):
-        raise InputError("units", wanted="a list of units", got=repr(units), remedy=f"write units=[{units!r}]")
+        raise InputError("units", wanted="a list of units", got=shown(units), remedy=f"write units=[{units!r}]")
     chosen = set()
     for unit in items("units", units, "a list of units"):
         try:
@@ -60,7 +60,7 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
             index = -1
         if not 0 <= index < n_units:
             raise InputError(
-                "units", wanted=f"integers from 0 to {n_units - 1}", got=repr(unit), remedy="give indices of units"
+                "units", wanted=f"integers from 0 to {n_units - 1}", got=shown(unit), remedy="give indices of units"
             )
         chosen.add(index)
     if not chosen:

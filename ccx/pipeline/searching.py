@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.chance import check_count
+from ccx.checks import shown
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.scores import SCORES
@@ -32,7 +33,7 @@ def check_search(search: Any, published: Any, settings: SearchSettings, null: in
     """Raise `InputError` unless there is such a search, and it can be run as asked, `null` times once more."""
     if not isinstance(search, str) or search not in get_args(Search):
         wanted = " or ".join(f'"{one}"' for one in get_args(Search))
-        raise InputError("search", wanted=wanted, got=repr(search), remedy="see the documentation of explain")
+        raise InputError("search", wanted=wanted, got=shown(search), remedy="see the documentation of explain")
     if not isinstance(published, (bool, np.bool_)) or (published and search not in get_args(Heuristic)):
         wanted = "True only with one of the published searches, mmesh, cfh, areas, none"
         got = f"{published!r} with search={search!r}"
@@ -43,18 +44,18 @@ def check_search(search: Any, published: Any, settings: SearchSettings, null: in
         if search != "optimal" and getattr(settings, name) is not None:
             remedy = 'leave it out: only search="optimal" can be stopped'
             raise InputError(
-                name, wanted=f"None with search={search!r}", got=repr(getattr(settings, name)), remedy=remedy
+                name, wanted=f"None with search={search!r}", got=shown(getattr(settings, name)), remedy=remedy
             )
     if check_count(null) and settings.time_limit is not None:
         # Exchanged samples would get other seconds than the true ones, and p would mean nothing.
         remedy = "use evaluation_limit, which is the same for every search"
-        raise InputError("time_limit", wanted="None beside null", got=repr(settings.time_limit), remedy=remedy)
+        raise InputError("time_limit", wanted="None beside null", got=shown(settings.time_limit), remedy=remedy)
     if search in get_args(Heuristic) and settings.scoring is not SCORES["iou"]:
         wanted, remedy = '"iou", which the published searches estimate', 'use search="beam" or "optimal"'
-        raise InputError("scoring", wanted=wanted, got=repr(settings.scoring.name), remedy=remedy)
+        raise InputError("scoring", wanted=wanted, got=shown(settings.scoring.name), remedy=remedy)
     if published and settings.length_penalty != 1:
         remedy = "the published searches have none"
-        raise InputError("length_penalty", wanted="1", got=repr(settings.length_penalty), remedy=remedy)
+        raise InputError("length_penalty", wanted="1", got=shown(settings.length_penalty), remedy=remedy)
 
 
 def nothing_found(search: Search) -> SearchResult:
