@@ -124,6 +124,20 @@ def test_every_flipped_byte_of_a_png_is_told_or_harmless(tmp_path: Path) -> None
             read_broden_ids(write(tmp_path / "a.png", bytes(damaged)))
 
 
+def test_what_a_first_look_refuses_is_not_read(tmp_path: Path) -> None:
+    content = png(np.arange(12).reshape(3, 4))
+    for position in range(len(content)):
+        for value in (0, 1, 255, content[position] ^ 0x20):
+            damaged = bytearray(content)
+            damaged[position] = value
+            path = write(tmp_path / "a.png", bytes(damaged))
+            try:
+                label_map_size(path, Coding.IDS)
+            except StoreError:
+                with pytest.raises(StoreError):
+                    read_ids(path)
+
+
 def test_damage_that_checksums_do_not_show(tmp_path: Path) -> None:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 2, 8, 0, 0, 0, 0))
 

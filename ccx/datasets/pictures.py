@@ -123,7 +123,7 @@ def _png_ids(path: PathLike, content: bytes, kinds: tuple[int, ...]) -> Ids | No
 
     Returns None for what is no such PNG: that decoder shall say what is wrong, or read it.
     """
-    if not content.startswith(PNG) or len(content) < 33:
+    if not content.startswith(PNG) or len(content) < 33 or content[12:16] != b"IHDR":
         return None
     width, height, bits, kind, compression, filtering, interlaced = struct.unpack(">IIBBBBB", content[16:29])
     if kind not in kinds or bits not in (8, 16) or compression or filtering or interlaced:
@@ -140,7 +140,7 @@ def _png_ids(path: PathLike, content: bytes, kinds: tuple[int, ...]) -> Ids | No
             if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
                 raise store_error(path, "damaged: a checksum in it is wrong", DAMAGED)
             pieces.append(content[at + 8 : end])
-        elif name == b"IEND":
+        elif name == b"IEND" and at + 12 + n_bytes <= len(content):
             break
         elif name in (b"eXIf", b"acTL"):  # an orientation, or frames
             return None
