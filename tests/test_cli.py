@@ -438,7 +438,7 @@ def test_images_are_checked_before_the_run(data):
         Image.fromarray(noise).save(folder / f"{i}.jpg")
     whole = (folder / "4.jpg").read_bytes()
     (folder / "4.jpg").write_bytes(whole[: len(whole) // 2])
-    for images, message in ((data / "chw.npy", "put the channels last"), (folder, "4.jpg: cannot be read")):
+    for images, message in ((data / "chw.npy", "put the channels last"), (folder, "4.jpg: truncated or damaged")):
         result = run(*command, images)
         assert result.exit_code == 2
         assert message in result.output.replace("\n", " ")

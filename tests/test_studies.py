@@ -345,7 +345,7 @@ def test_images_leave_out_cells_that_are_not_valid(tmp_path, monkeypatch):
     studies.images(found, activations, concepts, np.zeros((2, 8, 8, 3), np.uint8), tmp_path, progress=False)
     np.testing.assert_array_equal(shown, [masks[0, 0]])
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot make this folder"):
         studies.images(found, activations, concepts, np.zeros((2, 8, 8, 3), np.uint8), tmp_path / "file" / "x")
 
 
