@@ -188,6 +188,9 @@ def _ratios(numerators: npt.NDArray[np.int64], denominators: npt.NDArray[np.int6
 
 def _parts(formula: Any) -> tuple[Formula, Operator, Concept]:
     """Return L, the operator and c of ``(L op c)``."""
+    if hasattr(formula, "dtype"):  # of others, such as the published formulas, the text is parsed
+        remedy = "see ccx.parse"
+        raise InputError("formula", wanted="a formula or its text", got=type(formula).__name__, remedy=remedy)
     tree = formula if isinstance(formula, Formula) else parse(str(formula))
     if isinstance(tree, Or) and isinstance(tree.right, Concept):
         return tree.left, Operator.OR, tree.right

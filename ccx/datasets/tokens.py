@@ -260,7 +260,8 @@ def _sparse(
     for concept in range(n_concepts):
         rows = order[starts[concept] : starts[concept + 1]]
         ones = np.ones(rows.size, np.int32)
-        masks.append(sparse.coo_array((ones, (samples[rows], positions[rows])), shape=tuple(grid)).tocsr())
+        counts = sparse.coo_array((ones, (samples[rows], positions[rows])), shape=tuple(grid)).tocsr()
+        masks.append(counts.astype(np.bool_))  # a token may be named twice
     return masks
 
 

@@ -319,6 +319,8 @@ def _numbers(values: Any, argument: str) -> npt.NDArray[np.float64]:
     require_host(numbers, argument, "ranges")
     if numbers.dtype.kind not in "iuf":
         raise DTypeError(argument, wanted="numbers", got=describe(numbers), remedy="give (lower, upper) pairs")
+    if 8 * numbers.size > _LARGE:
+        require_bytes(argument, 8 * numbers.size, "give fewer ranges")
     exact: npt.NDArray[np.float64] = numbers.astype(np.float64, copy=False)
     return exact
 

@@ -21,6 +21,7 @@ from ccx.kernels.atoms import Atoms
 from ccx.kernels.devices import to_host
 from ccx.keys import require_same_samples, require_samples_second
 
+_MOST_UNITS = 1 << 31
 _CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
 
 
@@ -48,6 +49,9 @@ def check_quantile(quantile: Any) -> None:
 
 def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
     """Return the units to explain, ascending, each once; None = all."""
+    if n_units > _MOST_UNITS:  # of a view that repeats one value
+        remedy = "explain fewer at a time"
+        raise InputError("activations", wanted=f"at most {_MOST_UNITS} units", got=str(n_units), remedy=remedy)
     if units is None:
         return list(range(n_units))
     if not isinstance(units, Iterable):

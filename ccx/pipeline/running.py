@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any, TypeVar
 
+from ccx.checks import shown
 from ccx.errors import InputError, visible
 from ccx.stopping import stoppable
 
@@ -48,7 +49,7 @@ def check_progress(progress: Any) -> None:
     """Raise unless `progress` is what `progress_reporter` takes."""
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         remedy = "a function is called with (units done, units in all)"
-        raise InputError("progress", wanted="None, a bool or a function", got=repr(progress), remedy=remedy)
+        raise InputError("progress", wanted="None, a bool or a function", got=shown(progress), remedy=remedy)
 
 
 @contextmanager
