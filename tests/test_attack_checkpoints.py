@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import zipfile
@@ -15,6 +16,9 @@ import pytest
 from ccx.models import read_checkpoint
 from ccx.models.checkpoints import _behind_prefix
 from tests.fuzzing import attack, attempts
+
+with contextlib.suppress(ImportError):
+    import torch  # before the clock of the first input runs
 
 KINDS = ("zip", "legacy", "safetensors", "program", "archive")
 _CACHE: dict[str, bytes] = {}
@@ -41,8 +45,6 @@ def attempt(rng: np.random.Generator, folder: Path) -> str:
 
 
 def saved(rng: np.random.Generator, *, legacy: bool) -> bytes:
-    import torch
-
     number = int(rng.integers(6))
     name = f"{number} {legacy}"
     if name not in _CACHE:
