@@ -24,13 +24,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numba.core import event
 
 from ccx.errors import CCXError
 
 _ROOT = Path(__file__).parents[1]
-_SECONDS = 10.0  # that one input may take
+_SECONDS = 10.0  # that one input may take, compiling aside
+_COMPILING_SECONDS = 600.0
 _GIB = 6  # of address space, most of which numba and OpenBLAS reserve and never touch
 
 
@@ -98,18 +101,46 @@ def attack(
     return report
 
 
+class _Watch(event.Listener):
+    """Ends the process when an input takes longer than it may; compiling, of which the first inputs have most, is free.
+
+    So an input that only waits for kernels does not look like one that hangs, on a machine that has none in its cache.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._n_compiling = 0
+        event.register("numba:compiler_lock", self)
+
+    def begin(self) -> None:
+        faulthandler.dump_traceback_later(self._seconds, exit=True)
+
+    def end(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+
+    def on_start(self, event: Any) -> None:  # noqa: ARG002 - the name that numba gives it
+        self._n_compiling += 1
+        faulthandler.dump_traceback_later(_COMPILING_SECONDS, exit=True)
+
+    def on_end(self, event: Any) -> None:  # noqa: ARG002
+        self._n_compiling -= 1
+        if self._n_compiling == 0:
+            self.begin()
+
+
 def _serve(module: str, name: str, seed: str, first: str, stop: str, seconds: str, gib: str) -> None:
     attempt = getattr(importlib.import_module(module), name)
     limit = int(float(gib) * (1 << 30))
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     warnings.simplefilter("ignore")
+    watch = _Watch(float(seconds))
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the attack prints is noise
     folder = Path(tempfile.mkdtemp())
     try:
         for number in range(int(first), int(stop)):
             print(json.dumps([number, "begun", ""]), file=out, flush=True)
-            faulthandler.dump_traceback_later(float(seconds), exit=True)
+            watch.begin()
             rng = np.random.default_rng([int(seed), number])
             try:
                 end, text = attempt(rng, folder), ""
@@ -117,7 +148,7 @@ def _serve(module: str, name: str, seed: str, first: str, stop: str, seconds: st
                 end, text = "refused", ""
             except Exception:  # each is what the attack looks for
                 end, text = "foreign", traceback.format_exc()[-2000:]
-            faulthandler.cancel_dump_traceback_later()
+            watch.end()
             print(json.dumps([number, end, text]), file=out, flush=True)
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
