@@ -13,7 +13,8 @@ nox.options.reuse_existing_virtualenvs = True
 os.environ["SKBUILD_CMAKE_DEFINE"] = "CCX_CUDA=OFF"  # nothing is compiled by what the machine has
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")
-ALL = "torch,torchvision,coco,logic,pandas,matplotlib,sklearn,kmeans1d"  # optional libraries
+OPTIONAL = "coco,h5py,zarr,logic,pandas,matplotlib,sklearn,kmeans1d"
+ALL = f"torch,torchvision,{OPTIONAL}"
 
 
 @nox.session
@@ -36,7 +37,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no torch, with all other optional libraries."""
     session.install(".[test]")
-    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": "coco,logic,pandas,matplotlib,sklearn,kmeans1d,gxx"})
+    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": f"{OPTIONAL},gxx"})
 
 
 @nox.session

@@ -20,6 +20,7 @@ settings.load_profile(os.environ.get("CCX_HYPOTHESIS", "push"))
 
 _IMPORT_NAMES = {
     "coco": "pycocotools",
+    "h5py": "h5py",
     "logic": "pyeda",
     "pandas": "pandas",
     "matplotlib": "matplotlib",
@@ -30,6 +31,7 @@ _IMPORT_NAMES = {
     "torchvision": "torchvision",
     "kmeans1d": "kmeans1d",
     "versus": "compositional_explanations",
+    "zarr": "zarr",
 }
 # What is no library: g++ builds the CUDA emulator, which switches its fibers in x86-64 assembly; nvcc and NVRTC come
 # from the dependency group cuda-compilers, not from the machine.

@@ -256,8 +256,12 @@ def test_data_frames():
 
 
 @pytest.mark.states("Arrays", "h5py and zarr arrays", "converted", "read whole; by probe in batches")
+@pytest.mark.needs("h5py")
+@pytest.mark.needs("zarr")
 def test_arrays_in_files(tmp_path):
-    h5py, zarr = pytest.importorskip("h5py"), pytest.importorskip("zarr")
+    import h5py
+    import zarr
+
     with h5py.File(tmp_path / "x.h5", "w") as file:
         stored = file.create_dataset("x", data=VALUES)
         masks = file.create_dataset("masks", data=MASKS)
@@ -274,8 +278,9 @@ def test_arrays_in_files(tmp_path):
 
 
 @pytest.mark.needs("torch")
+@pytest.mark.needs("h5py")
 def test_probing_arrays_of_all_kinds(tmp_path):
-    h5py = pytest.importorskip("h5py")
+    import h5py
     import torch
     from torch import nn
 
