@@ -183,11 +183,14 @@ def test_a_picture_that_cannot_be_read_is_named(models, tmp_path, workers):
     model = models.net()
     for content, message in [
         (whole[: len(whole) // 2], "truncated"),
-        (b"", "no picture that can be read"),
-        (b"x" * 99, "no picture that can be read"),
+        (b"", "no picture, or its head is damaged"),
+        (b"x" * 99, "no picture, or its head is damaged"),
     ]:
         (tmp_path / "2.jpg").write_bytes(content)
-        with unchanged(models, model), pytest.raises(StoreError, match=rf"2\.jpg: .*{message}.*; repair or remove it"):
+        with (
+            unchanged(models, model),
+            pytest.raises(StoreError, match=rf"2\.jpg: .*{message}.*; copy or download it again"),
+        ):
             ccx.probe(model, tmp_path, "layer1", preprocessing=prepare, workers=workers)
     (tmp_path / "2.jpg").unlink()
     missing = [tmp_path / "0.jpg", tmp_path / "2.jpg"]

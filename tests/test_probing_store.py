@@ -464,7 +464,7 @@ def test_kill_9(tmp_path, kind):
 
 def test_probed_activations_go_into_explain(models, tmp_path):
     maps = probe(tmp_path, models, layers="layer1")
-    masks = np.random.default_rng(0).random((3, 10, 12, 12)) < 0.4
+    masks = np.random.default_rng(0).random((3, 10, 12, 15)) < 0.4
     found = ccx.explain(maps, masks, clusters=2, progress=False)
     assert found == ccx.explain(np.array(maps), masks, clusters=2, progress=False)
     assert len(found) == 8
