@@ -78,7 +78,7 @@ def test_a_folder_with_images_left_out_up_to_the_report(tmp_path: Path) -> None:
     explain = ("explain", tmp_path / "a.npy", "--concepts", tmp_path / "c.ccx", "--out", tmp_path / "run", "--images")
     code, text = run(*explain, tmp_path / "images")
     assert code == 2
-    assert "images: expected 2 images, got 3 in" in text
+    assert "images: expected the samples of the concepts, with 'c.png' at position 1, got 'b.png'" in text
     code, text = run(*explain, spec)
     assert code == 0, text
     assert (tmp_path / "run/report.html").read_text(encoding="utf-8").count("data:image/jpeg") == 2

@@ -81,4 +81,7 @@ def open_data(spec: str) -> Dataset:
 
 def _demo() -> Dataset:
     data = demo.load()
-    return Pairs(list(zip(data.images, data.labels, strict=True)), data.names, categories=data.categories)
+    enlarged = data.labels  # they are embedded on a coarser grid than the photographs
+    for axis in (2, 3):
+        enlarged = enlarged.repeat(data.images.shape[axis - 1] // data.labels.shape[axis], axis)
+    return Pairs(list(zip(data.images, enlarged, strict=True)), data.names, categories=data.categories)
