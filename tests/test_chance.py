@@ -449,6 +449,18 @@ def test_memory_is_asked_for_first(monkeypatch: pytest.MonkeyPatch) -> None:
         ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=1_000, threads=1)
 
 
+def test_memory_is_asked_for_before_permutations_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    CONCEPTS.prepare()
+    monkeypatch.setattr(memory, "available_bytes", lambda: 4 * 1_000 * N + 1_000)  # enough for the permutations alone
+
+    def draw(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("ccx.pipeline.judging.permutations", draw)
+    with pytest.raises(MemoryBudgetError, match=r"null: .*; use fewer permutations or samples"):
+        ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=1_000, threads=1)
+
+
 def test_packed_bitmaps() -> None:
     packed = pack(BITMAPS.reshape(2, N, -1))
     for asked in ({"null": 5}, {"null": 5, "fit": [0, 1, 2, 3]}):

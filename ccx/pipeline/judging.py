@@ -93,6 +93,9 @@ class Evidence:
             within = concepts if samples is None else concepts.subset(samples=samples, threads=threads)
             return Part(within, samples, orders)
 
+        if null:  # drawing many takes a while: what does not fit is refused before
+            n_bytes = 4 * null * concepts.n_samples + working_bytes(concepts.atoms, null)
+            memory.require_bytes("null", n_bytes, "use fewer permutations or samples")
         if chosen is not None:  # annotations are copied, each with the batches that it is made of
             memory.require_bytes("fit", 2 * concepts.atoms.cell_atoms.nbytes, "use fewer samples or a coarser grid")
         parts = [part(samples) for samples in chosen or (None,)]
