@@ -137,6 +137,7 @@ def test_a_kernel_that_does_not_compile_is_reported():
         RawModule('#line 1 "plant"\nKERNEL void broken(int* out) { nonsense; }', "plain")
 
 
+@pytest.mark.nightly  # half of what all other tests take together
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 def test_the_kernels_of_ccx_are_clean(build):
     """Run their tests once more, on kernels built with the sanitizers."""
