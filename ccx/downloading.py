@@ -203,8 +203,6 @@ def _load(url: str, file: Any, notes: Path, progress: Progress | None, wait: flo
         except urllib.error.HTTPError as error:
             error.close()
             raise store_error(url, f"the server says {error.code} {error.reason}", "check the address") from error
-        except (http.client.InvalidURL, UnicodeError) as error:
-            raise store_error(url, f"no address that can be asked ({error})", "check the address") from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             problem = f"{problem} ({getattr(error, 'reason', None) or error})"
         failures, most = (0, done) if done > most else (failures + 1, most)
@@ -237,7 +235,7 @@ def _asked(url: str, start: int, version: str) -> Iterator[_Answer | None]:
         headers |= {"Range": f"bytes={start}-", "If-Range": version}
     request = urllib.request.Request(url, headers=headers)
     try:
-        with _opener().open(request, timeout=_TIMEOUT) as body:
+        with _opened(request) as body:
             length = _number(body.headers.get("Content-Length"))
             if body.status != http.client.PARTIAL_CONTENT:
                 yield _Answer(0, length, _version(body.headers), body)
@@ -286,8 +284,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_Redirects)
+def _opened(request: urllib.request.Request) -> Any:
+    """Ask a server, or raise `StoreError` where an address, be it one that a server sends us on to, cannot be asked."""
+    try:
+        return urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT)
+    except (http.client.InvalidURL, ValueError) as error:
+        raise store_error(request.full_url, f"no address that can be asked ({error})", "check the address") from error
 
 
 def unpack(archive: PathLike, *, progress: Progress | None = None) -> Path:

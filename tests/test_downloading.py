@@ -246,9 +246,17 @@ def test_no_redirection_to_what_is_less_safe(begins: str, goes_on: str, is_follo
         handler.redirect_request(request, None, 302, "", {}, goes_on)
 
 
-def test_a_redirection_is_looked_at(server: Server, tmp_path: Path) -> None:
-    server.status, server.headers = 302, {"Location": "ftp://127.0.0.1/file.bin"}
-    with pytest.raises(StoreError, match="sends us on to ftp"):
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ftp://127.0.0.1/file.bin", "sends us on to ftp"),
+        ("http://[::1", "no address that can be asked"),
+        ("http://127.0.0.1:port/", "no address that can be asked"),
+    ],
+)
+def test_a_redirection_is_looked_at(server: Server, tmp_path: Path, address: str, message: str) -> None:
+    server.status, server.headers = 302, {"Location": address}
+    with pytest.raises(StoreError, match=message):
         download(server.url, tmp_path / "file.bin")
 
 

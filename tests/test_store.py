@@ -123,35 +123,8 @@ def test_unwritable_places(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_writer_leaves_the_old_file_and_no_obstacle(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    code = """
-        import sys
-        from ccx.store import write_atomic
-        with write_atomic(sys.argv[1]) as file:
-            file.write(bytes(100_000))
-            file.flush()
-            print("writing", flush=True)
-            sys.stdin.read()
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(ccx.__file__).parents[1],
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"writing\n"
-        child.kill()
-    assert path.read_text() == "old"
-    write_text(path, "new")
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("has_unnamed", [True, False])
-def test_a_killed_writer_leaves_nothing(tmp_path: Path, has_unnamed: bool) -> None:
+def kill_a_writer(path: Path, *, has_unnamed: bool = True) -> None:
+    """Kill a process that is writing a file, on a system with files that have no name or without."""
     code = """
         import os, sys
         from ccx.store import write_atomic
@@ -164,7 +137,7 @@ def test_a_killed_writer_leaves_nothing(tmp_path: Path, has_unnamed: bool) -> No
             sys.stdin.read()
     """
     with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "file"), str(has_unnamed)],
+        [sys.executable, "-c", textwrap.dedent(code), str(path), str(has_unnamed)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(ccx.__file__).parents[1],
@@ -172,6 +145,21 @@ def test_a_killed_writer_leaves_nothing(tmp_path: Path, has_unnamed: bool) -> No
         assert child.stdout is not None
         assert child.stdout.readline() == b"writing\n"
         child.kill()
+
+
+def test_a_killed_writer_leaves_the_old_file_and_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    kill_a_writer(path)
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("has_unnamed", [True, False])
+def test_a_killed_writer_leaves_nothing(tmp_path: Path, has_unnamed: bool) -> None:
+    kill_a_writer(tmp_path / "file", has_unnamed=has_unnamed)
     left = [path.name for path in tmp_path.iterdir()]
     assert left == [] if has_unnamed else [name.startswith(".file.") for name in left] == [True]
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.checks import require_callable, require_flag, require_kind, shown, texts
+from ccx.concepts.exclusion import as_positions, batches_without
 from ccx.concepts.invariants import bounds, invariants
-from ccx.concepts.positions import as_positions, batches_without
 from ccx.concepts.sources import (
     MaskSource,
     check_categories,

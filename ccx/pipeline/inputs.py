@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ccx.checks import is_between, items, shown
 from ccx.clustering import check_ranges
 from ccx.concepts import Concepts
-from ccx.concepts.positions import as_positions
+from ccx.concepts.exclusion import as_positions
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import memory, rows
 from ccx.kernels._dispatch import as_array, describe, reordered, require_host

@@ -19,6 +19,8 @@ from ccx.errors import InputError, StoreError
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
+CHECKSUM = "checksum"
+_SEAL = re.compile(rb',"checksum":"([0-9a-f]{16})"\}\Z')
 _OPEN_FILES = Path("/proc/self/fd")
 
 
@@ -287,10 +289,6 @@ def seal_of(content: bytes, before: str = "") -> str | None:
     if found is None or found[1].decode() != _digest(content[: found.start()], before):
         return None
     return found[1].decode()
-
-
-CHECKSUM = "checksum"
-_SEAL = re.compile(rb',"checksum":"([0-9a-f]{16})"\}\Z')
 
 
 def _digest(body: bytes, before: str) -> str:
