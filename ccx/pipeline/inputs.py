@@ -53,6 +53,7 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
         remedy = "explain fewer at a time"
         raise InputError("activations", wanted=f"at most {_MOST_UNITS} units", got=str(n_units), remedy=remedy)
     if units is None:
+        memory.require_bytes("units", 64 * n_units, "choose some with units=")  # their list, and the jobs
         return list(range(n_units))
     if not isinstance(units, Iterable):
         raise InputError("units", wanted="a list of units", got=shown(units), remedy=f"write units=[{units!r}]")
