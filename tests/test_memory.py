@@ -179,8 +179,8 @@ assert copy_of_units(view, [5, 7]).shape == (3, 2, 7, 7)
 
 
 def test_units_beyond_memory_are_refused_before_they_are_listed(monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda: 10_000_000)
-    view = np.broadcast_to(np.ones((2, 1, 1, 1), np.float32), (2, 1 << 20, 1, 1))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 100_000_000)
+    view = np.broadcast_to(np.ones((2, 1, 1, 1), np.float32), (2, 1 << 21, 1, 1))
     with pytest.raises(MemoryBudgetError, match=r"units: .*; choose some with units="):
         ccx.explain(view, np.ones((1, 2, 1, 1), np.bool_), progress=False)
 
