@@ -22,9 +22,9 @@ from ccx.evidence import Chance
 from ccx.kernels.atoms import Atoms, total_counts
 from ccx.kernels.cpu._jit import parallel
 from ccx.kernels.devices import to_host
-from ccx.kernels.memory import require_bytes
 from ccx.kernels.permutations import histogram_bytes, permuted_histogram
 from ccx.kernels.rows import formula_rows
+from ccx.memory import require_bytes
 from ccx.search import Found, Objective, SearchResult
 
 IntArray = npt.NDArray[np.int64]

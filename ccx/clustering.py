@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ccx import memory
 from ccx.checks import is_between, shown
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
-from ccx.kernels import memory
 from ccx.kernels._dispatch import as_array, as_floats, describe, require_host
 from ccx.kernels._ieee import ieee
 from ccx.kernels.kmeans import kmeans_1d

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import ccx
+from ccx import memory
 from ccx.chance import Scored, chance, group_codes, permutations, search_chance
 from ccx.errors import InputError, MemoryBudgetError, StoreError
 from ccx.evidence import Chance
-from ccx.kernels import bitmap_histogram, memory, pack, unpack, upsample_pack
+from ccx.kernels import bitmap_histogram, pack, unpack, upsample_pack
 from ccx.scores import Custom, resolve
 from ccx.search import Found, Objective, SearchResult, SearchSettings
 

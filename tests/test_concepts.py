@@ -507,7 +507,7 @@ def test_memory_is_estimated_before_it_is_taken(some: Data, monkeypatch: pytest.
     def build_no_more(*_: Any, **__: Any) -> None:
         pytest.fail("work has begun")
 
-    monkeypatch.setattr("ccx.kernels.memory.available_bytes", lambda: 1_000)
+    monkeypatch.setattr("ccx.memory.available_bytes", lambda: 1_000)
     monkeypatch.setattr("ccx.concepts.concepts.AtomBuilder", build_no_more)
     for build in (some.build, lambda: Concepts.from_masks(some.masks)):
         with pytest.raises(
@@ -520,5 +520,5 @@ def test_memory_is_estimated_before_it_is_taken(some: Data, monkeypatch: pytest.
 
 @pytest.mark.parametrize("available", [None, 10**9])
 def test_enough_or_unknown_memory(some: Data, monkeypatch: pytest.MonkeyPatch, available: int | None) -> None:
-    monkeypatch.setattr("ccx.kernels.memory.available_bytes", lambda: available)
+    monkeypatch.setattr("ccx.memory.available_bytes", lambda: available)
     assert some.build().n_samples == 9

@@ -295,7 +295,7 @@ def test_progress_and_empty_data_sets(folder: Path, capfd: pytest.CaptureFixture
 
 
 def test_memory_is_asked_for_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccx.kernels.memory.available_bytes", lambda: 1000)
+    monkeypatch.setattr("ccx.memory.available_bytes", lambda: 1000)
     with pytest.raises(MemoryBudgetError, match="dataset: expected work that fits"):
         opened(folder).concepts(progress=False)
 

@@ -351,6 +351,6 @@ def test_bad_options(monkeypatch: pytest.MonkeyPatch) -> None:
     concepts = case.concepts()
     with pytest.raises(InputError, match="masks: expected what mmesh measures"):
         guided_search(concepts, concepts.atoms.cells, SearchSettings(), heuristic="mmesh")
-    monkeypatch.setattr("ccx.kernels.memory.available_bytes", lambda: 10)
+    monkeypatch.setattr("ccx.memory.available_bytes", lambda: 10)
     with pytest.raises(MemoryBudgetError, match="samples: expected work that fits"):
         ConceptMasks(concepts)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccx import memory
 from ccx.errors import DTypeError, InputError, MemoryBudgetError, ShapeError
-from ccx.kernels import AtomBuilder, bitmap_histogram, memory, pack, permuted_histogram, reference
+from ccx.kernels import AtomBuilder, bitmap_histogram, pack, permuted_histogram, reference
 from tests.strategies import THREADS, annotated
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import ccx
+from ccx import memory
 from ccx.errors import MemoryBudgetError
-from ccx.kernels import memory
 from ccx.kernels.devices import copy_of_units
 
 MOUNT_V2 = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
@@ -114,7 +114,7 @@ def test_odd_files_leave_the_machine_to_say(machine, damage):
 def test_limits_of_the_process_count(limit):
     code = f"""
 import resource
-from ccx.kernels import memory
+from ccx import memory
 from ccx.errors import MemoryBudgetError
 resource.setrlimit(resource.{limit}, (2 << 30, 2 << 30))
 left = memory.available_bytes()

@@ -478,7 +478,7 @@ def test_the_device_is_given_back(models, monkeypatch):
 
 @torch_needed
 def test_arrays_too_large_for_memory(models, monkeypatch):
-    monkeypatch.setattr("ccx.kernels.memory.available_bytes", lambda: 1000)
+    monkeypatch.setattr("ccx.memory.available_bytes", lambda: 1000)
     with pytest.raises(MemoryError, match="give out=, a folder"):
         ccx.probe(models.net(), models.images(), "layer1")
 

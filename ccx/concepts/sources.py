@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx import memory
 from ccx.checks import texts
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels import memory, rows
+from ccx.kernels import rows
 from ccx.kernels._dispatch import as_array, checked_sparse, describe
 
 _MASK_BATCH_BYTES = 1 << 26

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ccx import memory
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.identities import IdTable
 from ccx.datasets.pictures import check_label_picture
 from ccx.datasets.tables import named
 from ccx.errors import InputError, StoreError
 from ccx.images import SUFFIXES, read_head, rgb
-from ccx.kernels import memory
 from ccx.keys import check_keys
 from ccx.listing import data_keys
 from ccx.store.files import store_error

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx import memory
 from ccx.errors import BackendError, DTypeError, InputError, ShapeError
-from ccx.kernels import memory
 
 _KINDS = "biuf"  # of dtypes that hold numbers and booleans
 _EXTENDED = ("bfloat16", "float8", "float6", "float4")  # names of dtypes beside NumPy's; float32 holds them exactly

@@ -32,9 +32,9 @@ from ccx.kernels._dispatch import (
 )
 from ccx.kernels._ieee import ieee
 from ccx.kernels.atoms import Atoms, check_atoms
-from ccx.kernels.memory import require_bytes
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.kernels.shapes import check_grid
+from ccx.memory import require_bytes
 
 __all__ = ["bitmap_histogram", "range_histogram", "upsample", "upsample_pack"]
 

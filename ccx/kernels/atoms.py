@@ -21,9 +21,9 @@ from ccx.errors import DTypeError, InputError, MemoryBudgetError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
 from ccx.kernels.cpu._jit import parallel
 from ccx.kernels.devices import Place, parse_places, place_of
-from ccx.kernels.memory import require_bytes
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.kernels.shapes import check_grid
+from ccx.memory import require_bytes
 
 MAX_CONCEPTS = 65_535
 DENSE_PAIRS = 4_096

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ccx import memory
 from ccx.errors import BackendError, InputError
-from ccx.kernels import memory
 from ccx.kernels._dispatch import on_gpu
 
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from ccx.errors import BackendError, DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, on_gpu
 from ccx.kernels.atoms import Atoms, check_atoms
-from ccx.kernels.memory import require_bytes
 from ccx.kernels.rows import as_rows, check_padding
+from ccx.memory import require_bytes
 
 __all__ = ["permuted_histogram"]
 

@@ -19,7 +19,7 @@ from ccx.checks import integer, shown
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels._dispatch import as_array, backend_for, check_out, check_threads, describe, on_gpu
 from ccx.kernels.devices import place_of, to_host
-from ccx.kernels.memory import require_bytes
+from ccx.memory import require_bytes
 
 __all__ = [
     "and_popcount",

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx import memory
 from ccx.checks import is_between, items, shown
 from ccx.clustering import check_ranges
 from ccx.concepts import Concepts
 from ccx.concepts.exclusion import as_positions
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels import memory, rows
+from ccx.kernels import rows
 from ccx.kernels._dispatch import as_array, describe, reordered, require_host
 from ccx.kernels.activations import all_finite
 from ccx.kernels.atoms import Atoms

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ccx import memory
 from ccx.chance import (
     Orders,
     check_count,
@@ -23,7 +24,6 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.evidence import HeldOut
 from ccx.formula import Formula
-from ccx.kernels import memory
 from ccx.kernels._dispatch import as_array
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.devices import place_of, to_host

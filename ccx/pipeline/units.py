@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ccx import memory
 from ccx.clustering import Method, unit_ranges
 from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels import memory, sparse
+from ccx.kernels import sparse
 from ccx.kernels._dispatch import as_sparse, checked_sparse
 from ccx.kernels.activations import as_maps, upsample_pack
 from ccx.kernels.devices import MAIN_MEMORY, Place, copy_of_units, to_host

@@ -10,9 +10,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ccx import networks
+from ccx import memory, networks
 from ccx.errors import InputError, StoreError
-from ccx.kernels import memory
 from ccx.keys import Activations, check_keys
 from ccx.models import NamedModel
 from ccx.pipeline.running import Progress, check_progress, progress_reporter
