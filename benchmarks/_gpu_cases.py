@@ -16,10 +16,9 @@ import ccx
 from benchmarks.synthetic import Synthetic
 from ccx import kernels
 from ccx.clustering import unit_ranges
-from ccx.kernels import Atoms, optimal
+from ccx.kernels import Atoms
 from ccx.kernels.devices import Place, to_host
 from ccx.kernels.estimates import Estimate
-from ccx.search import SearchSettings, beam_search
 
 CLUSTERS = 5
 BEAM = 5
@@ -27,9 +26,6 @@ ORDERS = 100  # of the samples, for what chance would reach
 UNITS_A_PASS = 8  # that one reading of the cells serves, in range_histogram
 # Public functions that run on the host alone: choices among counts, and what a data set does once.
 HOST_ONLY = {"atom_rows", "best_extensions", "best_placed", "best_singles", "concept_rows", "kmeans_1d", "n_words"}
-
-# Of `ccx.kernels.optimal`: what a proof spends its time on.
-PROOF = {"pairs_of", "good_pairs", "promising_pairs"}
 
 
 class Case(NamedTuple):
@@ -82,7 +78,6 @@ def cases(data: Synthetic, concepts: ccx.Concepts, n_mask_samples: int) -> Itera
     yield from _of_activations(data, concepts.atoms)
     yield from _of_atoms(data, concepts.atoms)
     yield from _of_estimates(data, concepts.atoms, n_mask_samples)
-    yield from _of_proof(data, concepts)
 
 
 def _of_rows(atoms: Atoms, n_samples: int) -> Iterator[Case]:
@@ -188,23 +183,3 @@ def _of_estimates(data: Synthetic, atoms: Atoms, n_samples: int) -> Iterator[Cas
     for kind in get_args(Estimate):
         call = partial(kernels.estimate_extensions, n_cells=shape[0] * shape[1], kind=kind)
         yield Case(call, arrays, n_bytes, n_estimates, "estimates", kind)
-
-
-def _of_proof(data: Synthetic, concepts: ccx.Concepts) -> Iterator[Case]:
-    """Of formulas that reach the IoU p / q of the beam's best."""
-    atoms, n_pairs = concepts.atoms, concepts.n_concepts**2
-    maps = np.ascontiguousarray(data.activations[:, :1])
-    counts = kernels.range_histogram(maps, unit_ranges(maps[:, 0], clusters=CLUSTERS)[None], atoms)[0, -1]
-    best = beam_search(concepts, counts, SearchSettings()).found[0]
-    p, q = best.intersection, best.union
-    least = p * int(counts.sum())
-    arrays = {"atoms": atoms, "counts": counts, "sizes": atoms.pair_cells, "hits": kernels.pair_counts(atoms, counts)}
-    rest = {"q": q, "p": p, "usable": np.ones(concepts.n_concepts, np.bool_), "threads": None}
-    n_bytes = atoms.atom_starts.nbytes + atoms.atom_concepts.nbytes + 24 * atoms.n_atoms + 64 * n_pairs
-    yield Case(
-        partial(optimal.pairs_of, **rest), arrays, n_bytes, int((np.diff(atoms.atom_starts) ** 2).sum()), "additions"
-    )
-    pairs = optimal.pairs_of(**arrays, **rest)
-    yield Case(partial(optimal.good_pairs, least=least), {"pairs": pairs}, 8 * n_pairs, 3 * n_pairs, "bounds")
-    n_bounds = 3 * n_pairs + optimal.promising_pairs(pairs, least)[1]
-    yield Case(partial(optimal.promising_pairs, least=least), {"pairs": pairs}, 16 * n_pairs, n_bounds, "bounds")

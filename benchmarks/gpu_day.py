@@ -102,10 +102,10 @@ def warm() -> None:
     for case in _gpu_cases.cases(data, concepts, 4):
         case.function(**case.arrays)
     log("cases")
-    for search, length in (("beam", 3), ("optimal", 3), ("mmesh", 3), ("cfh", 3), ("areas", 3), ("optimal", 4)):
-        options = {"search": search, "length": length, "clusters": 2, "units": [0], "progress": False}
+    for search in ("beam", "optimal", "mmesh", "cfh", "areas"):
+        options = {"search": search, "clusters": 2, "units": [0], "progress": False}
         ccx.explain(data.activations, concepts, **options)
-        log(search, length)
+        log(search)
     ccx.explain(data.activations, concepts, null=3, fit=[0, 1, 2], units=[0], clusters=2, progress=False)
 
 
@@ -236,7 +236,6 @@ def small() -> None:
         options = {"search": search, "clusters": 2, "units": [0], "progress": False, "threads": 1}
         guarded(search, lambda options=options: f"{len(ccx.explain(there, concepts, **options))} rows")
     guarded("atoms in 32 bits", lambda: test_gpu.test_atoms_numbered_in_32_bits(gpu, data, concepts))
-    guarded("branch and bound", lambda: test_gpu.test_branch_and_bound(gpu))
 
 
 # ---- Speed -----------------------------------------------------------------------------------------------------------

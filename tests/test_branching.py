@@ -399,8 +399,7 @@ def test_no_completion_exceeds_the_bound_of_its_beginning(seed, effort, data):
 
 
 def expanded(space, atoms, concepts, operators, *rest):
-    (one,) = kernels.expand(space, kernels.room_for(atoms), [kernels.Begun(concepts, operators, 1 << 50)], *rest)
-    return one
+    return kernels.expand(space, kernels.room_for(atoms), kernels.Begun(concepts, operators, 1 << 50), *rest)
 
 
 def canonical(ids, operators):

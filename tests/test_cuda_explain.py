@@ -236,7 +236,7 @@ def launched(monkeypatch):
 @pytest.mark.parametrize(
     ("search", "published", "kernel"),
     [
-        ("optimal", False, "count_good_pairs"),
+        ("optimal", False, "range_histogram_u16"),
         ("mmesh", False, "inscribed_rectangles"),
         ("mmesh", True, "inscribed_rectangles"),
         ("cfh", False, "estimate_occurrences"),

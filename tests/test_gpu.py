@@ -15,7 +15,6 @@ import pytest
 import ccx
 from ccx import kernels
 from ccx.errors import BackendError, CCXError
-from ccx.kernels.branching import Effort
 from ccx.kernels.cuda import device
 from ccx.kernels.devices import to_host
 
@@ -30,7 +29,6 @@ sys.path.append(str(ROOT))  # behind everything else: ccx itself is installed, w
 try:
     from benchmarks import _gpu_cases
     from benchmarks.synthetic import generate
-    from tests.test_cuda_branching import Case, check, edges
     from tests.test_cuda_denormals import RANGES, some_maps
 finally:
     sys.path.remove(str(ROOT))
@@ -156,7 +154,6 @@ OPTIONS = {
     "units that seldom fire": {"clusters": 1, "quantile": 1e-4},
     "null": {"null": 5, "units": [0]},
     "samples to fit": {"fit": range(0, 12, 2), "null": 3, "units": [0]},
-    "a proof of four concepts": {"search": "optimal", "length": 4, "evaluation_limit": 2_000, "units": [0]},
 }
 
 
@@ -164,17 +161,6 @@ OPTIONS = {
 def test_explain_with_other_options(options, gpu, small):
     maps, concepts = small
     assert explained_alike(gpu.upload(maps), maps, concepts, **OPTIONS[options])
-
-
-def test_branch_and_bound(gpu):
-    """The fourteen kernels that only proofs of four and more concepts run."""
-    n_found = 0
-    for seed in range(12):
-        effort = Effort(few=(0, 3)[seed % 2], many=(6, 1024)[seed // 2 % 2], partners=2, turns=2, steps=40)
-        case, longer = Case(seed, 12, 65, 1 + seed % 3, effort, with_main=seed % 3 > 0), 2 + seed % 3
-        known = case.known(len(case.begun[0].concepts) + longer)
-        n_found += sum(check(gpu, case, longer, least, known) for least in edges(case, longer, known)[:6])
-    assert n_found
 
 
 def test_atoms_numbered_in_32_bits(gpu, data, concepts):

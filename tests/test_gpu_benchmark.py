@@ -53,7 +53,7 @@ def emulator():
 def test_every_public_function_has_a_case_or_runs_on_the_host(data):
     functions = {name for name in kernels.__all__ if not isinstance(getattr(kernels, name), type)}
     timed = {case.name.partition(",")[0] for case in _gpu_cases.cases(data, data.concepts(), 5)}
-    assert timed == functions - _gpu_cases.HOST_ONLY | _gpu_cases.PROOF
+    assert timed == functions - _gpu_cases.HOST_ONLY
 
 
 @pytest.mark.needs("gxx")
@@ -132,7 +132,6 @@ def test_the_further_tests_for_a_gpu_pass_too(data, emulator):
         test_gpu.test_explain_in_each_precision(dtype, scale, emulator, small)
     for options in test_gpu.OPTIONS:
         test_gpu.test_explain_with_other_options(options, emulator, small)
-    test_gpu.test_branch_and_bound(emulator)
     test_gpu.test_atoms_numbered_in_32_bits(emulator, data, small[1])
 
 

@@ -1,20 +1,17 @@
-"""Branch and bound over left-deep formulas of any length (docs/optimal.md): thin over the backend.
+"""Branch and bound over left-deep formulas of any length (docs/optimal.md), which is the host's work on every device.
 
-Concepts are numbered as in `ccx.kernels.optimal.Pairs`. A `Space` is made in main memory; `Space.at` copies it to a
-GPU, and formulas are then bounded there.
+Concepts are numbered as in `ccx.kernels.optimal.Pairs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ccx.kernels._dispatch import backend_for, on_gpu
+from ccx.kernels import cpu
 from ccx.kernels.atoms import Atoms
-from ccx.kernels.devices import Place
 from ccx.kernels.optimal import Pairs
 
 IntArray = npt.NDArray[np.int64]
@@ -65,11 +62,6 @@ class Space(NamedTuple):
     most_shared: IntArray
     most_beside: IntArray
     effort: Effort
-
-    def at(self, place: Place) -> Space:
-        """Return the space with its arrays in another place."""
-        arrays = {name: value for name, value in self._asdict().items() if isinstance(value, np.ndarray)}
-        return self._replace(**{name: place.upload(np.ascontiguousarray(value)) for name, value in arrays.items()})
 
 
 class Begun(NamedTuple):
@@ -145,15 +137,15 @@ def without_main(space: Space) -> Space:
 
 
 def expand(
-    space: Space, room: Room, begun: Sequence[Begun], longer: int, least: int, most: IntArray, most_beside: IntArray
-) -> list[tuple[IntArray, IntArray, int]]:
-    """Bound the completions of all extensions of formulas of one length by `longer` >= 2 concepts.
+    space: Space, room: Room, begun: Begun, longer: int, least: int, most: IntArray, most_beside: IntArray
+) -> tuple[IntArray, IntArray, int]:
+    """Bound the completions of all extensions of a formula by `longer` >= 2 concepts.
 
     least: the least value that is wanted of formulas of that full length; most, most_beside int64[length]: the most
-    value of formulas of up to so many concepts, the index; without the main concept. `room` is for main memory.
+    value of formulas of up to so many concepts, the index; without the main concept.
 
-    Returns for each formula
-    ------------------------
+    Returns
+    -------
     children int64[k, 3] of concept, operator, bound
         Where more than two concepts follow: extensions of which a completion may reach `least`.
     found int64[f, 4] of concept, operator, concept, operator
@@ -163,20 +155,11 @@ def expand(
     Formulas that differ in the order of operands in a run of one connective come once.
 
     """
-    backend = backend_for(space.values).branching
-    concepts = np.array([one.concepts for one in begun], np.int32)
-    operators = np.array([one.operators for one in begun], np.uint8)
-    bounds = np.array([one.bound for one in begun], np.int64)
-    if on_gpu(space.values):
-        results: list[tuple[IntArray, IntArray, int]] = backend.expand(
-            space, concepts, operators, longer, bounds, least, most, most_beside
-        )
-        return results
+    formula = np.array(begun.concepts, np.int32), np.array(begun.operators, np.uint8)
     try:
-        return [
-            backend.expand(space, *formula, longer, bound, least, most, most_beside, *room)
-            for *formula, bound in zip(concepts, operators, bounds, strict=True)
-        ]
+        children, found, evaluations = cpu.branching.expand(
+            space, *formula, longer, begun.bound, least, most, most_beside, *room
+        )
     except SystemError as error:
         # Numba unpickles types while it reads the arguments, and reports an interrupt there as this error.
         cause: BaseException | None = error
@@ -185,12 +168,7 @@ def expand(
         if isinstance(cause, KeyboardInterrupt):
             raise cause from None
         raise
-
-
-def at_a_time(space: Space) -> int:
-    """Return how many formulas are worth expanding together, where the space lies."""
-    n_formulas: int = backend_for(space.values).branching.AT_A_TIME
-    return n_formulas
+    return children, found, int(evaluations)
 
 
 def best_pair_value(pairs: Pairs, usable: npt.NDArray[np.bool_]) -> int:

@@ -1,7 +1,6 @@
-"""Bounds and exact counts for the proven optimum (docs/optimal.md): thin over the backend.
+"""Bounds and exact counts for the proven optimum (docs/optimal.md), which is the host's work on every device.
 
-Concepts are numbered by gain, descending, in square int64 matrices over the concepts that may occur. Matrices lie where
-the histogram lies, lists of formulas in main memory.
+Concepts are numbered by gain, descending, in square int64 matrices over the concepts that may occur.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccx.kernels._dispatch import backend_for
+from ccx.kernels import cpu
 from ccx.kernels.atoms import Atoms, concept_counts, pair_counts
-from ccx.kernels.devices import to_host
 
 IntArray = npt.NDArray[np.int64]
 
@@ -44,23 +42,22 @@ def pairs_of(
     threads: int | None,
 ) -> Pairs:
     """Build `Pairs` for a bitmap's histogram int64[G] and what two concepts share int64[C, C]: cells, and hits."""
-    gain_of_atoms = backend_for(counts).optimal.atom_gains(atoms.cells, counts, q, p)
-    gains = pair_counts(atoms, gain_of_atoms, threads=threads)
+    gains = pair_counts(atoms, cpu.optimal.atom_gains(atoms.cells, counts, q, p), threads=threads)
     dense = [matrix.toarray() if hasattr(matrix, "toarray") else matrix for matrix in (sizes, hits, gains)]
     chosen = np.flatnonzero(usable)
-    order = chosen[np.argsort(-to_host(dense[2].diagonal())[chosen], kind="stable")].astype(np.int32)
-    return Pairs(order, *backend_for(*dense).optimal.ordered(*dense, order, q, p))
+    order = chosen[np.argsort(-dense[2].diagonal()[chosen], kind="stable")].astype(np.int32)
+    size, hit, gain = (matrix[order[:, None], order] for matrix in dense)
+    return Pairs(order, size, hit, (q + p) * hit - p * size, gain)
 
 
 def concept_gains(atoms: Atoms, counts: IntArray, q: int, p: int) -> IntArray:
-    """Return the gain of each concept, by index, in main memory: int64[C], for `pairs_of` their diagonal."""
-    gains: IntArray = to_host(concept_counts(atoms, backend_for(counts).optimal.atom_gains(atoms.cells, counts, q, p)))
-    return gains
+    """Return the gain of each concept, by index: int64[C], for `pairs_of` their diagonal."""
+    return concept_counts(atoms, cpu.optimal.atom_gains(atoms.cells, counts, q, p))
 
 
 def good_pairs(pairs: Pairs, least: int) -> npt.NDArray[np.int32]:
     """Return all (a op b) of value >= least: int32[k, 3] of a, op, b, by a, b, op."""
-    good: npt.NDArray[np.int32] = backend_for(pairs.values).optimal.good_pairs(pairs.values, least)
+    good: npt.NDArray[np.int32] = cpu.optimal.good_pairs(pairs.values, least)
     return good
 
 
@@ -68,9 +65,8 @@ def promising_pairs(
     pairs: Pairs, least: int, first: int = 0, last: int | None = None
 ) -> tuple[npt.NDArray[np.int32], int]:
     """Return all (a op b), first <= a < last, that one more concept may bring to `least`, and how many were bounded."""
-    kernels = backend_for(pairs.values).optimal
     last = pairs.order.size if last is None else last
-    found, n_bounds = kernels.promising_pairs(pairs.values, pairs.gains, least, first, last)
+    found, n_bounds = cpu.optimal.promising_pairs(pairs.values, pairs.gains, least, first, last)
     return found, int(n_bounds)
 
 
@@ -90,7 +86,6 @@ def good_extensions(
     head: the shared concept, head_atoms int32[...] its atoms (`Atoms.postings`); candidates int32[k, 3] of a, op, b.
     Returns (int64[m, 7] of a, op, b, op, c, |F and B|, |F|; how many were counted).
     """
-    kernels = backend_for(pairs.values).optimal
     n = pairs.order.size
     partners = np.where(candidates[:, 0] == head, candidates[:, 2], candidates[:, 0])
     distinct = np.unique(partners)
@@ -98,10 +93,10 @@ def good_extensions(
     row_of[distinct] = np.arange(distinct.size)
     ranks = np.full(atoms.n_concepts, -1, np.int32)
     ranks[pairs.order] = np.arange(n)
-    triples = kernels.triple_counts(
+    triples = cpu.optimal.triple_counts(
         head_atoms, atoms.atom_starts, atoms.atom_concepts, ranks, atoms.cells, counts, row_of, distinct.size, n
     )
-    found, n_counted = kernels.good_extensions(
+    found, n_counted = cpu.optimal.good_extensions(
         candidates, row_of[partners], triples, pairs.sizes, pairs.hits, q, p, least
     )
     return found, int(n_counted)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ccx.errors import MemoryBudgetError
 from ccx.kernels.activations import bitmap_histogram, range_histogram
-from ccx.kernels.atoms import ATOM_ARRAYS, DENSE_PAIRS, Atoms, total_counts
+from ccx.kernels.atoms import ATOM_ARRAYS, Atoms, total_counts
 from ccx.kernels.devices import MAIN_MEMORY, Place, parse_places, place_of, to_host
 
 Device: TypeAlias = str | Sequence[str] | None
@@ -130,15 +130,13 @@ def share_out(
     threads: int,
     *,
     masks: bool,
-    proof: bool,
     extra: int = 0,
 ) -> Plan:
     """Plan the counting of atoms, in `parts` of the samples, for so many units or bitmaps.
 
     On GPUs each takes `value_bytes`, and a histogram a range and part. Atoms take half of the free memory at most;
     where that is too little, the cells of a few samples at a time share with the items what their sets leave. So do
-    the masks of the concepts, if the search is to make some. A proof takes what each two concepts share, and for each
-    worker seven tables of that size at most; `extra` bytes are taken by each worker, too.
+    the masks of the concepts, if the search is to make some. `extra` bytes are taken by each worker, too.
 
     Raises
     ------
@@ -154,20 +152,18 @@ def share_out(
     new = [atoms for atoms in parts if not all(atoms.is_kept_at(place) for place in places)]
     whole = sum(_bytes_of(atoms, ATOM_ARRAYS) for atoms in new)
     fits = whole <= free // 2
-    pair_bytes = 8 * min(max(atoms.n_concepts for atoms in parts), DENSE_PAIRS) ** 2 if proof else 0
-    left = free - (whole if fits else sum(_bytes_of(atoms, _SET_ARRAYS) for atoms in new)) - pair_bytes
-    left, worker_bytes = max(0, left), 7 * pair_bytes + extra
+    left = max(0, free - (whole if fits else sum(_bytes_of(atoms, _SET_ARRAYS) for atoms in new)))
     share = left // (1 + (not fits) + masks)
     # Ranges are found by the processors, so that each should have a unit.
     batch = max(1, min(_MOST_UNITS, -(-n_items // threads)))
     a_place = -(-min(threads, -(-n_items // batch)) // len(places))
-    if a_place * (worker_bytes + batch * item_bytes) > share:
-        batch = max(1, (share // max(a_place, 1) - worker_bytes) // item_bytes)
-        a_place = min(a_place, share // (worker_bytes + batch * item_bytes))
+    if a_place * (extra + batch * item_bytes) > share:
+        batch = max(1, (share // max(a_place, 1) - extra) // item_bytes)
+        a_place = min(a_place, share // (extra + batch * item_bytes))
     if n_items and not a_place:
         wanted, got = (
             f"work that fits into the {free / 1e9:.1f} GB free there",
-            f"{(worker_bytes + item_bytes) / 1e9:.1f} GB for one unit",
+            f"{(extra + item_bytes) / 1e9:.1f} GB for one unit",
         )
         remedy = "free memory of the GPU, or use fewer ranges or samples"
         raise MemoryBudgetError("device", wanted=wanted, got=got, remedy=remedy)

@@ -194,7 +194,6 @@ def explain(
     given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, source.n_units)
     n_ranges = clusters if given is None else max(len(one) for one in given)
     atoms = [part.concepts.atoms for part in parts]
-    demands = {"masks": needs_masks(search), "proof": search == "optimal"}
     plan = share_out(
         source.places,
         atoms,
@@ -202,7 +201,7 @@ def explain(
         8 * source.n_values,
         n_ranges,
         threads,
-        **demands,
+        masks=needs_masks(search),
         extra=evidence.worker_bytes,
     )
     inputs.require_memory(fitted.atoms, source.n_values, n_ranges, plan.n_workers, proof=search == "optimal")
@@ -320,8 +319,8 @@ def explain_bitmaps(
     allowed = annotated.selected(names, categories)
     atoms = [part.concepts.atoms for part in parts]
     n_bytes = 8 * annotated.n_samples * packed.shape[-1]
-    demands = {"masks": needs_masks(search), "proof": search == "optimal"}
-    plan = share_out(places, atoms, len(packed), n_bytes, 1, threads, **demands, extra=evidence.worker_bytes)
+    masks = needs_masks(search)
+    plan = share_out(places, atoms, len(packed), n_bytes, 1, threads, masks=masks, extra=evidence.worker_bytes)
     inputs.require_memory(fitted.atoms, 0, 1, plan.n_workers, proof=search == "optimal")
     evidence.require_memory(plan.n_workers)
     fitted.prepare(threads=threads)

@@ -17,7 +17,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 class Bounds:
-    """Upper bounds of the lengths that are open; atoms and histogram lie at one place."""
+    """Upper bounds of the lengths that are open."""
 
     def __init__(
         self, atoms: Atoms, counts: IntArray, usable: npt.NDArray[np.bool_], cover: Cover, best: Incumbents

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from ccx.formula import canonical_ids
 from ccx.kernels import branching as kernels
 from ccx.kernels.atoms import Atoms
-from ccx.kernels.devices import MAIN_MEMORY, Place
 from ccx.kernels.formulas import formula_counts
 from ccx.kernels.optimal import Pairs, pairs_of
 from ccx.search.bounds import Bounds
@@ -32,8 +31,7 @@ _NOTHING = -(1 << 62)
 class Longer:
     """The search of formulas of four concepts and more; `counted` of them reached a threshold's plane and were counted.
 
-    Atoms, counts and `hits` (the `pair_counts` of these) lie in main memory; formulas are bounded at `place`, with the
-    same results wherever that is. What is left open at a limit is noted in `bounds`.
+    `hits` are the `pair_counts` of the histogram. What is left open at a limit is noted in `bounds`.
     """
 
     def __init__(
@@ -46,11 +44,10 @@ class Longer:
         bounds: Bounds,
         usable: npt.NDArray[np.bool_],
         limit: Limit,
-        place: Place = MAIN_MEMORY,
     ) -> None:
         self._atoms, self._counts, self._hits = atoms, counts, hits
         self._cover, self._best, self._bounds = cover, best, bounds
-        self._usable, self._limit, self._place = usable, limit, place
+        self._usable, self._limit = usable, limit
         self._room = kernels.room_for(atoms)
         self._weights = np.stack([atoms.cells, counts])
         self.counted = 0
@@ -133,7 +130,7 @@ class Longer:
             most_beside[shorter] = most[shorter]
             if shorter < length - 1 and start < most[shorter]:
                 most_beside[shorter] = self._most_value(beside, shorter, start, most_beside, most_beside, pairs.order)
-        return _Frontier(space, self._place, self._room, length, most, most_beside, self._limit), pairs.order
+        return _Frontier(space, self._room, length, most, most_beside, self._limit), pairs.order
 
     def _most_value(
         self,
@@ -145,7 +142,7 @@ class Longer:
         order: npt.NDArray[np.int32],
     ) -> int:
         """Return the most value of formulas of up to `length` concepts, or `known` if that is more."""
-        frontier = _Frontier(space, self._place, self._room, length, most, most_beside, self._limit)
+        frontier = _Frontier(space, self._room, length, most, most_beside, self._limit)
         while frontier.upper() > known and not self._limit.reached():
             concepts, operators = frontier.expand_next(known + 1)
             if len(concepts):
@@ -208,17 +205,13 @@ class _Frontier:
     def __init__(
         self,
         space: kernels.Space,
-        place: Place,
         room: kernels.Room,
         length: int,
         most: IntArray,
         most_beside: IntArray,
         limit: Limit,
     ) -> None:
-        self._space, self._room, self._length, self._limit = space.at(place), room, length, limit
-        self._at_a_time = kernels.at_a_time(self._space)
-        self._ahead: dict[kernels.Begun, tuple[IntArray, IntArray, int]] = {}
-        self._least = _NOTHING  # that those were expanded for
+        self._space, self._room, self._length, self._limit = space, room, length, limit
         self._most, self._most_beside = most, most_beside
         self._heaps: list[list[_Siblings]] = [[] for _ in range(length)]
         self._numbers = count()
@@ -239,8 +232,11 @@ class _Frontier:
         """
         heap = self._next_heap()
         siblings = heap[0]
-        begun = siblings.begun(siblings.next)
-        children, found, evaluations = self._expand(heap, begun, least)
+        begun = siblings.begun()
+        longer = self._length - len(begun.concepts)
+        children, found, evaluations = kernels.expand(
+            self._space, self._room, begun, longer, least, self._most, self._most_beside
+        )
         self._n_open -= 1
         if siblings.next + 1 < len(siblings.children):
             heapq.heapreplace(heap, siblings.after())
@@ -255,29 +251,6 @@ class _Frontier:
             np.hstack([np.tile(np.array(concepts, np.int32), (n_found, 1)), found[:, 0::2].astype(np.int32)]),
             np.hstack([np.tile(np.array(operators, np.uint8), (n_found, 1)), found[:, 1::2].astype(np.uint8)]),
         )
-
-    def _expand(self, heap: list[_Siblings], begun: kernels.Begun, least: int) -> tuple[IntArray, IntArray, int]:
-        """Expand a formula, and where that pays others of its length which are likely to follow."""
-        if least != self._least:
-            self._ahead.clear()
-            self._least = least
-        if begun not in self._ahead:
-            batch = [begun, *self._likely(heap, begun, least)]
-            longer = self._length - len(begun.concepts)
-            results = kernels.expand(self._space, self._room, batch, longer, least, self._most, self._most_beside)
-            self._ahead.update(zip(batch, results, strict=True))
-        return self._ahead.pop(begun)
-
-    def _likely(self, heap: list[_Siblings], begun: kernels.Begun, least: int) -> list[kernels.Begun]:
-        """Return those of the greatest bounds that are not expanded yet, besides `begun`: it takes what is at hand."""
-        n = self._at_a_time - 1
-        waiting = (
-            siblings.begun(i)
-            for siblings in heapq.nsmallest(n, heap)
-            for i in range(siblings.next, min(siblings.next + n + 1, len(siblings.children)))
-        )
-        fresh = (one for one in waiting if one.bound >= least and one != begun and one not in self._ahead)
-        return heapq.nlargest(n, fresh, key=lambda one: one.bound)
 
     def _push(self, concepts: tuple[int, ...], operators: tuple[int, ...], children: IntArray) -> None:
         if len(children):
@@ -304,9 +277,9 @@ class _Siblings(NamedTuple):
     children: IntArray
     next: int
 
-    def begun(self, i: int) -> kernels.Begun:
-        """Return the formula that extension number i makes."""
-        concept, operator, bound = self.children[i].tolist()
+    def begun(self) -> kernels.Begun:
+        """Return the formula that the first of them makes."""
+        concept, operator, bound = self.children[self.next].tolist()
         operators = (*self.operators, operator) if self.concepts else ()
         return kernels.Begun((*self.concepts, concept), operators, bound)
 

@@ -14,7 +14,7 @@ from ccx.errors import InputError
 from ccx.formula import Operator
 from ccx.kernels import optimal as kernels
 from ccx.kernels.atoms import concept_counts, pair_counts, total_counts
-from ccx.kernels.devices import MAIN_MEMORY, place_of, to_host
+from ccx.kernels.devices import to_host
 from ccx.kernels.formulas import Extensions
 from ccx.search.beam import beam_search, found_of
 from ccx.search.bounds import Bounds
@@ -49,8 +49,8 @@ def optimal_search(
 ) -> SearchResult:
     """Find the best formulas of all left-deep ones of distinct concepts, with proof.
 
-    Parameters and raises as for `beam_search`; the result precedes every other formula in the tie order, among those
-    of an IoU of at least `min_iou`.
+    Parameters and raises as for `beam_search`; a histogram on a GPU is brought down once, and searched here. The result
+    precedes every other formula in the tie order, among those of an IoU of at least `min_iou`.
 
     The beam's answer is the first incumbent. Bounds from what each two concepts share leave a few pairs (a op b)
     of which an extension may still reach it; those extensions are counted exactly. Formulas of four concepts and more
@@ -66,14 +66,14 @@ def optimal_search(
     limit = Limit(settings.evaluation_limit, settings.time_limit)
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
     check_provable(settings, int(usable.sum()))
-    atoms = concepts.atoms.sets_at(place_of(counts))
-    objective = Objective.of(settings, int(to_host(total_counts(atoms, counts))), concepts.n_cells)
+    atoms, counts = concepts.atoms, to_host(counts)
+    objective = Objective.of(settings, int(total_counts(atoms, counts)), concepts.n_cells)
     start = beam_search(concepts, counts, settings, usable, threads=threads)
     limit.evaluations += start.visited
     best = Incumbents(start, objective, settings.top)
     longest = min(settings.length, int(usable.sum()))
     visited, proven, upper = start.visited, True, None
-    if longest > 1 and bool((to_host(concept_counts(atoms, counts))[usable] > 0).any()):
+    if longest > 1 and bool((concept_counts(atoms, counts)[usable] > 0).any()):
         cover = Cover(objective)
         bounds = Bounds(atoms, counts, usable, cover, best)
         if limit.is_given:
@@ -82,9 +82,9 @@ def optimal_search(
         proven = _prove(shorter, range(2, min(longest, PAIRED_LENGTH) + 1), bounds)
         visited += shorter.counted
         if proven and longest > PAIRED_LENGTH:
-            here, on_host, hits = concepts.atoms.sets_at(MAIN_MEMORY), to_host(counts), to_host(shorter.hits())
+            hits = shorter.hits()
             del shorter  # its matrices' room is needed
-            longer = Longer(here, on_host, hits, cover, best, bounds, usable, limit, place_of(counts))
+            longer = Longer(atoms, counts, hits, cover, best, bounds, usable, limit)
             if limit.is_given:
                 bounds.begin(range(PAIRED_LENGTH + 1, longest + 1))
             proven = _prove(longer, range(PAIRED_LENGTH + 1, longest + 1), bounds)
@@ -122,10 +122,7 @@ def _upper_bound(objective: Objective, found: list[Found], proven: bool, upper: 
 
 
 class Shorter:
-    """The search of formulas of two and three concepts; `counted` of them reached a threshold's plane and were counted.
-
-    The histogram, and what two concepts share, lie at one place.
-    """
+    """The search of formulas of two and three concepts; `counted` is how many reached a plane and were counted."""
 
     def __init__(
         self,
@@ -137,7 +134,7 @@ class Shorter:
         limit: Limit,
         threads: int | None,
     ) -> None:
-        self._atoms = concepts.atoms.sets_at(place_of(counts))
+        self._atoms = concepts.atoms
         self._starts, self._posted = concepts.atoms.postings
         self._counts, self._usable, self._threads = counts, usable, threads
         self._cover, self._best, self._limit = cover, best, limit
@@ -305,7 +302,7 @@ def _offer_pairs(best: Incumbents, rows: npt.NDArray[np.int32], pairs: kernels.P
     a, operators, b = rows.T
     hits, cells = (
         np.choose(operators, of_operators(shared[a, a], shared[b, b], shared[a, b]).T)
-        for shared in map(to_host, (pairs.hits, pairs.sizes))
+        for shared in (pairs.hits, pairs.sizes)
     )
     no_operators = np.zeros((len(rows), 0), np.uint8)
     _offer(best, pairs.order[a][:, None], no_operators, operators, pairs.order[b], hits, cells, n_concepts)

@@ -16,7 +16,6 @@ from ccx.kernels.cpu._jit import inline, jit
 from ccx.kernels.cpu.sets import NEVER, keep_top, search_sets, sum_of
 
 OR, AND, AND_NOT = 0, 1, 2
-AT_A_TIME = 1
 
 
 @jit

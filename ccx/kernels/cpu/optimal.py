@@ -21,12 +21,6 @@ OR, AND, AND_NOT = 0, 1, 2
 _ROOM = 4_096
 
 
-def ordered(sizes, hits, gains, order, q, p):
-    """Serve `ccx.kernels.optimal.pairs_of`: sizes, hits, values, gains of some concepts, in this order."""
-    size, hit, gain = (matrix[order[:, None], order] for matrix in (sizes, hits, gains))
-    return size, hit, (q + p) * hit - p * size, gain
-
-
 def good_pairs(values, least):
     """Serve `ccx.kernels.optimal.good_pairs`."""
     (found,) = _with_room(_good_pairs, values, least)

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from ccx.errors import BackendError
 
-_WITHOUT_KERNELS = frozenset({"kmeans"})
+_WITHOUT_KERNELS = frozenset({"kmeans", "sparse"})
 
 
 def __getattr__(family: str) -> ModuleType:

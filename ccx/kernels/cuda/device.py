@@ -15,7 +15,6 @@ from threading import Lock
 from types import ModuleType
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ccx.errors import BackendError, MemoryBudgetError, MissingExtraError
@@ -296,11 +295,6 @@ def source_of(family: str) -> str:
         path = _SOURCES / f"{name}.cuh"
         texts.append(f'#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}')  # for the compiler's messages
     return "".join(texts)
-
-
-def int64s(*values: int) -> tuple[np.int64, ...]:
-    """Return sizes as kernels take them."""
-    return tuple(map(np.int64, values))
 
 
 def launch(device: Device, family: str, name: str, n_threads: int, args: Sequence[Any], shared_mem: int = 0) -> None:
