@@ -189,11 +189,8 @@ def _load(url: str, file: Any, notes: Path, progress: Progress | None, wait: flo
                     continue
                 version = answer.version
                 write_text(notes, json.dumps({"url": url, "version": version}))
-                while block := answer.body.read(_CHUNK):
-                    _write(file, block)
-                    done += len(block)
-                    if progress is not None:
-                        progress(done, answer.total)
+                _append(answer, file, progress)
+            done = file.tell()
             if not answer.total or done == answer.total:
                 return
             problem = f"the connection was closed after {done} of {answer.total} bytes"
@@ -205,6 +202,7 @@ def _load(url: str, file: Any, notes: Path, progress: Progress | None, wait: flo
             raise store_error(url, f"the server says {error.code} {error.reason}", "check the address") from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             problem = f"{problem} ({getattr(error, 'reason', None) or error})"
+            done = file.tell()
         failures, most = (0, done) if done > most else (failures + 1, most)
         if failures >= _ATTEMPTS or not (done or version):
             remedy = "run it again: it goes on where it stopped" if done else "check the address and the connection"
@@ -212,10 +210,14 @@ def _load(url: str, file: Any, notes: Path, progress: Progress | None, wait: flo
         time.sleep(wait * 2**failures)
 
 
-def _write(file: Any, block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[file.write(view) :]
+def _append(answer: _Answer, file: Any, progress: Progress | None) -> None:
+    """Write what a server sends behind the bytes that are there."""
+    while block := answer.body.read(_CHUNK):
+        view = memoryview(block)
+        while view:  # the file has no buffer, and may take a part
+            view = view[file.write(view) :]
+        if progress is not None:
+            progress(file.tell(), answer.total)
 
 
 def _version_of(notes: Path, url: str) -> str:

@@ -95,19 +95,18 @@ def _walk(root: str) -> Iterator[str]:
             if identity in above:
                 msg = f"{place}: is a link that leads back to {above[identity]}, in which it lies; remove it"
                 raise StoreError(msg)
-            inside = {**above, identity: place}
             with os.scandir(place) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    name = below + entry.name
-                    if entry.is_dir():
-                        waiting.append((f"{name}/", inside))
-                    elif entry.is_file() or entry.is_symlink():
-                        yield name
+                seen = [entry for entry in entries if not entry.name.startswith(".")]
+            inside = {**above, identity: place}
+            waiting += [(f"{below}{entry.name}/", inside) for entry in seen if entry.is_dir()]
+            yield from (below + entry.name for entry in seen if not entry.is_dir() and _is_file(entry))
         except OSError as error:
             msg = f"{place}: cannot read this folder ({error.strerror or error}); check the path"
             raise StoreError(msg) from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file() or entry.is_symlink()
 
 
 def data_keys(data: Any) -> Keys | None:

@@ -72,7 +72,7 @@ class Folder(Dataset):
 
     kind: ClassVar[str] = "folder"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - public keywords
         self,
         images: PathLike,
         labels: PathLike,

@@ -22,7 +22,7 @@ from ccx.store.files import store_error
 _COLUMNS = ("sample", "position", "concept")
 
 
-def token_concepts(
+def token_concepts(  # noqa: PLR0913 - public keywords
     table: Any,
     names: Any = None,
     *,

@@ -10,6 +10,7 @@ mappings, as others could be made to collide, or be nested deeper than the machi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -83,6 +84,12 @@ _CONSTANTS = frozenset(
 )
 
 
+_SIMPLE: dict[str, Callable[[], Any]] = {
+    **{"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False},
+    **{"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": lambda: Made("builtins.set", ())},
+}
+
+
 class NotAllowedError(ValueError):
     """A name or an instruction that no checkpoint has need of."""
 
@@ -120,11 +127,79 @@ class _Machine:
     marks: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
-    def since_mark(self) -> list[Any]:
+    def step(self, name: str, argument: Any) -> None:
+        """Carry out one instruction."""
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                self._remember(argument)
+            case "MEMOIZE":
+                self._remember(len(self.memo))
+            case "BINGET" | "LONG_BINGET" | "GET":
+                self.stack.append(self.memo[argument])
+            case "MARK":
+                self.marks.append(self.stack)
+                self.stack = []
+            case "SETITEM":
+                _set(self.stack[-3], self._last(2))
+            case "SETITEMS":
+                items = self._since_mark()
+                _set(self.stack[-1], items)
+            case "APPEND":
+                _extend(self.stack[-2], self._last(1))
+            case "APPENDS" | "ADDITEMS":
+                items = self._since_mark()
+                _extend(self.stack[-1], items)
+            case "BUILD":
+                state = self.stack.pop()
+                if isinstance(self.stack[-1], Made):  # others, such as ordered dicts, have nothing that matters
+                    self.stack[-1].state = state
+            case _:
+                value = self._value(name, argument)  # before the stack is looked up: marks change it
+                self.stack.append(value)
+
+    def _value(self, name: str, argument: Any) -> Any:
+        """Return what an instruction puts on the stack."""
+        match name:
+            case _ if name in _CONSTANTS:
+                return argument
+            case _ if name in _SIMPLE:
+                return _SIMPLE[name]()
+            case "TUPLE":
+                return tuple(self._since_mark())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                return tuple(self._last(int(name[-1])))
+            case "FROZENSET":
+                self._since_mark()
+                return Made("builtins.frozenset", ())
+            case "BINPERSID":
+                return _referred(self.stack.pop())
+            case "REDUCE" | "NEWOBJ":
+                arguments, kind = self.stack.pop(), _of_type(self.stack.pop(), Name)
+                return _made(kind.path, _of_type(arguments, tuple))
+            case "GLOBAL":
+                return _allowed(argument.replace(" ", ".", 1))
+            case "STACK_GLOBAL":
+                own, module = _of_type(self.stack.pop(), str), _of_type(self.stack.pop(), str)
+                return _allowed(f"{module:.200}.{own:.200}")
+            case _:
+                msg = f"the instruction {name}"
+                raise NotAllowedError(msg)
+
+    def _last(self, n_items: int) -> list[Any]:
+        """Take the last values off the stack."""
+        if len(self.stack) < n_items:
+            raise IndexError("too few values")
+        items = self.stack[-n_items:]
+        del self.stack[-n_items:]
+        return items
+
+    def _since_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
         return items
 
-    def remember(self, place: int) -> None:
+    def _remember(self, place: int) -> None:
         if not 0 <= place <= len(self.memo) + 1:
             raise ValueError("a place of the memo that is out of order")
         self.memo[place] = self.stack[-1]
@@ -161,69 +236,14 @@ def interpret(stream: IO[bytes], n_bytes: int) -> Any:
     import pickletools  # its list of instructions and arguments; it runs none
 
     machine = _Machine()
-    argument: Any
     instructions = pickletools.genops(_Bounded(stream, min(n_bytes, _MOST_BYTES)))  # type: ignore[arg-type]
     for number, (opcode, argument, _position) in enumerate(instructions):
         if number >= _MOST_INSTRUCTIONS:
             raise ValueError("more instructions than a checkpoint needs")
-        stack = machine.stack
-        match opcode.name:
-            case "BINPUT" | "LONG_BINPUT" | "PUT":
-                machine.remember(argument)
-            case "MEMOIZE":
-                machine.remember(len(machine.memo))
-            case "BINGET" | "LONG_BINGET" | "GET":
-                stack.append(machine.memo[argument])
-            case "MARK":
-                machine.marks.append(stack)
-                machine.stack = []
-            case "TUPLE":
-                items = machine.since_mark()
-                machine.stack.append(tuple(items))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                n_items = int(opcode.name[-1])
-                stack[-n_items:] = [tuple(stack[-n_items:])]
-            case "BINPERSID":
-                stack.append(_referred(stack.pop()))
-            case "REDUCE" | "NEWOBJ":
-                arguments, name = stack.pop(), _of_type(stack.pop(), Name)
-                stack.append(_made(name.path, _of_type(arguments, tuple)))
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                _set(stack[-1], [key, value])
-            case "SETITEMS":
-                items = machine.since_mark()
-                _set(machine.stack[-1], items)
-            case "APPEND":
-                items = [stack.pop()]
-                _extend(stack[-1], items)
-            case "APPENDS" | "ADDITEMS":
-                items = machine.since_mark()
-                _extend(machine.stack[-1], items)
-            case "BUILD":
-                state = stack.pop()
-                if isinstance(stack[-1], Made):  # others, such as ordered dicts, have nothing that matters
-                    stack[-1].state = state
-            case "GLOBAL":
-                stack.append(_allowed(argument.replace(" ", ".", 1)))
-            case "STACK_GLOBAL":
-                name, module = _of_type(stack.pop(), str), _of_type(stack.pop(), str)
-                stack.append(_allowed(f"{module:.200}.{name:.200}"))
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
-            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE" | "EMPTY_SET":
-                stack.append({"D": {}, "L": [], "T": (), "S": Made("builtins.set", ())}[opcode.name[6]])
-            case "FROZENSET":
-                items = machine.since_mark()
-                machine.stack.append(Made("builtins.frozenset", ()))
-            case "STOP":
-                (root,) = stack
-                return root
-            case _ if opcode.name in _CONSTANTS:
-                stack.append(argument)
-            case name if name not in ("PROTO", "FRAME"):
-                msg = f"the instruction {name}"
-                raise NotAllowedError(msg)
+        if opcode.name == "STOP":
+            (root,) = machine.stack
+            return root
+        machine.step(opcode.name, argument)
     raise EOFError
 
 

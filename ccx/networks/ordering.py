@@ -182,15 +182,10 @@ def _check_indices(sampler: Any, n_samples: int, name: str) -> None:
     expected = 0
     try:
         with _random_numbers() as are_drawn:
-            for entry in sampler:
-                is_batch = isinstance(entry, (list, tuple, range)) or getattr(entry, "ndim", 0) > 0
-                batch = list(islice(entry, n_samples - expected + 1)) if is_batch else [entry]
-                for index in batch:
-                    if index != expected or expected == n_samples:
-                        _refuse(f"{index!r:.40} where sample {expected} of {n_samples} should be ({name})", _PLAIN)
-                    expected += 1
-                if not batch:
-                    _refuse(f"an empty batch ({name})", _PLAIN)
+            for index in _indices(sampler, n_samples, name):
+                if index != expected or expected == n_samples:
+                    _refuse(f"{index!r:.40} where sample {expected} of {n_samples} should be ({name})", _PLAIN)
+                expected += 1
             drawn = are_drawn()
     except _Unordered:
         raise
@@ -202,6 +197,18 @@ def _check_indices(sampler: Any, n_samples: int, name: str) -> None:
     if expected < n_samples:
         remedy = f"{_PLAIN}; for some samples take torch.utils.data.Subset, and concepts.subset(samples=...)"
         _refuse(f"{expected} of {n_samples} samples ({name})", remedy)
+
+
+def _indices(sampler: Any, n_samples: int, name: str) -> Iterator[Any]:
+    """Yield the indices in what a sampler yields, one by one or in batches; of too many only the first."""
+    n_left = n_samples
+    for entry in sampler:
+        is_batch = isinstance(entry, (list, tuple, range)) or getattr(entry, "ndim", 0) > 0
+        batch = list(islice(entry, n_left + 1)) if is_batch else [entry]
+        if not batch:
+            _refuse(f"an empty batch ({name})", _PLAIN)
+        yield from batch
+        n_left -= len(batch)
 
 
 @contextmanager

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 
 from ccx import memory, networks
-from ccx.errors import InputError, StoreError
+from ccx.errors import InputError
 from ccx.keys import Activations, check_keys
 from ccx.models import NamedModel
 from ccx.pipeline.running import Progress, check_progress, progress_reporter
@@ -25,7 +24,7 @@ from ccx.store import PathLike
 COMMIT_SECONDS = 5.0  # a run that is killed loses the batches of about so long
 
 
-def probe(
+def probe(  # noqa: PLR0913 - public keywords
     model: Any,
     loader: Any,
     layers: Any = None,
@@ -202,38 +201,33 @@ def _into_folder(
     n_before = folder.n_stored
     done, committed = 0, time.monotonic()
     with runner.running() as run:
-        try:
-            report(0, total or 0)
-            for batch in source.batches:
-                first, done = done, done + batch.n_samples
-                digests = batch.digests() if is_hashed else None
-                if digests is not None:
-                    folder.check(first, digests)
-                if done > n_before and folder.finished:
-                    folder.refuse_more()
-                if first == 0 or done > n_before:
-                    n_known = min(max(0, n_before - first), batch.n_samples)
-                    arrays = run(batch)
-                    if first == 0:
-                        folder.check_numbers({layer: array[:n_known] for layer, array in arrays.items()})
-                    arrays = {layer: array[n_known:] for layer, array in arrays.items()}
-                if done > n_before:
-                    if total is not None and first <= n_before:
-                        folder.require_room(sum(array[0].nbytes for array in arrays.values()), total)
-                    folder.append(arrays, None if digests is None else digests[n_known:])
-                    if time.monotonic() - committed >= COMMIT_SECONDS:
-                        folder.commit()
-                        committed = time.monotonic()
-                report(done, total or 0)
-                if folder.finished and not is_hashed:
-                    folder.finish()
-                    return  # the data are believed by their name
-            _check_end(done, source)
-            folder.check_end(done)
-        except BaseException:
-            with suppress(StoreError):  # what goes wrong here, the error under way says as well
-                folder.commit()
-            raise
+        report(0, total or 0)
+        for batch in source.batches:
+            first, done = done, done + batch.n_samples
+            digests = batch.digests() if is_hashed else None
+            if digests is not None:
+                folder.check(first, digests)
+            if done > n_before and folder.finished:
+                folder.refuse_more()
+            if first == 0 or done > n_before:
+                n_known = min(max(0, n_before - first), batch.n_samples)
+                arrays = run(batch)
+                if first == 0:
+                    folder.check_numbers({layer: array[:n_known] for layer, array in arrays.items()})
+                arrays = {layer: array[n_known:] for layer, array in arrays.items()}
+            if done > n_before:
+                if total is not None and first <= n_before:
+                    folder.require_room(sum(array[0].nbytes for array in arrays.values()), total)
+                folder.append(arrays, None if digests is None else digests[n_known:])
+                if time.monotonic() - committed >= COMMIT_SECONDS:
+                    folder.commit()
+                    committed = time.monotonic()
+            report(done, total or 0)
+            if folder.finished and not is_hashed:
+                folder.finish()
+                return  # the data are believed by their name
+        _check_end(done, source)
+        folder.check_end(done)
         folder.finish()
 
 

@@ -13,7 +13,7 @@ import io
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
@@ -252,7 +252,10 @@ class ActivationFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            with suppress(StoreError):  # what goes wrong here, the error under way says as well
+                self.commit()
         self._stack.close()
 
 
@@ -359,13 +362,8 @@ def _write_all(descriptor: int, content: bytes | memoryview, offset: int) -> Non
 def _opened_log(folder: Path, settings: Mapping[str, Any], hashes: Mapping[str, str]) -> RowLog:
     if (folder / "run.json").exists():
         _layers_of(folder)
-    try:
-        return RowLog(folder, key=_KEY, settings={"kind": KIND, **settings}, hashes=hashes, version=_VERSION)
-    except StoreError as error:
-        if "differs in" not in str(error):
-            raise
-        msg = f"{str(error).rpartition(';')[0]}; {_ANEW}"
-        raise StoreError(msg) from error
+    settings = {"kind": KIND, **settings}
+    return RowLog(folder, key=_KEY, settings=settings, hashes=hashes, version=_VERSION, remedy=_ANEW)
 
 
 def _stored(log: RowLog, *, hashed: bool) -> tuple[int, list[str]]:

@@ -62,6 +62,8 @@ class RowLog:
         The version of ccx.
     batch_rows
         Rows are written and flushed to the disk when so many are pending, and by `flush` and `close`.
+    remedy
+        What the message advises where the folder belongs to another run.
 
     Raises
     ------
@@ -85,6 +87,7 @@ class RowLog:
         hashes: Mapping[str, str],
         version: str,
         batch_rows: int = 64,
+        remedy: str = _OTHER_FOLDER,
     ) -> None:
         self.folder = as_path(folder, "out")
         self._key = tuple(key)
@@ -97,7 +100,7 @@ class RowLog:
             made(self.folder)
             self._rows = files.enter_context(_Lines(self.folder / _ROWS))
             self._rows.lock()
-            seal = self._claim(run_text)
+            seal = self._claim(run_text, remedy)
             self.rows, complete, self._seal = _parse_rows(self._rows.path, self._key, seal)
             self._rows.cut(complete)
             self._timings = files.enter_context(_Lines(self.folder / _TIMINGS))
@@ -106,12 +109,12 @@ class RowLog:
         self._keys = {self._key_of(row) for row in self.rows}
         self._last = max(self._keys, default=None)
 
-    def _claim(self, run_text: str) -> str | None:
+    def _claim(self, run_text: str, remedy: str) -> str | None:
         """Write ``run.json``, or check that the one there describes the same run -> its checksum, if it has one."""
         path = self.folder / _RUN
         if path.exists():
             there, seal = read_sealed(path, _FORMAT, _UNSEALED)
-            _check_same_run(there, json.loads(run_text), self.folder)
+            _check_same_run(there, json.loads(run_text), self.folder, remedy)
             return seal
         if self._rows.end:
             raise store_error(self.folder, f"has {_ROWS} but no {_RUN}", _OTHER_FOLDER)
@@ -295,7 +298,7 @@ def _parse_rows(path: Path, fields: tuple[str, ...], seal: str | None) -> tuple[
     return tuple(rows), end, seal
 
 
-def _check_same_run(there: Mapping[str, Any], here: Mapping[str, Any], folder: Path) -> None:
+def _check_same_run(there: Mapping[str, Any], here: Mapping[str, Any], folder: Path, remedy: str) -> None:
     """Raise a `StoreError` that names everything in which a stored run differs from the one to be resumed."""
     old, new = _flat(there), _flat(here)
     differences = [
@@ -304,7 +307,7 @@ def _check_same_run(there: Mapping[str, Any], here: Mapping[str, Any], folder: P
         if old.get(name) != new.get(name)
     ]
     if differences:
-        raise store_error(folder, f"holds a run that differs in {', '.join(differences)}", _OTHER_FOLDER)
+        raise store_error(folder, f"holds a run that differs in {', '.join(differences)}", remedy)
 
 
 def _flat(run: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,95 @@
+"""The rules of the house that a linter does not know: docs/architecture.md names them."""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+CCX = Path(__file__).parents[2] / "ccx"
+SOURCES = sorted(path for path in CCX.rglob("*") if path.suffix in (".py", ".cuh"))
+MODULES = [path for path in SOURCES if path.suffix == ".py"]
+BACKENDS = tuple(f"kernels/{name}/" for name in ("cpu", "cuda", "src", "reference"))
+MOST_LINES, MOST_CODE = 600, 60
+
+# To be emptied by whoever works there.
+LONG_FILES = {"kernels/cpu/atoms.py", "kernels/atoms.py"}
+LONG_FUNCTIONS = {"cli/running.py:explain", "pipeline/explaining.py:explain"}
+SHARED_STEMS = {
+    *("branching", "choosing", "concepts", "devices", "evidence", "files", "formulas", "optimal", "pictures"),
+    *("running", "sources"),
+}
+# Numba and NumPy have no class of their own for these errors.
+WORDS_OF_OTHERS = {"kernels/cpu/_jit.py", "cli/files.py"}
+
+
+def named(path):
+    return path.relative_to(CCX).as_posix()
+
+
+def functions(path):
+    """Yield each function of a module."""
+    tree = ast.parse(path.read_text())
+    return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+def code_lines(function, text):
+    """Return how many lines of a function's body hold code; documentation, comments and blank lines do not count."""
+    first = function.body[1:2] if ast.get_docstring(function) else function.body[:1]
+    if not first:
+        return 0
+    lines = text.splitlines(keepends=True)[first[0].lineno - 1 : function.end_lineno]
+    counted = set()
+    silent = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    for token in tokenize.generate_tokens(io.StringIO("if 1:\n" + "".join(lines)).readline):
+        if token.type not in silent:
+            counted.update(range(token.start[0], token.end[0] + 1))
+    return len(counted - {1})
+
+
+def test_files_are_short():
+    long = {named(path) for path in SOURCES if len(path.read_text().splitlines()) > MOST_LINES}
+    assert long <= LONG_FILES
+
+
+def test_functions_are_short():
+    long = set()
+    for path in MODULES:
+        if named(path).startswith(BACKENDS):
+            continue  # kernels loop over samples, rows, words and bits in one function
+        text = path.read_text()
+        long |= {
+            f"{named(path)}:{function.name}" for function in functions(path) if code_lines(function, text) > MOST_CODE
+        }
+    assert long <= LONG_FUNCTIONS
+
+
+def test_file_stems_are_unique():
+    seen, twice = set(), set()
+    for path in MODULES:
+        if not named(path).startswith(BACKENDS) and not path.stem.startswith("__"):
+            (twice if path.stem in seen else seen).add(path.stem)
+    assert twice <= SHARED_STEMS
+
+
+def branches_on_words(tree):
+    """Yield the lines where a condition looks at the text of an error that was caught."""
+    for handler in ast.walk(tree):
+        if not isinstance(handler, ast.ExceptHandler) or handler.name is None:
+            continue
+        texts = {f"str({handler.name})", f"{handler.name}.args", f"repr({handler.name})"}
+        for node in ast.walk(handler):
+            condition = ast.unparse(node.test) if isinstance(node, (ast.If, ast.IfExp, ast.While)) else ""
+            if any(text in condition for text in texts):
+                yield node.lineno
+
+
+def test_nobody_branches_on_the_text_of_an_error():
+    found = {named(path) for path in MODULES if any(branches_on_words(ast.parse(path.read_text())))}
+    assert found <= WORDS_OF_OTHERS
+
+
+@pytest.mark.parametrize("condition", ["'a' in str(error)", "str(error).startswith('a')", "error.args[0] == 'a'"])
+def test_such_a_branch_is_found(condition):
+    assert list(branches_on_words(ast.parse(f"try:\n    f()\nexcept OSError as error:\n    if {condition}: pass\n")))
