@@ -11,7 +11,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.kernels.cpu._jit import available_threads, jit, parallel
+from ccx.jobs import available_threads, parallel
+from ccx.kernels.cpu._jit import jit
 
 N_BYTES = 1 << 28  # several times the last-level cache of the machines we know
 

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 import ccx
-from ccx.kernels.cpu._jit import available_threads
+from ccx.jobs import available_threads
 
 _ROOT = Path(__file__).resolve().parents[1]
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this fil
 
 from benchmarks.synthetic import COLOUR, GRID, OBJECT, PART, SCENE, SUBPART, generate
 from ccx.datasets import Broden
-from ccx.pipeline.processes import in_processes
+from ccx.jobs import in_processes
 
 SIDE = 224
 PNGS = (OBJECT, PART, SUBPART, COLOUR)

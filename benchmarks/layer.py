@@ -28,8 +28,8 @@ from benchmarks._bandwidth import read_bandwidth
 from benchmarks._machine import Clock, PeakMemory, fresh_process, machine
 from benchmarks.synthetic import Synthetic, generate
 from ccx.clustering import unit_ranges
+from ccx.jobs import available_threads
 from ccx.kernels import range_histogram
-from ccx.kernels.cpu._jit import available_threads
 from ccx.search import SearchSettings, beam_search, optimal_search
 
 CLUSTERS, LENGTH, BEAM = 5, 3, 5

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ccx
-from ccx.kernels.cpu._jit import parallel
+from ccx.jobs import parallel
 
 Ints: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float32]

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccx import stopping
+from ccx import jobs
 from ccx.errors import InputError
 from ccx.evidence import Chance
+from ccx.jobs import parallel
 from ccx.kernels.atoms import Atoms, total_counts
-from ccx.kernels.cpu._jit import parallel
 from ccx.kernels.devices import to_host
 from ccx.kernels.permutations import histogram_bytes, permuted_histogram
 from ccx.kernels.rows import formula_rows
@@ -226,7 +226,7 @@ def _histograms(rows: Rows, atoms: Atoms, orders: Orders, threads: int) -> Itera
     n_batches = -(-len(orders) // _batch_size(atoms))
     start = 0
     for part in np.array_split(orders, n_batches):
-        stopping.check()
+        jobs.check_stopped()
         yield start, permuted_histogram(rows, part, atoms, threads=threads)
         start += len(part)
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import ccx
-from ccx.probing import running
+from ccx.probing import recording
 from tests import probed_models
 
 CALLS = ("open", "pwrite", "fsync", "ftruncate", "replace", "rename", "unlink", "mkdir")
@@ -117,7 +117,7 @@ def check(whole: Path, folder: Path) -> None:
 
 def main(root: Path, kind: str) -> None:
     torch.set_num_threads(1)  # threads do not survive a fork
-    running.COMMIT_SECONDS = 0.0
+    recording.COMMIT_SECONDS = 0.0
     os.waitpid(forked(lambda: probe(root / "whole")), 0)
     assert np.load(root / "whole" / "layer1.npy").shape == (N_SAMPLES[kind], 2, 4, 5)
     n_kills, n_finished = {"at-random": at_random, "at-every-call": at_every_call}[kind](root)

@@ -167,7 +167,7 @@ def test_ctrl_c(run, pictures, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ccx.probing.running.model_hashes", stop)
+    monkeypatch.setattr("ccx.probing.recording.model_hashes", stop)
     assert "stopped; the same command goes on where it stopped" in run(
         "nets_of_test:named", pictures, "--out", "out", status=130
     )

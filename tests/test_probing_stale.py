@@ -313,7 +313,7 @@ def test_whatever_the_hashes_say_one_batch_is_computed_again(tmp_path, data_id):
 def test_a_resumed_folder_is_checked_too(tmp_path, monkeypatch):
     from tests import probed_models as models
 
-    monkeypatch.setattr("ccx.probing.running.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("ccx.probing.recording.COMMIT_SECONDS", 0.0)
 
     def stopping():
         yield models.images()[:3]

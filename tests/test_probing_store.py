@@ -31,7 +31,7 @@ def models():
 
 @pytest.fixture
 def every_batch(monkeypatch):
-    monkeypatch.setattr("ccx.probing.running.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("ccx.probing.recording.COMMIT_SECONDS", 0.0)
 
 
 def probe(folder, models, **options):

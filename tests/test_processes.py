@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ccx.errors import CCXError, InputError
-from ccx.pipeline.processes import check_workers, in_processes
+from ccx.jobs import check_workers, in_processes
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,7 +86,7 @@ def test_inside_a_worker_there_are_no_more(tmp_path: Path) -> None:
 
 PROGRAM = """
 import os, sys, time
-from ccx.pipeline.processes import in_processes
+from ccx.jobs import in_processes
 def work(job):
     open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
     time.sleep(0.05)

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 import ccx
-from ccx import chance, stopping
+from ccx import chance, jobs
+from ccx.jobs import in_threads, parallel
 from ccx.kernels import branching as kernels
 from ccx.kernels import optimal as pair_kernels
 from ccx.kernels import pack
-from ccx.kernels.cpu._jit import parallel
 from ccx.pipeline import searching
-from ccx.pipeline.running import in_order
 from ccx.search import Found, Objective, SearchSettings, optimal_search
 from tests.test_optimal import histogram
 
@@ -31,7 +30,7 @@ def endless(started: threading.Event) -> None:
     gave_up = threading.Event()
     threading.Timer(GIVEN_UP, gave_up.set).start()
     while not gave_up.wait(0.001):
-        stopping.check()
+        jobs.check_stopped()
     pytest.fail("nothing stopped the job")
 
 
@@ -47,7 +46,7 @@ def test_jobs_that_have_begun_end(how: str, monkeypatch: pytest.MonkeyPatch) -> 
         if job == 1:
             try:
                 endless(started)
-            except stopping.Stopped:
+            except jobs.Stopped:
                 ended.append(True)
                 raise
         started.wait(GIVEN_UP)
@@ -55,7 +54,7 @@ def test_jobs_that_have_begun_end(how: str, monkeypatch: pytest.MonkeyPatch) -> 
             raise ZeroDivisionError
         return job
 
-    results = in_order(work, list(range(9)), 2)
+    results = in_threads(work, list(range(9)), 2)
     assert next(results) == 0
     if how == "closed":
         results.close()
@@ -80,8 +79,8 @@ class Slices:
         self.begun.release()
         while not self.gave_up.wait(0.001):
             try:
-                stopping.check()
-            except stopping.Stopped:
+                jobs.check_stopped()
+            except jobs.Stopped:
                 self.ended.append(start)
                 raise
 
@@ -103,7 +102,7 @@ def test_a_job_that_fails_ends_those_beside_it() -> None:
         raise ZeroDivisionError
 
     with slices.giving_up(), pytest.raises(ZeroDivisionError):
-        next(in_order(work, [0, 1], 2))
+        next(in_threads(work, [0, 1], 2))
     assert slices.ended == [1]
 
 
@@ -124,7 +123,7 @@ def test_a_slice_that_fails_ends_those_beside_it() -> None:
 
 def test_a_job_that_ends_ends_its_slices() -> None:
     slices = Slices()
-    results = in_order(lambda job: job and parallel(slices, 2, 2), [0, 1], 2)
+    results = in_threads(lambda job: job and parallel(slices, 2, 2), [0, 1], 2)
     with slices.giving_up():
         assert next(results) == 0
         for _ in range(2):
@@ -138,12 +137,12 @@ def test_the_signal_is_of_its_thread_alone() -> None:
     unwanted.set()
 
     def check(_: int) -> None:
-        stopping.check()
+        jobs.check_stopped()
 
-    stopping.stoppable(check, wanted)(0)
-    with pytest.raises(stopping.Stopped):
-        stopping.stoppable(check, unwanted)(0)
-    stopping.check()
+    jobs.stoppable(check, wanted)(0)
+    with pytest.raises(jobs.Stopped):
+        jobs.stoppable(check, unwanted)(0)
+    jobs.check_stopped()
 
 
 def test_a_long_proof_is_given_up_and_nothing_is_lost(tmp_path, monkeypatch):
@@ -238,8 +237,8 @@ def test_proofs_of_three_concepts_end_too(last: str, calls: list[str], monkeypat
 
     for name in ("good_pairs", "promising_pairs", "good_extensions"):
         monkeypatch.setattr(pair_kernels, name, watched(name, getattr(pair_kernels, name)))
-    search = stopping.stoppable(lambda length: optimal_search(concepts, counts, SearchSettings(length)), unwanted)
-    with pytest.raises(stopping.Stopped):
+    search = jobs.stoppable(lambda length: optimal_search(concepts, counts, SearchSettings(length)), unwanted)
+    with pytest.raises(jobs.Stopped):
         search(3)
     assert made == calls
 
@@ -267,6 +266,6 @@ def test_the_null_of_samples_held_out_ends_too(monkeypatch: pytest.MonkeyPatch) 
         objective = partial(Objective.of, SearchSettings(), total=concepts.n_cells)
         return chance.formula_chance(formula, inside, rows, atoms, orders, objective, n_cells, threads=1)
 
-    with pytest.raises(stopping.Stopped):
-        stopping.stoppable(judged, unwanted)(2)
+    with pytest.raises(jobs.Stopped):
+        jobs.stoppable(judged, unwanted)(2)
     assert len(batches) == 1

@@ -15,7 +15,7 @@ import ccx
 from ccx.cli.app import app
 from ccx.cli.terminal import VisibleConsole
 from ccx.errors import InputError, MissingExtraError, StoreError, visible
-from ccx.pipeline.running import progress_reporter
+from ccx.jobs import progress_reporter
 from ccx.report import render
 from ccx.studies.table import Table
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ccx import __version__
-from ccx.cli import comparing, concepts, demo, download, probing, running, studies, terminal
+from ccx.cli import comparing, concepts, demo, download, explain_commands, probing, studies, terminal
 from ccx.cli.setup import StudyCommand
 from ccx.errors import CCXError
 
@@ -45,9 +45,9 @@ app = typer.Typer(
     help="Exact logical explanations of neurons over human concepts.",
 )
 app.command()(demo.demo)
-app.command()(running.explain)
-app.command()(running.report)
-app.command()(running.show)
+app.command()(explain_commands.explain)
+app.command()(explain_commands.report)
+app.command()(explain_commands.show)
 app.command()(comparing.compare_searches)
 app.command()(probing.probe)
 # The studies, also under the names of the published scripts.

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 import ccx
-from ccx.cli import options, running, terminal
+from ccx.cli import explain_commands, options, terminal
 from ccx.datasets import demo as data
 from ccx.errors import InputError
 from ccx.formula import equivalent, parse
@@ -85,7 +85,7 @@ def demo(
     )
     terminal.print_evidence_notes(found)
     is_found = _print_check(planted)
-    running.print_written(out, ["report.html", "explanations.json"], found, time.perf_counter() - started)
+    explain_commands.print_written(out, ["report.html", "explanations.json"], found, time.perf_counter() - started)
     if not is_found:
         raise typer.Exit(1)
 

@@ -15,7 +15,7 @@ from ccx.downloading import PUBLISHED, Progress
 from ccx.downloading import download as load
 from ccx.downloading import unpack as unpack_zip
 from ccx.errors import InputError
-from ccx.pipeline.running import progress_reporter
+from ccx.jobs import progress_reporter
 
 _CAUTION = "The address was published with the paper. We have verified neither it nor what it serves."
 _MEGABYTE = 1_000_000

@@ -19,9 +19,9 @@ from ccx.concepts import Concepts
 from ccx.concepts.sources import name_problem
 from ccx.datasets.tables import line_error, named, text_lines
 from ccx.errors import InputError
+from ccx.jobs import progress_reporter
 from ccx.keys import Activations, Keyed, Keys, check_keys, keys_of, require_same_samples
 from ccx.listing import picture_files
-from ccx.pipeline.running import progress_reporter
 from ccx.probing.storing import stored_keys
 from ccx.report import check_photo
 from ccx.store.files import parse_json, read_bytes, reason, store_error

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from ccx import studies
-from ccx.cli import running, terminal
+from ccx.cli import explain_commands, terminal
 from ccx.cli.setup import Setup, require, study
 from ccx.errors import InputError
 from ccx.studies import Experiment, Table
@@ -34,7 +34,7 @@ def run(
         console = terminal.output()
         console.print(terminal.best_ranges(found, experiment.concepts, _N_ROWS))
         console.print()
-        console.print(running.summary(found))
+        console.print(explain_commands.summary(found))
         _say(experiment.folder(layer) / "explanations.json")
         if report:
             with terminal.writing_report():

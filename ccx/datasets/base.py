@@ -18,8 +18,8 @@ from ccx.concepts.sources import check_categories, check_names
 from ccx.datasets import building, colors
 from ccx.datasets.pictures import sampled
 from ccx.errors import InputError
+from ccx.jobs import Progress
 from ccx.listing import path_key
-from ccx.pipeline.running import Progress
 from ccx.store import PathLike
 
 Size = tuple[int, int]

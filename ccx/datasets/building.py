@@ -21,9 +21,8 @@ from ccx._version import VERSION
 from ccx.concepts import FILE_FORMAT, Concepts
 from ccx.concepts.sources import require_memory
 from ccx.errors import FilesError, InputError, StoreError
+from ccx.jobs import Progress, check_progress, check_workers, in_processes, progress_reporter
 from ccx.kernels.atoms import AtomBuilder, Partition
-from ccx.pipeline.processes import check_workers, in_processes
-from ccx.pipeline.running import Progress, check_progress, progress_reporter
 from ccx.store import PathLike, content_hash, json_text, load_arrays, make_folder, save_arrays
 from ccx.store.files import parse_json, reason, store_error
 

@@ -15,8 +15,8 @@ from ccx.concepts import Concepts
 from ccx.concepts.sources import check_names, name_problem, whole_number
 from ccx.datasets.tables import Named, line_error, named, read_table
 from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.jobs import Progress, progress_reporter
 from ccx.keys import Keys, as_key, check_keys
-from ccx.pipeline.running import Progress, progress_reporter
 from ccx.store.files import store_error
 
 _COLUMNS = ("sample", "position", "concept")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import operator
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ccx.checks import shown
-from ccx.errors import BackendError, InputError
+from ccx.errors import BackendError
 from ccx.kernels._converting import (
     as_array,
     as_floats,
@@ -28,7 +26,6 @@ __all__ = [
     "as_sparse",
     "backend_for",
     "check_out",
-    "check_threads",
     "checked_sparse",
     "describe",
     "on_gpu",
@@ -64,17 +61,3 @@ def require_host(array: Any, argument: str, what: str) -> None:
             f"{argument}: {what} are read in main memory, got {describe(array)} on a GPU; pass cupy.asnumpy({argument})"
         )
         raise BackendError(msg)
-
-
-def check_threads(threads: int | None) -> int | None:
-    """Return `threads` if it is None (every available processor) or a whole number of at least 1."""
-    if threads is None:
-        return None
-    try:
-        n_threads = operator.index(threads)
-    except (TypeError, ValueError):
-        n_threads = 0
-    if n_threads < 1:
-        remedy = "leave it out to use every available processor"
-        raise InputError(argument="threads", wanted="None or an integer >= 1", got=shown(threads), remedy=remedy)
-    return n_threads

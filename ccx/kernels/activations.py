@@ -20,16 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import (
-    as_array,
-    as_floats,
-    backend_for,
-    check_threads,
-    describe,
-    on_gpu,
-    reordered,
-    require_host,
-)
+from ccx.jobs import check_threads
+from ccx.kernels._dispatch import as_array, as_floats, backend_for, describe, on_gpu, reordered, require_host
 from ccx.kernels._ieee import ieee
 from ccx.kernels.atoms import Atoms, check_atoms
 from ccx.kernels.rows import as_rows, check_padding

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from ccx.checks import integer, require_kind
 from ccx.errors import DTypeError, InputError, MemoryBudgetError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe
-from ccx.kernels.cpu._jit import parallel
+from ccx.jobs import check_threads, parallel
+from ccx.kernels._dispatch import as_array, backend_for, describe
 from ccx.kernels.devices import Place, parse_places, place_of
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.kernels.shapes import check_grid

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from ccx.checks import shown
 from ccx.errors import InputError, ShapeError
-from ccx.kernels._dispatch import backend_for, check_threads, describe, on_gpu
+from ccx.jobs import check_threads
+from ccx.kernels._dispatch import backend_for, describe, on_gpu
 from ccx.kernels.atoms import ConceptRows
 from ccx.kernels.devices import converted
 from ccx.kernels.rows import and_popcount, as_rows, check_padding, popcount

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_threads, describe, require_host
+from ccx.jobs import check_threads
+from ccx.kernels._dispatch import as_array, backend_for, describe, require_host
 from ccx.kernels.atoms import Atoms, check_weights
 
 __all__ = ["Extensions", "best_extensions", "best_placed", "best_singles", "conjunction_counts", "formula_counts"]

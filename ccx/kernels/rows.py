@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from ccx.checks import integer, shown
 from ccx.errors import DTypeError, InputError, ShapeError
-from ccx.kernels._dispatch import as_array, backend_for, check_out, check_threads, describe, on_gpu
+from ccx.jobs import check_threads
+from ccx.kernels._dispatch import as_array, backend_for, check_out, describe, on_gpu
 from ccx.kernels.devices import place_of, to_host
 from ccx.memory import require_bytes
 

@@ -17,15 +17,13 @@ from ccx.clustering import Method, unit_ranges
 from ccx.concepts import Concepts
 from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
-from ccx.kernels._dispatch import check_threads
+from ccx.jobs import Progress, available_threads, check_progress, check_threads, in_threads, progress_reporter
 from ccx.kernels._ieee import ieee
-from ccx.kernels.cpu._jit import available_threads
 from ccx.kernels.devices import to_host
 from ccx.keys import Keys, keys_hash, require_same_samples
 from ccx.pipeline import inputs
 from ccx.pipeline.devices import Device, Plan, Site, bring, places_for, share_out
 from ccx.pipeline.judging import Bitmap, Evidence, Judge, Part
-from ccx.pipeline.running import Progress, check_progress, in_order, progress_reporter
 from ccx.pipeline.searching import Search, check_search, needs_masks, nothing_found, searcher
 from ccx.pipeline.units import Counted, Counting, Ranges, as_units
 from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
@@ -480,7 +478,7 @@ def _run(
         flushed = time.monotonic()
         report(done, len(units))
         jobs = [range(start, min(start + plan.batch, len(units))) for start in range(done, len(units), plan.batch)]
-        for rows in chain.from_iterable(in_order(rows_of, jobs, plan.n_workers)):
+        for rows in chain.from_iterable(in_threads(rows_of, jobs, plan.n_workers)):
             for explanation, seconds in rows:
                 if log is not None:
                     if (explanation.unit, explanation.cluster) in log:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
+from ccx.jobs import available_threads
 from ccx.kernels import and_popcount, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
-from ccx.kernels.cpu._jit import available_threads
 from ccx.keys import Keyed, Keys, require_same_samples, sample_name
 from ccx.listing import data_keys
 from ccx.pipeline import inputs

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ccx import stopping
+from ccx import jobs
 from ccx.concepts import Concepts
 from ccx.formula import Operator
 from ccx.kernels.atoms import concept_counts, total_counts, with_sizes
@@ -57,7 +57,7 @@ def beam_search(
         Processors to use; the result does not depend on it.
 
     """
-    stopping.check()
+    jobs.check_stopped()
     atoms = concepts.atoms.sets_at(place_of(counts))
     bitmap_cells = int(to_host(total_counts(atoms, counts)))
     objective = Objective.of(settings, bitmap_cells, concepts.n_cells)

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ccx import stopping
+from ccx import jobs
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import Operator, canonical_ids
@@ -68,7 +68,7 @@ def guided_search(
         its looser equality, no length penalty. Formulas are found in the form in which they were built.
 
     """
-    stopping.check()
+    jobs.check_stopped()
     atoms = concepts.atoms.sets_at(place_of(counts))
     bitmap_cells = int(to_host(total_counts(atoms, counts)))
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ccx import stopping
+from ccx import jobs
 from ccx.kernels.compiling import compiled_seconds
 
 
@@ -23,7 +23,7 @@ class Limit:
 
     def reached(self) -> bool:
         """Return whether it is time to stop; raise `Stopped` if nobody waits for the proof."""
-        stopping.check()
+        jobs.check_stopped()
         late = self._seconds is not None and self._now() - self._started >= self._seconds
         return late or (self._most is not None and self.evaluations >= self._most)
 

@@ -18,11 +18,11 @@ from ccx._version import VERSION
 from ccx.concepts import Concepts
 from ccx.datasets import Dataset
 from ccx.errors import FilesError, InputError
+from ccx.jobs import Progress
 from ccx.keys import Keys
 from ccx.models import NamedModel
 from ccx.networks import resolve_layer
 from ccx.pipeline import explain, inputs
-from ccx.pipeline.running import Progress
 from ccx.pipeline.searching import Search, check_search
 from ccx.probing import probe
 from ccx.probing.identity import model_hashes

@@ -11,8 +11,8 @@ import numpy as np
 from ccx import clustering, networks
 from ccx.concepts import Concepts
 from ccx.errors import InputError
+from ccx.jobs import Progress, progress_reporter
 from ccx.kernels.activations import as_maps
-from ccx.pipeline.running import Progress, progress_reporter
 from ccx.results import Explanations
 from ccx.studies.table import Table
 

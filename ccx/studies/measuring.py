@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ccx.concepts import Concepts
+from ccx.jobs import Progress, progress_reporter
 from ccx.kernels.activations import as_maps
 from ccx.keys import require_same_samples
 from ccx.metrics import METRICS, get_concept_masking, measure
-from ccx.pipeline.running import Progress, progress_reporter
 from ccx.results import Explanation, Explanations
 from ccx.studies.table import Table, mean_and_deviation
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from ccx.concepts import Concepts
 from ccx.errors import InputError
+from ccx.jobs import Progress, progress_reporter
 from ccx.kernels import and_popcount, logical_and, popcount, unpack, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.keys import sample_name, shortened
-from ccx.pipeline.running import Progress, progress_reporter
 from ccx.report.drawing import pixels_of
 from ccx.report.formulas import shown_name
 from ccx.report.pictures import samples_keys

@@ -13,10 +13,10 @@ import numpy as np
 from ccx.clustering import unit_ranges
 from ccx.concepts import Concepts
 from ccx.formula import left_deep
+from ccx.jobs import Progress, progress_reporter
 from ccx.kernels import range_histogram, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.keys import require_same_samples
-from ccx.pipeline.running import Progress, progress_reporter
 from ccx.pipeline.searching import Search, check_search, searcher
 from ccx.report.plotting import pyplot_for
 from ccx.search import SearchSettings

@@ -1,6 +1,6 @@
 """How the CPU backend compiles and runs its loops.
 
-Kernels are compiled without numba's own threads: they release the GIL and `parallel` runs them on
+Kernels are compiled without numba's own threads: they release the GIL and `ccx.jobs.parallel` runs them on
 Python threads over disjoint slices. So the number of threads is a plain argument of each call, ccx
 changes no global state, may itself be called from any thread, and starts in a fraction of the time
 that numba's ``parallel=True`` takes to compile.
@@ -11,11 +11,7 @@ array to a slice of another (numba compiles the wording of its error message) an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from threading import Event
 from typing import Any
 
 import numba
@@ -24,7 +20,6 @@ from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 from ccx.kernels.cpu._caching import KernelCache, tell_once
-from ccx.stopping import stoppable
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -73,34 +68,3 @@ def trailing_zeros64(typing_context: Any, word: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return numba.types.uint64(numba.types.uint64), emit
-
-
-def available_threads() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def parallel(work: Callable[[int, int], Any], n_items: int, threads: int | None = None) -> list[Any]:
-    """Call ``work(start, stop)`` over contiguous slices of ``range(n_items)``, one a thread.
-
-    `threads=None` uses every available processor. Results come back in the order of the slices; an
-    error in any slice is raised here. Then, or where this is interrupted, the others end at their next
-    `ccx.stopping.check`, if they make any.
-    """
-    n_slices = max(1, min(threads or available_threads(), n_items))
-    bounds = [n_items * i // n_slices for i in range(n_slices + 1)]
-    slices = list(pairwise(bounds))
-    if n_slices == 1:
-        return [work(*slices[0])]
-    stop = Event()
-
-    def work_on(piece: tuple[int, int]) -> Any:
-        return work(*piece)
-
-    with ThreadPoolExecutor(n_slices) as pool:
-        try:
-            return list(pool.map(stoppable(work_on, stop), slices))
-        finally:
-            stop.set()

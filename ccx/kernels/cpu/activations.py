@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccx.kernels.cpu._jit import inline, jit, parallel, trailing_zeros64
+from ccx.jobs import parallel
+from ccx.kernels.cpu._jit import inline, jit, trailing_zeros64
 
 
 def upsample(maps, grid, threads):

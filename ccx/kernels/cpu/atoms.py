@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccx.kernels.cpu._jit import inline, jit, parallel, trailing_zeros64
+from ccx.jobs import parallel
+from ccx.kernels.cpu._jit import inline, jit, trailing_zeros64
 
 VOID = np.uint32(0xFFFFFFFF)  # code of a cell that is not valid
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)  # a free slot; no key reaches it

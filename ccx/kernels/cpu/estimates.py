@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccx.kernels.cpu._jit import inline, jit, parallel, popcount64
+from ccx.jobs import parallel
+from ccx.kernels.cpu._jit import inline, jit, popcount64
 from ccx.kernels.cpu.shapes import bounding_boxes, inscribed_rectangles
 
 OR, AND, AND_NOT = 0, 1, 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccx.kernels.cpu._jit import inline, jit, parallel
+from ccx.jobs import parallel
+from ccx.kernels.cpu._jit import inline, jit
 
 OR, AND, AND_NOT = 0, 1, 2
 _LOW = np.uint64(0xFFFFFFFF)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccx.kernels.cpu._jit import jit, parallel, popcount64
+from ccx.jobs import parallel
+from ccx.kernels.cpu._jit import jit, popcount64
 
 _BLOCK = 64  # atoms of a tile when the table is turned: rows of both sides stay in the cache
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.kernels.cpu._jit import available_threads, inline, jit, parallel, popcount64
+from ccx.jobs import available_threads, parallel
+from ccx.kernels.cpu._jit import inline, jit, popcount64
 
 OR, AND, AND_NOT = 0, 1, 2
 FULL = -1  # an operand of `formula_rows` that is no row

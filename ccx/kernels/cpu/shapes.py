@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.kernels.cpu._jit import available_threads, inline, jit, parallel, popcount64, trailing_zeros64
+from ccx.jobs import available_threads, parallel
+from ccx.kernels.cpu._jit import inline, jit, popcount64, trailing_zeros64
 
 # To start a thread costs about as much as to measure a blob on a grid of this many cells.
 _CELLS_PER_THREAD = 1 << 18

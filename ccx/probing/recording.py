@@ -11,9 +11,9 @@ import numpy as np
 
 from ccx import memory, networks
 from ccx.errors import InputError
+from ccx.jobs import Progress, check_progress, progress_reporter
 from ccx.keys import Activations, check_keys
 from ccx.models import NamedModel
-from ccx.pipeline.running import Progress, check_progress, progress_reporter
 from ccx.probing.identity import check_weights, described, model_hashes
 from ccx.probing.layouts import check_layout
 from ccx.probing.passes import Array, Arrays, Precision, Runner, StoredDtype
