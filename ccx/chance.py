@@ -79,7 +79,7 @@ def group_codes(groups: Any, n_samples: int) -> IntArray:
     """
     if groups is None:
         return np.zeros(n_samples, np.int64)
-    remedy = "give one label a sample, such as the number of its video or patient"
+    remedy = "give one label per sample, such as the number of its video or patient"
     n_given = len(groups) if isinstance(groups, range) else getattr(groups, "size", 0)
     if isinstance(n_given, int) and n_given > n_samples:  # before it is written out, which no memory might hold
         raise InputError("groups", wanted=f"{n_samples} labels", got=str(n_given), remedy=remedy)

@@ -83,7 +83,7 @@ class FilesError(StoreError):
     Parameters
     ----------
     problems
-        One text a problem, each with the name of the file; kept as the attribute `problems`.
+        One text per problem, each with the name of the file; kept as the attribute `problems`.
     remedy
         What the caller can do.
 

@@ -236,7 +236,7 @@ def _shapes(parts: list[Any], shape: tuple[int, ...]) -> FormulaShapes:
     checks = ((areas, shape), (inscribed, (*shape, 2, 2)), (boxes, (*shape, 2, 2)), (hits, shape))
     for name, (array, wanted) in zip(names, checks, strict=True):
         if array.shape != wanted:
-            remedy = "give one entry a sample"
+            remedy = "give one entry per sample"
             raise ShapeError(_argument(name), wanted=str(list(wanted)), got=describe(array), remedy=remedy)
     after_last = np.array([[0, 0], [1, 1]], np.int32)
     rectangles = (inscribed + after_last).reshape(-1, 4)

@@ -303,9 +303,9 @@ def check_pixels(height: int, width: int, where: PathLike) -> None:
 def read_image(path: PathLike) -> npt.NDArray[np.uint8]:
     """Return a photograph, uint8[h, w, 3] in RGB, upright as viewers show it (orientation of EXIF).
 
-    Pictures of more than 8 bits a channel, with transparent pixels, of several frames or pages, and of colours that are
-    neither grey, palette, RGB, YCbCr nor CMYK are refused. CMYK becomes RGB without a colour profile, as image loaders
-    of networks do it.
+    Refused are pictures of more than 8 bits per channel, with transparent pixels, of several frames or pages, and of
+    colours that are neither grey, palette, RGB, YCbCr nor CMYK. CMYK becomes RGB without a colour profile, as image
+    loaders of networks do it.
 
     Raises
     ------
@@ -372,7 +372,7 @@ def is_turned(picture: Any) -> bool:
 def _rgb(picture: Any, argument: str) -> PIL.Image.Image:
     if picture.mode not in _PHOTOGRAPHS:
         got, remedy = f"one of mode {picture.mode}", _remedy(picture.mode)
-        raise DTypeError(argument, wanted="a picture of 8 bits a channel", got=got, remedy=remedy)
+        raise DTypeError(argument, wanted="a picture of 8 bits per channel", got=got, remedy=remedy)
     if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         if picture.getchannel("A").getextrema()[0] < 255:
@@ -386,8 +386,8 @@ def _check_photograph(head: Head, where: PathLike) -> None:
     if head.is_animated:
         raise store_error(where, "has several frames or pages", "save the one that is meant as a file of its own")
     if head.mode not in _PHOTOGRAPHS or head.bits > 8:
-        kind = f"{head.mode} of {head.bits} bits a channel" if head.bits > 8 else f"mode {head.mode}"
-        raise store_error(where, f"is in {kind}, and no photograph of 8 bits a channel", _remedy(head.mode))
+        kind = f"{head.mode} of {head.bits} bits per channel" if head.bits > 8 else f"mode {head.mode}"
+        raise store_error(where, f"is in {kind}, and no photograph of 8 bits per channel", _remedy(head.mode))
 
 
 def _remedy(mode: str) -> str:

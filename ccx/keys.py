@@ -47,7 +47,7 @@ class Activations(np.ndarray[Any, np.dtype[Any]]):
     Raises
     ------
     InputError
-        If there is not one distinct text a sample.
+        If there is not one distinct text per sample.
 
     """
 
@@ -98,7 +98,7 @@ class Keyed(list[T]):
     Attributes
     ----------
     keys : tuple of str
-        One a sample.
+        One per sample.
 
     """
 
@@ -129,22 +129,22 @@ def check_keys(argument: str, keys: Any, n_samples: int | None = None, *, distin
     Raises
     ------
     InputError
-        If they are no texts, empty, not distinct, or not one a sample.
+        If they are no texts, empty, not distinct, or not one per sample.
 
     """
     if isinstance(keys, str) or not isinstance(keys, Iterable):
         got = f"{type(keys).__name__} {shown(keys)}"
-        raise InputError(argument, wanted="one text a sample", got=got, remedy="give a list of texts")
+        raise InputError(argument, wanted="one text per sample", got=got, remedy="give a list of texts")
     checked = []
-    for number, key in enumerate(items(argument, keys, "one text a sample", "give a list of texts")):
+    for number, key in enumerate(items(argument, keys, "one text per sample", "give a list of texts")):
         if not isinstance(key, str) or not key:
             got = f"{type(key).__name__} {key!r:.40} of sample {number}"
             raise InputError(
-                argument, wanted="one text a sample", got=got, remedy="convert: [str(key) for key in keys]"
+                argument, wanted="one text per sample", got=got, remedy="convert: [str(key) for key in keys]"
             )
         checked.append(as_key(str(key)))
     if n_samples is not None and len(checked) != n_samples:
-        raise InputError(argument, wanted=f"{n_samples} keys", got=str(len(checked)), remedy="give one a sample")
+        raise InputError(argument, wanted=f"{n_samples} keys", got=str(len(checked)), remedy="give one per sample")
     if distinct:
         _require_distinct(argument, checked)
     return tuple(checked)
@@ -263,7 +263,7 @@ def align(samples: Any, to: Any, *, keys: Iterable[str] | None = None, intersect
     own = keys_of(samples) if keys is None else check_keys("keys", keys)
     wanted = check_keys("to", to, distinct=False) if type(to) in (list, tuple) else keys_of(to)
     if own is None:
-        remedy = "pass keys=, one text a sample"
+        remedy = "pass keys=, one text per sample"
         raise InputError("samples", wanted="samples with keys", got=type(samples).__name__, remedy=remedy)
     if wanted is None:
         remedy = "pass concepts that have keys, or a list of keys"
@@ -304,10 +304,12 @@ def _taken(samples: Any, order: list[int], n_samples: int, keys: Keys) -> Any:
 
 
 def _per_sample(n_rows: int, n_samples: int, exactly: int | None = None) -> int:
-    """Return the number of rows a sample."""
+    """Return the number of rows per sample."""
     n_each = n_rows // n_samples
     if n_each * n_samples != n_rows or (exactly is not None and n_each != exactly):
-        raise InputError("keys", wanted=f"one of each of {n_rows} rows", got=str(n_samples), remedy="give one a sample")
+        raise InputError(
+            "keys", wanted=f"one of each of {n_rows} rows", got=str(n_samples), remedy="give one per sample"
+        )
     return n_each
 
 

@@ -5,7 +5,7 @@ Runs a semantic segmentation model of torchvision over a folder of pictures and 
 
     python examples/segmenter_concepts.py photos/ concepts.ccx --grid 112
 
-Any model that gives one class a pixel can stand in its place, an open-vocabulary one too: write a `__getitem__` that
+Any model that gives one class per pixel can stand in its place, an open-vocabulary one too: write a `__getitem__` that
 returns the picture and its map of class numbers. What such a model cannot see, no explanation will name.
 """
 

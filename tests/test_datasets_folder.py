@@ -92,7 +92,7 @@ def test_cityscapes(tmp_path: Path) -> None:
         tmp_path / "left", tmp_path / "gtFine", {k + 1000: v for k, v in names.items()}, void=[1000, 1001], **instances
     )
     np.testing.assert_array_equal(sixteen.labels(0), ds.labels(0))
-    with pytest.raises(InputError, match=r"label_suffix: expected one file a name, got .* and .*; give label_suffix"):
+    with pytest.raises(InputError, match=r"label_suffix: expected one file per name, got .* and .*; give label_suffix"):
         Folder(tmp_path / "left", _with_twins(tmp_path / "twins"), names)
     with pytest.raises(InputError, match=r"named like the images, got 1 images, such as .* give image_suffix"):
         Folder(tmp_path / "left", tmp_path / "gtFine", names)

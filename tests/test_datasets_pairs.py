@@ -192,7 +192,7 @@ def test_label_maps_of_another_size_or_rank(size: tuple[int, int]) -> None:
         (np.stack([labels] * 4, 2), r"layers go first: numpy.moveaxis\(labels, 2, 0\)"),
         (Image.fromarray(photo(*size)), "of coloured ones the ids of their colours"),
         (np.moveaxis(one_hot, 0, 2), r"of one-hot maps take labels.argmax\(axis=2\)"),
-        (one_hot, r"looks one-hot, with a layer a concept; make ids of it: labels.argmax\(axis=0\)"),
+        (one_hot, r"looks one-hot, with one layer per concept; make ids of it: labels.argmax\(axis=0\)"),
         (one_hot.astype(np.int64), "looks one-hot"),
         (Tensor(one_hot[:2]), "looks one-hot"),
     ]:

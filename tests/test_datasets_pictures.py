@@ -172,7 +172,7 @@ def test_jpegs(tmp_path: Path) -> None:
 
 
 def test_labels_in_colours_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"a\.png: is in RGB, which has no ids; give label maps of one id a pixel"):
+    with pytest.raises(StoreError, match=r"a\.png: is in RGB, which has no ids; give label maps of one id per pixel"):
         read_ids(write(tmp_path / "a.png", png(photo(3, 3))))
     with pytest.raises(StoreError, match="it is PNG in RGB of 16 bits"):
         read_rgb_numbers(write(tmp_path / "b.png", png(photo(3, 3).astype(int) * 257, bits=16)))

@@ -305,7 +305,7 @@ def test_data_without_a_valid_cell() -> None:
             ccx.explain(MAPS, concepts, **options)
 
 
-@pytest.mark.states("Activations", "one value a sample, [N, U]", "accepted", "it fills the sample, to the last bit")
+@pytest.mark.states("Activations", "one value per sample, [N, U]", "accepted", "it fills the sample, to the last bit")
 @pytest.mark.parametrize("shape", [(GRID, (1, 1)), ((1, 63), (1, 1)), ((63, 5), (1, 5)), ((7, 64), (7, 1))])
 def test_parts_of_samples_leak_into_no_range(shape: tuple[tuple[int, int], tuple[int, int]]) -> None:
     """Ends of clusters are values: a cell that is off by one unit in the last place would lie inside a range."""

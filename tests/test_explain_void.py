@@ -282,7 +282,7 @@ def test_what_is_no_mask_of_positions_is_refused() -> None:
     with pytest.raises(InputError, match="concepts: expected at least one valid cell"):
         ccx.explain(maps, concepts, exclude=np.ones((3, 4), bool))
     tokens = ccx.Concepts.from_masks(np.ones((1, 3, 1, 8), bool))
-    with pytest.raises(ShapeError, match=r"bool\[3, 8\] or \[8\], one flag a token, got bool\[2, 8\]"):
+    with pytest.raises(ShapeError, match=r"bool\[3, 8\] or \[8\], one flag per token, got bool\[2, 8\]"):
         ccx.explain(np.ones((3, 1, 8), np.float32), tokens, exclude=np.zeros((2, 8), bool))
 
 

@@ -128,7 +128,7 @@ def test_modes_that_become_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
     np.testing.assert_array_equal(np.asarray(rgb(image, "a")), np.asarray(image.convert("RGB")))
 
 
-@pytest.mark.states("Photographs", "16-bit grey, or 16 bits a colour", "refused", "scale them to 8 bits first")
+@pytest.mark.states("Photographs", "16-bit grey, or 16 bits per colour", "refused", "scale them to 8 bits first")
 @pytest.mark.states("Photographs", "floats or 32 bits (TIFF)", "refused", "scale them to 8 bits first")
 @pytest.mark.states("Photographs", "LAB, HSV", "refused", "convert them to RGB first")
 def test_modes_that_are_refused(tmp_path: Path) -> None:
@@ -146,11 +146,11 @@ def test_modes_that_are_refused(tmp_path: Path) -> None:
     for path in paths:
         for read in (read_image, photograph_size, pixels_of_file):
             with pytest.raises(
-                StoreError, match=rf"{path.name}: is in .*no photograph of 8 bits a channel; (scale|conv)"
+                StoreError, match=rf"{path.name}: is in .*no photograph of 8 bits per channel; (scale|conv)"
             ):
                 read(path)
     for mode in ("I;16", "I", "F", "LAB", "HSV"):
-        with pytest.raises(DTypeError, match="a: expected a picture of 8 bits a channel, got one of mode"):
+        with pytest.raises(DTypeError, match="a: expected a picture of 8 bits per channel, got one of mode"):
             rgb(Image.new(mode, (4, 6)), "a")
 
 
@@ -280,7 +280,7 @@ def test_all_readers_show_the_same_picture(tmp_path: Path) -> None:
     write(listed[0], png(np.zeros((4, 6), int), bits=16))
     for read in (data.image, lambda n: pixels_of(listed[n], "images"), lambda n: Preprocessing(4)(listed[n]),
                  lambda _: files.check_images(listed)):  # fmt: skip
-        with pytest.raises(CCXError, match=r"0\.png: is in L of 16 bits a channel"):
+        with pytest.raises(CCXError, match=r"0\.png: is in L of 16 bits per channel"):
             read(0)
 
 

@@ -155,14 +155,14 @@ def test_kernels_get_plain_arrays() -> None:
 
 
 @pytest.mark.states(
-    "Keys of samples", "keys that are no texts, empty or repeated", "refused", "one distinct text a sample"
+    "Keys of samples", "keys that are no texts, empty or repeated", "refused", "one distinct text per sample"
 )
 @pytest.mark.parametrize(
     ("given_keys", "problem"),
     [
         (KEYS[:5], "expected 6 keys, got 5"),
-        ("abcdef", "one text a sample, got str 'abcdef'"),
-        (6, "one text a sample, got int 6"),
+        ("abcdef", "one text per sample, got str 'abcdef'"),
+        (6, "one text per sample, got int 6"),
         (range(6), "got int 0 of sample 0"),
         (["", *KEYS[1:]], "got str '' of sample 0"),
         (["2.png", *KEYS[1:]], "distinct keys, got '2.png' twice"),
@@ -534,7 +534,7 @@ def test_align_refuses_what_is_unclear() -> None:
         (maps(), concepts().subset(samples=[0, 0]), {"intersect": True}, "to: expected distinct keys"),
         (ARRAY[:5], concepts(), {"keys": KEYS}, "keys: expected one of each of 5 rows, got 6"),
         (["a"], concepts(), {"keys": KEYS}, "keys: expected one of each of 1 rows, got 6"),
-        (ARRAY, concepts(), {"keys": 3}, "keys: expected one text a sample"),
+        (ARRAY, concepts(), {"keys": 3}, "keys: expected one text per sample"),
     ):
         with pytest.raises(InputError, match="^" + problem.replace("(", r"\(")):
             ccx.align(samples, to, **options)

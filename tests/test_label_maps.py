@@ -133,7 +133,7 @@ def test_label_maps_with_an_orientation_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.states("Label maps", "several frames or pages", "refused", "save the one that is meant as a file")
 @pytest.mark.states("Label maps", "colours, without palette=", "refused", "say with palette= what they mean")
-@pytest.mark.states("Label maps", "floats, alpha channels", "refused", "give one whole number a pixel")
+@pytest.mark.states("Label maps", "floats, alpha channels", "refused", "give one whole number per pixel")
 def test_what_has_no_ids_is_refused(tmp_path: Path) -> None:
     grey = Image.fromarray(IDS.astype(np.uint8))
     for n, (labels, options, problem) in enumerate([
@@ -274,7 +274,7 @@ def test_the_coding_of_ade20k(tmp_path: Path) -> None:
     [
         ({"sky": (1, 2, 3), "see": (2, 3, 4)}, "palette: expected names that are known, got 'see'"),
         ({"sky": (1, 2, 3)}, r"palette: expected a colour for each name, got none for \['sea', 'sand'\]"),
-        ({**COLORS, "sea": COLORS["sky"]}, r"palette: expected one id a colour, got \(70, 130, 180\) for 1 and 2"),
+        ({**COLORS, "sea": COLORS["sky"]}, r"palette: expected one id per colour, got \(70, 130, 180\) for 1 and 2"),
         ({**COLORS, "sea": (1, 2, 256)}, r"palette: expected colours \(R, G, B\) from 0 to 255, got \(1, 2, 256\)"),
         ({**COLORS, "sea": 3}, "palette: expected colours"),
         ({**COLORS, 1.5: (0, 0, 0)}, "palette: expected names or ids as keys, got 1.5"),

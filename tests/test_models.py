@@ -244,9 +244,9 @@ def test_pictures_of_every_kind(tmp_path):
         assert torch.equal(prepare(image), three)
     deep = Image.fromarray((grey.astype(np.uint16) << 8) | 255)
     deep.save(tmp_path / "deep.png")
-    with pytest.raises(DTypeError, match="image: expected a picture of 8 bits a channel, got one of mode I;16"):
+    with pytest.raises(DTypeError, match="image: expected a picture of 8 bits per channel, got one of mode I;16"):
         prepare(deep)
-    with pytest.raises(StoreError, match=r"deep\.png: is in L of 16 bits a channel, and no photograph of 8"):
+    with pytest.raises(StoreError, match=r"deep\.png: is in L of 16 bits per channel, and no photograph of 8"):
         prepare(tmp_path / "deep.png")
     for wrong, kind in [
         (grey / 255, DTypeError),

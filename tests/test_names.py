@@ -25,7 +25,9 @@ TREE = {"names": ["sky", "red car"], "categories": ["nature", "thing"]}
 BY_ID = {"names": {"2": "red car", "1": "sky"}, "categories": {"1": "nature", "2": "thing"}}
 
 
-@pytest.mark.states("Names of concepts", ".txt, one name a line", "accepted", "line k is id k, or counts from first_id")
+@pytest.mark.states(
+    "Names of concepts", ".txt, one name per line", "accepted", "line k is id k, or counts from first_id"
+)
 @pytest.mark.states(
     "Names of concepts", ".csv, .tsv or .txt with a head line", "accepted", "columns name, id, category"
 )

@@ -470,7 +470,10 @@ def test_several_inputs(tmp_path):
 
 
 @pytest.mark.states(
-    "Networks", "mappings with one number a sample, such as lengths", "accepted", "beside an entry of two axes or more"
+    "Networks",
+    "mappings with one number per sample, such as lengths",
+    "accepted",
+    "beside an entry of two axes or more",
 )
 def test_mappings_with_one_number_a_sample(tmp_path):
     import torch

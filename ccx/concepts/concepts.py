@@ -80,7 +80,7 @@ class Concepts:
         self.keys = None if keys is None else check_keys("keys", keys, atoms.n_samples, distinct=False)
         self.atoms = atoms
         if atoms.n_concepts != len(self.names):
-            remedy = "give one name a concept"
+            remedy = "give one name per concept"
             raise InputError("names", wanted=f"{atoms.n_concepts} names", got=str(len(self.names)), remedy=remedy)
         self._index = {name: index for index, name in enumerate(self.names)}
         self._positions: dict[tuple[int, int], npt.NDArray[np.bool_] | None] = {}
@@ -97,7 +97,7 @@ class Concepts:
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Concepts:
-        """Build from label maps, one layer a kind of annotation.
+        """Build from label maps, one layer per kind of annotation.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ class Concepts:
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Concepts:
-        """Build from one mask a concept and sample; masks may overlap in any way.
+        """Build from one mask per concept and sample; masks may overlap in any way.
 
         Parameters
         ----------
@@ -216,7 +216,7 @@ class Concepts:
         names = [str(c + 1) for c in range(source.n_concepts)] if names is None else check_names(names)
         if len(names) != source.n_concepts:
             swapped = "masks are [C, N, H, W]: numpy.swapaxes(masks, 0, 1)"
-            remedy = swapped if len(names) == source.n_samples else "give one name a concept"
+            remedy = swapped if len(names) == source.n_samples else "give one name per concept"
             raise InputError("names", wanted=f"{source.n_concepts} names", got=str(len(names)), remedy=remedy)
         flags = None if valid is None else check_valid(as_array(valid, "valid"), source.n_samples, source.shape)
         require_memory("masks", source.n_samples, source.shape)
@@ -368,7 +368,7 @@ class Concepts:
         ) as refused:  # ValueError: lists of different lengths
             error = refused
         if error is not None or chosen.ndim != 1:
-            remedy = "give indices, a slice or one bool a sample"
+            remedy = "give indices, a slice or one bool per sample"
             got = shown(samples)
             raise InputError("samples", wanted=f"samples 0..{self.n_samples - 1}", got=got, remedy=remedy) from error
         return chosen

@@ -35,7 +35,7 @@ def as_positions(positions: Any, n_samples: int, grid: tuple[int, int]) -> Flags
     are_tokens = grid[0] == 1
     wanted = f"bool[{n_samples}, h, w] or [h, w]"
     if are_tokens:
-        wanted = f"bool[{n_samples}, {grid[1]}] or [{grid[1]}], one flag a token"
+        wanted = f"bool[{n_samples}, {grid[1]}] or [{grid[1]}], one flag per token"
     flags = array
     if array.ndim == 1:
         flags = array[None, None]

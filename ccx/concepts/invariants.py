@@ -48,11 +48,11 @@ def bounds(atoms: Atoms) -> Invariants:
     return {
         "arrays of the documented dtypes and axes": documented_dtypes,
         f"a cell map of [N, {n_cells}]": lambda: atoms.n_samples > 0 and atoms.cell_atoms.shape[1] == n_cells,
-        "one run of entries a sample, in order": lambda: (
+        "one run of entries per sample, in order": lambda: (
             atoms.sample_atoms.size == atoms.sample_cells.size
             and _are_runs(atoms.sample_starts, atoms.n_samples, atoms.sample_atoms.size)
         ),
-        "one run of concepts an atom, in order": lambda: _are_runs(starts, atoms.n_atoms, sets.size),
+        "one run of concepts per atom, in order": lambda: _are_runs(starts, atoms.n_atoms, sets.size),
         f"concepts below {atoms.n_concepts}": lambda: _lie_within(sets, 0, atoms.n_concepts - 1),
         "concepts that ascend within each atom": ascending_sets,
         "entries of existing atoms": lambda: _lie_within(atoms.sample_atoms, 0, atoms.n_atoms - 1),

@@ -33,7 +33,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """
     checked = _check_named("names", names)
     if not checked:
-        raise InputError("names", wanted="at least one name", got="none", remedy="give one name a concept")
+        raise InputError("names", wanted="at least one name", got="none", remedy="give one name per concept")
     if len(set(checked)) < len(checked):
         repeated = sorted(name for name, count in Counter(checked).items() if count > 1)
         remedy = "make them unique, for instance with their category"
@@ -73,12 +73,12 @@ def _check_named(argument: str, values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def check_categories(categories: Sequence[str] | None, n_concepts: int) -> tuple[str, ...] | None:
-    """Return one category a concept, or None; they are named like concepts."""
+    """Return one category per concept, or None; they are named like concepts."""
     if categories is None:
         return None
     checked = _check_named("categories", categories)
     if len(checked) != n_concepts:
-        remedy = "give one category a concept"
+        remedy = "give one category per concept"
         raise InputError("categories", wanted=f"{n_concepts} categories", got=str(len(checked)), remedy=remedy)
     return checked
 
@@ -156,12 +156,12 @@ def check_layers(labels: Any, valid: Any) -> tuple[npt.NDArray[Any], npt.NDArray
     """Check one batch: int[n, L, H, W] or int[n, H, W], bool[n, H, W] or None -> int[n, L, H, W]."""
     array = as_array(labels, "labels")
     if array.dtype.kind not in "iu":
-        remedy = "masks, one bool a concept, go to Concepts.from_masks; ids must be integers"
+        remedy = "masks, one bool per concept, go to Concepts.from_masks; ids must be integers"
         raise DTypeError("labels", wanted="integer ids", got=describe(array), remedy=remedy)
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim != 4 or 0 in array.shape[1:]:
-        remedy = "give one id a layer and cell"
+        remedy = "give one id per layer and cell"
         raise ShapeError("labels", wanted="int[N, L, H, W] or int[N, H, W]", got=describe(array), remedy=remedy)
     if valid is None:
         return array, None
@@ -183,7 +183,7 @@ def check_valid(valid: npt.NDArray[Any], n_samples: int, shape: tuple[int, int])
     """Return `valid` if it is bool[n_samples, H, W], else raise `ShapeError`."""
     wanted = (n_samples, *shape)
     if valid.dtype != np.bool_ or valid.shape != wanted:
-        remedy = "give one bool a cell, False where it shall not count"
+        remedy = "give one bool per cell, False where it shall not count"
         raise ShapeError("valid", wanted=f"bool{list(wanted)}", got=describe(valid), remedy=remedy)
     return valid
 
@@ -199,7 +199,7 @@ def label_batches(labels: npt.NDArray[Any], valid: npt.NDArray[Any] | None) -> I
 
 def require_memory(argument: str, n_samples: int, shape: tuple[int, int]) -> None:
     """Raise `MemoryBudgetError` if the atoms of so many samples would not fit into memory."""
-    # The cell map (2 bytes a cell), its parts before they are joined, and a fifth for entries and atoms.
+    # The cell map (2 bytes per cell), its parts before they are joined, and a fifth for entries and atoms.
     need = int(n_samples * shape[0] * shape[1] * 2 * 2.2)
     memory.require_bytes(argument, need, "use fewer samples or a coarser grid")
 
@@ -216,14 +216,14 @@ class MaskSource:
             wanted = (self.n_samples, self.shape[0] * self.shape[1])
             for mask in self._masks:
                 if mask.shape != wanted:
-                    remedy = "one row a sample, one column a cell"
+                    remedy = "one row per sample, one column per cell"
                     raise ShapeError("masks", wanted=f"sparse {list(wanted)}", got=str(list(mask.shape)), remedy=remedy)
             self.n_concepts = len(self._masks)
             return
         self._masks = array = as_array(masks, "masks")
         if array.dtype == np.bool_:
             if array.ndim != 4:
-                remedy = "one mask a concept and sample; for sets of other grids use H = 1"
+                remedy = "one mask per concept and sample; for sets of other grids use H = 1"
                 raise ShapeError("masks", wanted="bool[C, N, H, W]", got=describe(array), remedy=remedy)
             self.shape = array.shape[2:]
             if shape is not None and _grid(shape, "these masks") != self.shape:

@@ -151,7 +151,7 @@ class Dataset(ABC):
         return tuple(self.names[c - 1] for c in ids if c)
 
     def take(self, samples: Any) -> Self:
-        """Return the data set with only these images, in this order: indices, a slice, or one bool an image.
+        """Return the data set with only these images, in this order: indices, a slice, or one bool per image.
 
         Raises
         ------
@@ -162,7 +162,7 @@ class Dataset(ABC):
         try:
             chosen = np.atleast_1d(np.arange(len(self))[samples])
         except (IndexError, ValueError) as error:
-            remedy = "give indices, a slice or one bool an image"
+            remedy = "give indices, a slice or one bool per image"
             got = f"{samples!r:.60}"
             raise InputError("samples", wanted=f"images 0..{len(self) - 1}", got=got, remedy=remedy) from error
         taken = self._copied()
@@ -209,7 +209,7 @@ class Dataset(ABC):
             The grid (H, W), on which each cell takes the label at its centre; None = that of the label maps, if
             they all have the same.
         workers
-            Processes; None = one a processor. The result does not depend on it.
+            Processes; None = one per processor. The result does not depend on it.
         progress
             None: a bar where the standard error is a terminal; True: always; False: never; or what is called with
             (images done, images in all).

@@ -220,7 +220,7 @@ class CocoInstances(_Coco):
 
 
 class CocoPanoptic(_Coco):
-    """Images with COCO's panoptic annotations: one PNG an image, whose R + 256 G + 65536 B is a segment's id.
+    """Images with COCO's panoptic annotations: one PNG per image, whose R + 256 G + 65536 B is a segment's id.
 
     Parameters
     ----------

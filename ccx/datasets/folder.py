@@ -34,7 +34,7 @@ class Folder(Dataset):
     Parameters
     ----------
     images, labels
-        The two folders (searched with all folders in them). Label maps have one id a pixel: palette or grey pictures
+        The two folders (searched with all folders in them). Label maps have one id per pixel: palette or grey pictures
         of 1 to 16 bits, whole numbers [h, w] in .npy files; or colours, with a `palette`. Lossy kinds are refused.
     names
         Names of the ids: a list or a .txt file, whose first name belongs to id `first_id`; or ids and names: a mapping,
@@ -54,7 +54,7 @@ class Folder(Dataset):
         What follows the common part of the names, for instance ``_leftImg8bit.png`` and ``_gtFine_labelIds.png``;
         None = any picture suffix.
     only
-        Only these images: their paths without suffix, in this order; or a text file with one a line, as VOC has them.
+        Only these images: their paths without suffix, in this order; or a text file with one per line, as VOC has them.
 
     Attributes
     ----------
@@ -172,7 +172,7 @@ def _by_stem(folder: Path, suffix: str | None, argument: str, suffixes: frozense
         stem = name.removesuffix(suffix) if suffix is not None else name.rpartition(".")[0]
         if stem in found:
             got = f"{folder / found[stem]} and {folder / name}"
-            raise InputError(argument, wanted="one file a name", got=got, remedy=f"give {argument}")
+            raise InputError(argument, wanted="one file per name", got=got, remedy=f"give {argument}")
         found[stem] = name
     return found
 

@@ -259,12 +259,12 @@ def _label_maps(target: Any, where: str, size: Size, n_names: int) -> npt.NDArra
         raise store_error(where, problem, _remedy(array.shape, size))
     if len(array) > 1 and (is_bool or _is_one_hot(array, n_names)):
         remedy = "make ids of it: labels.argmax(axis=0), plus 1 where no layer is the background"
-        raise store_error(where, f"the target {described} looks one-hot, with a layer a concept", remedy)
+        raise store_error(where, f"the target {described} looks one-hot, with one layer per concept", remedy)
     return array
 
 
 def _is_one_hot(layers: npt.NDArray[Any], n_names: int) -> bool:
-    """Tell whether layers have a one a cell, a layer a name: as ids they would all be the first concept."""
+    """Tell whether layers have one 1 per cell, and one layer per name: as ids they would all be the first concept."""
     if len(layers) not in (n_names, n_names + 1) or layers.max() != 1 or not layers[1:].any():
         return False
     return bool((layers.sum(axis=0) == 1).all())

@@ -43,7 +43,7 @@ class _Ade20k:
 
 
 class _Colors:
-    """One colour an id."""
+    """One colour per id."""
 
     def __init__(self, codes: Mapping[int, int]) -> None:
         self._codes = np.array(sorted(codes), np.int64)
@@ -90,7 +90,7 @@ def palette_of(palette: Any, known: Named) -> Palette:
     for number, code in pairs:
         if codes.setdefault(code, number) != number:
             got = f"{_color_of(code)} for {codes[code]} and {number}"
-            raise InputError("palette", wanted="one id a colour", got=got, remedy="give each colour once")
+            raise InputError("palette", wanted="one id per colour", got=got, remedy="give each colour once")
     if missing := [name for number, name in zip(known.ids, known.names, strict=True) if number not in codes.values()]:
         remedy = "give them colours, or leave out their names"
         raise InputError("palette", wanted="a colour for each name", got=f"none for {missing[:5]}", remedy=remedy)

@@ -38,9 +38,9 @@ _AS_PNG = "save label maps as PNG"
 
 
 class Coding(Enum):
-    """How a picture holds numbers: one a pixel (grey or palette), in colours, or in the bytes of a PNG's R, G and B."""
+    """How a picture holds numbers: one per pixel (grey or palette), in colours, or in the bytes R, G and B of a PNG."""
 
-    IDS = "one id a pixel"
+    IDS = "one id per pixel"
     COLORS = "colours"
     BYTES = "numbers in R, G and B"
 
@@ -67,7 +67,7 @@ def label_map_size(path: PathLike, coding: Coding) -> tuple[int, int]:
 
 
 def read_ids(path: PathLike) -> Ids | npt.NDArray[Any]:
-    """Read the ids of a label map of one number a pixel, as `Ids` or as whole numbers [h, w].
+    """Read the ids of a label map of one number per pixel, as `Ids` or as whole numbers [h, w].
 
     Palette pictures give their indices, grey ones of 1 to 16 (TIFF: 32) bits their values, .npy files their entries.
 
@@ -104,7 +104,7 @@ def _as_stored(pixels: npt.NDArray[Any], kind: Any, bits: int) -> npt.NDArray[An
 
 
 def read_broden_ids(path: PathLike) -> Ids | npt.NDArray[Any]:
-    """Read R + 256 G of each pixel of a PNG of 8 bits a colour.
+    """Read R + 256 G of each pixel of a PNG of 8 bits per colour.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def read_rgb_numbers(path: PathLike) -> npt.NDArray[np.uint32]:
     Raises
     ------
     StoreError
-        If it cannot be read, or is no PNG of 8 bits a colour.
+        If it cannot be read, or is no PNG of 8 bits per colour.
 
     """
     return _rgb_numbers(path, _content(path))
@@ -221,9 +221,9 @@ def _check(head: Head, coding: Coding, where: PathLike) -> None:
     elif head.mode not in (_ID_MODES if coding is Coding.IDS else _COLOR_MODES) or (
         coding is Coding.COLORS and head.bits > 8
     ):
-        remedy = "give label maps of one id a pixel (grey or palette), or say with palette= what its colours mean"
+        remedy = "give label maps of one id per pixel (grey or palette), or say with palette= what its colours mean"
         if coding is Coding.COLORS:
-            remedy = f"{_AS_PNG} of 8 bits a colour"
+            remedy = f"{_AS_PNG} of 8 bits per colour"
         raise store_error(
             where, f"is in {_kind(head)}, which has no {'ids' if coding is Coding.IDS else 'colours'}", remedy
         )

@@ -205,7 +205,7 @@ def named(names: Any, first_id: int = 1) -> Named:
     names
         A list of names, whose first belongs to `first_id`; a mapping from ids to names; or a file:
 
-        - .txt: one name a line. A blank line is an id without a name, so that the ids of all others stay.
+        - .txt: one name per line. A blank line is an id without a name, so that the ids of all others stay.
         - .csv, or with tabs .tsv or .txt: a head line with the columns name, and perhaps id (else idx, index or number)
           and category; see `read_table`.
         - .json: a list, a mapping from ids, or an object with ``names`` (either) and perhaps ``categories`` of the same
@@ -265,7 +265,7 @@ def _names_of_lines(path: Path, lines: Sequence[str], first_id: int) -> Named:
     at = [k for k, line in enumerate(lines) if line]
     wrong = next((k for k in at if "\t" in lines[k]), None)
     if wrong is not None:
-        remedy = "write one name a line, or a table with a head line: id, name"
+        remedy = "write one name per line, or a table with a head line: id, name"
         raise line_error(path, wrong + 1, "holds a tab within its name", remedy)
     if at and "name" in re.split(r"\s*[,;]\s*", lines[at[0]].casefold()):
         problem = f"{lines[at[0]]!r:.40} looks like the head line of a table"
@@ -332,7 +332,7 @@ def _names_of_json(path: Path, first_id: int) -> Named:
         names = list(names.values())
     if kinds is not None and not (isinstance(kinds, list) and len(kinds) == len(names)):
         problem = "its categories do not fit its names"
-        raise store_error(path, problem, "give one category a name, both as lists or both by id")
+        raise store_error(path, problem, "give one category per name, both as lists or both by id")
     return _checked(path, ids, names, kinds, line)
 
 
@@ -366,7 +366,7 @@ def _checked(
 ) -> Named:
     """Return names of a file after a check of each, and of ids and categories; `line` says where each stands."""
     if not names:
-        raise store_error(path, "holds no name", "give one name a concept")
+        raise store_error(path, "holds no name", "give one name per concept")
     columns = [("name", names)] if categories is None else [("name", names), ("category", categories)]
     for k in range(len(names)):
         for what, values in columns:

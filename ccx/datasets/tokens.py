@@ -129,12 +129,12 @@ def _columns(table: Any, keys: Keys | None) -> list[npt.NDArray[Any]]:
         columns = list(table) if isinstance(table, (list, tuple)) else []
         if len(columns) != 3:
             wanted = "a file, a data frame, three arrays, or bool[N, T, C]"
-            remedy = "give one row a concept of a token"
+            remedy = "give one row per concept of a token"
             raise InputError("table", wanted=wanted, got=type(table).__name__, remedy=remedy)
     arrays = [_numbered(columns[0], keys), _integers(columns[1], "position"), _concepts(columns[2])]
     if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1:
         got = ", ".join(str(list(array.shape)) for array in arrays)
-        raise ShapeError("table", wanted="three columns of one length", got=got, remedy="give one row a concept")
+        raise ShapeError("table", wanted="three columns of one length", got=got, remedy="give one row per concept")
     return arrays
 
 
@@ -250,7 +250,7 @@ def _sparse(
     ids: npt.NDArray[np.int64],
     shape: tuple[int, int, int],
 ) -> list[Any]:
-    """Return one sparse mask [N, T] a concept."""
+    """Return one sparse mask [N, T] per concept."""
     from scipy import sparse  # noqa: PLC0415 - only for tables
 
     n_concepts, *grid = shape

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 _MOST_BYTES = 1 << 26  # of one pickle: weights stand outside it
-_MOST_INSTRUCTIONS = 1_500_000  # about 40 a tensor
+_MOST_INSTRUCTIONS = 1_500_000  # about 40 per tensor
 
 MODULES = frozenset(
     f"{package}.{name}"

@@ -79,7 +79,7 @@ class Preprocessing:
         Parameters
         ----------
         image
-            The path of a picture file (`ccx.images.read_image` says which), a Pillow image of 8 bits a channel, or
+            The path of a picture file (`ccx.images.read_image` says which), a Pillow image of 8 bits per channel, or
             uint8[h, w, 3] or uint8[h, w].
 
         Raises

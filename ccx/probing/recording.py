@@ -103,7 +103,7 @@ def probe(  # noqa: PLR0913 - public keywords
         below the folder, or, in a list, below the deepest folder that holds them all; data sets of ``ccx.datasets`` and
         of torchvision as these list them; None where they do not tell.
     out
-        A folder: activations are appended to one ``.npy`` file a layer, memory-mapped in the result; a run that was
+        A folder: activations are appended to one ``.npy`` file per layer, memory-mapped in the result; a run that was
         killed goes on, and what is there already is not computed again, except the first batch, to be compared. It
         refuses other weights, layers, settings or samples than those that it was begun with, and a model that puts out
         something else.
@@ -236,7 +236,7 @@ def _check_end(n_samples: int, source: Source) -> None:
         raise InputError("loader", wanted="at least one batch", got="none", remedy="an iterator can be used only once")
     networks.check_count(n_samples, source.n_samples)
     if source.keys is not None and len(source.keys) != n_samples:
-        raise InputError("keys", wanted=f"{n_samples} keys", got=str(len(source.keys)), remedy="give one a sample")
+        raise InputError("keys", wanted=f"{n_samples} keys", got=str(len(source.keys)), remedy="give one per sample")
 
 
 def _layer_names(layers: Any, module: Any) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """A folder of activations that grows batch by batch, and that a killed run resumes.
 
 ``run.json`` and ``rows.jsonl`` (`ccx.store.RowLog`) say what is probed and which samples are safely stored; one
-``.npy`` file a layer holds the numbers. Until the last sample it is called ``.npy.part``, so that no half of a file is
-taken for the whole.
+``.npy`` file per layer holds the numbers. Until the last sample it is called ``.npy.part``, so that nobody takes half a
+file for the whole.
 """
 
 from __future__ import annotations
