@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccx.datasets.pictures import Coding, label_map_size, read_broden_ids, read_colors, read_ids, read_rgb_numbers
+from ccx.datasets.label_maps import Coding, label_map_size, read_broden_ids, read_colors, read_ids, read_rgb_numbers
 from ccx.errors import CCXError, StoreError
 from ccx.images import open_image, photograph_size, read_image
 from ccx.models import Preprocessing

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccx.errors import InputError, StoreError
-from ccx.models import archives, inert, read_checkpoint
+from ccx.models import archives, pickles, read_checkpoint
 from ccx.models.checkpoints import fill
 
 pytestmark = [pytest.mark.needs("torch"), pytest.mark.needs("torchvision")]
@@ -191,7 +191,7 @@ def test_tensors_reach_no_further_than_their_storage(offset, size, stride, wante
     import torch
 
     numbers = {"0": torch.arange(4.0)}
-    made = inert.Made("torch._utils._rebuild_tensor", (inert.Storage("float", "0", 4), offset, size, stride))
+    made = pickles.Made("torch._utils._rebuild_tensor", (pickles.Storage("float", "0", 4), offset, size, stride))
     contents = archives.Contents(None, lambda storage: numbers[storage.key])
     if wanted is None:
         with pytest.raises((RuntimeError, TypeError, ValueError)):

@@ -124,7 +124,7 @@ def test_small_batches_inside_change_nothing(some: Data, monkeypatch: pytest.Mon
     whole = some.build()
     for n_samples in (1, 2, 4):
         monkeypatch.setattr("ccx.kernels.atoms._BATCH_CELLS", n_samples * 65)
-        monkeypatch.setattr("ccx.concepts.sources._MASK_BATCH_BYTES", n_samples * 65 * 7)
+        monkeypatch.setattr("ccx.concepts.annotations._MASK_BATCH_BYTES", n_samples * 65 * 7)
         for other in (
             some.build(),
             Concepts.from_masks(some.masks, some.names, categories=some.categories, valid=some.valid),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ccx.datasets.pictures import Coding, label_map_size, read_broden_ids, read_ids, read_rgb_numbers, sampled
+from ccx.datasets.label_maps import Coding, label_map_size, read_broden_ids, read_ids, read_rgb_numbers, sampled
 from ccx.errors import StoreError
 from ccx.images import photograph_size, read_head, read_image
 from ccx.kernels.pictures import Ids

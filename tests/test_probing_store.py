@@ -352,7 +352,7 @@ def test_no_room_is_said_before_the_work(models, tmp_path, monkeypatch):
 def test_samples_are_told_apart_by_name_dtype_shape_and_bytes():
     import torch
 
-    from ccx.probing.sources import as_batch
+    from ccx.probing.loaders import as_batch
 
     def digests(value):
         return as_batch(value).digests()

@@ -16,7 +16,7 @@ import ccx
 from ccx.cli import options
 from ccx.cli.data_specs import DEMO, open_data
 from ccx.concepts import Concepts
-from ccx.concepts.sources import name_problem
+from ccx.concepts.annotations import name_problem
 from ccx.datasets.tables import line_error, named, text_lines
 from ccx.errors import InputError
 from ccx.jobs import progress_reporter

@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.checks import require_callable, require_flag, require_kind, shown, texts
-from ccx.concepts.exclusion import as_positions, batches_without
-from ccx.concepts.invariants import bounds, invariants
-from ccx.concepts.sources import (
+from ccx.concepts.annotations import (
     MaskSource,
     check_categories,
     check_layer_count,
@@ -26,6 +24,8 @@ from ccx.concepts.sources import (
     require_memory,
     split_batch,
 )  # fmt: skip
+from ccx.concepts.exclusion import as_positions, batches_without
+from ccx.concepts.invariants import bounds, invariants
 from ccx.errors import DTypeError, InputError, ShapeError, StoreError
 from ccx.formula import Formula, parse
 from ccx.kernels import rows

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.concepts import Concepts
-from ccx.concepts.sources import check_categories, check_names
+from ccx.concepts.annotations import check_categories, check_names
 from ccx.datasets import building, colors
-from ccx.datasets.pictures import sampled
+from ccx.datasets.label_maps import sampled
 from ccx.errors import InputError
 from ccx.jobs import Progress
 from ccx.listing import path_key

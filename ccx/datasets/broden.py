@@ -12,10 +12,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccx.concepts.sources import name_problem
+from ccx.concepts.annotations import name_problem
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
-from ccx.datasets.identities import IdTable
-from ccx.datasets.pictures import Coding, label_map_size, read_broden_ids
+from ccx.datasets.ids import IdTable
+from ccx.datasets.label_maps import Coding, label_map_size, read_broden_ids
 from ccx.datasets.tables import Table, line_error, path_of, read_table, unique_names
 from ccx.errors import InputError, StoreError
 from ccx.images import photograph_size, read_image

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ccx._version import VERSION
 from ccx.concepts import FILE_FORMAT, Concepts
-from ccx.concepts.sources import require_memory
+from ccx.concepts.annotations import require_memory
 from ccx.errors import FilesError, InputError, StoreError
 from ccx.jobs import Progress, check_progress, check_workers, in_processes, progress_reporter
 from ccx.kernels.atoms import AtomBuilder, Partition

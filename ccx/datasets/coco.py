@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
-from ccx.datasets.pictures import Coding, label_map_size, read_rgb_numbers, sampled
+from ccx.datasets.label_maps import Coding, label_map_size, read_rgb_numbers, sampled
 from ccx.datasets.regions import Runs, check_region, coco_masks, decoded, runs_of
 from ccx.datasets.tables import path_of, unique_names
 from ccx.errors import FilesError, InputError, StoreError

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
-from ccx.datasets.identities import IdTable
+from ccx.datasets.ids import IdTable
+from ccx.datasets.label_maps import NPY, Coding, label_map_size, read_colors, read_ids, sampled
 from ccx.datasets.palettes import palette_of
-from ccx.datasets.pictures import NPY, Coding, label_map_size, read_colors, read_ids, sampled
 from ccx.datasets.tables import named, path_of, read_lines
 from ccx.errors import InputError, StoreError
 from ccx.images import SUFFIXES, photograph_size, read_image

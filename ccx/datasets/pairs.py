@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from ccx import memory
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
-from ccx.datasets.identities import IdTable
-from ccx.datasets.pictures import check_label_picture
+from ccx.datasets.ids import IdTable
+from ccx.datasets.label_maps import check_label_picture
 from ccx.datasets.tables import named
 from ccx.errors import InputError, StoreError
 from ccx.images import SUFFIXES, read_head, rgb

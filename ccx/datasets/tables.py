@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ccx.checks import integer
-from ccx.concepts.sources import check_names, name_problem, names_by_id, whole_number
+from ccx.concepts.annotations import check_names, name_problem, names_by_id, whole_number
 from ccx.errors import InputError, StoreError
 from ccx.store import PathLike
 from ccx.store.files import as_path, parse_json, read_bytes, store_error

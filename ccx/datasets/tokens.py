@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ccx import memory
 from ccx.concepts import Concepts
-from ccx.concepts.sources import check_names, name_problem, whole_number
+from ccx.concepts.annotations import check_names, name_problem, whole_number
 from ccx.datasets.tables import Named, line_error, named, read_table
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.jobs import Progress, progress_reporter

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ccx.errors import CCXError
-from ccx.models.inert import PARAMETERS, TENSORS, Made, Name, NotAllowedError, Storage, interpret
+from ccx.models.pickles import PARAMETERS, TENSORS, Made, Name, NotAllowedError, Storage, interpret
 from ccx.store import PathLike
 from ccx.store.files import parse_json, reason, store_error
 

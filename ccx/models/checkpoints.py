@@ -1,6 +1,6 @@
 """Weights from checkpoint files, without running anything that is in them.
 
-`ccx.models.archives` opens a file and `ccx.models.inert` reads what it describes as data. Here stands where in it the
+`ccx.models.archives` opens a file and `ccx.models.pickles` reads what it describes as data. Here stands where in it the
 weights are, and how their names become those of a model.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccx.errors import InputError
 from ccx.models.archives import AGAIN, is_tensor, n_items, opened
-from ccx.models.inert import MODULES, Made
+from ccx.models.pickles import MODULES, Made
 from ccx.networks import require_torch
 from ccx.store import PathLike
 from ccx.store.files import store_error

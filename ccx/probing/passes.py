@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ccx import networks
 from ccx.errors import DTypeError, InputError
 from ccx.probing.layouts import Layout, check_sample_shape
-from ccx.probing.sources import Batch
+from ccx.probing.loaders import Batch
 
 if TYPE_CHECKING:
     import torch

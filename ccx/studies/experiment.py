@@ -26,7 +26,7 @@ from ccx.pipeline import explain, inputs
 from ccx.pipeline.searching import Search, check_search
 from ccx.probing import probe
 from ccx.probing.identity import model_hashes
-from ccx.probing.sources import as_source
+from ccx.probing.loaders import as_source
 from ccx.report import report_path, write_report
 from ccx.results import Explanations
 from ccx.search import SearchSettings

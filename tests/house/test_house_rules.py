@@ -18,7 +18,6 @@ LONG_FILES = {"kernels/cpu/atoms.py", "kernels/atoms.py"}
 LONG_FUNCTIONS = {"cli/explain_commands.py:explain", "pipeline/explaining.py:explain"}
 SHARED_STEMS = {
     *("branching", "choosing", "concepts", "devices", "evidence", "files", "formulas", "optimal", "pictures"),
-    "sources",
 }
 # Numba and NumPy have no class of their own for these errors.
 WORDS_OF_OTHERS = {"kernels/cpu/_jit.py", "cli/files.py"}

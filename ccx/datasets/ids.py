@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.checks import integer, items
-from ccx.datasets.pictures import sampled
+from ccx.datasets.label_maps import sampled
 from ccx.errors import InputError, StoreError
 from ccx.kernels.pictures import UNKNOWN, Ids, look_up
 from ccx.store import PathLike
