@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 import ccx
@@ -18,13 +18,17 @@ from ccx.cli.data_specs import DEMO, open_data
 from ccx.concepts import Concepts
 from ccx.concepts.annotations import name_problem
 from ccx.datasets.tables import line_error, named, text_lines
-from ccx.errors import InputError
+from ccx.errors import CCXError, InputError
 from ccx.jobs import progress_reporter
 from ccx.keys import Activations, Keyed, Keys, check_keys, keys_of, require_same_samples
 from ccx.listing import picture_files
+from ccx.memory import require_bytes
 from ccx.probing.storing import stored_keys
 from ccx.report import check_photo
-from ccx.store.files import parse_json, read_bytes, reason, store_error
+from ccx.store.files import open_regular, parse_json, read_bytes, store_error
+from ccx.store.numpy_files import map_npy, open_npz
+
+_LABEL_BYTES = 64  # of a number as an object of Python, in a list
 
 
 def read_array(path: Path, argument: str, key: str | None = None) -> npt.NDArray[Any]:
@@ -44,36 +48,38 @@ def read_array(path: Path, argument: str, key: str | None = None) -> npt.NDArray
     if key is not None and suffix == ".npy":
         wanted = "no --key beside a .npy file, which holds one array"
         raise InputError("--key", wanted=wanted, got=repr(key), remedy="leave it out")
-    try:
-        match suffix:
-            case ".npy":
-                if problem := _npy_problem(path):
-                    raise ValueError(problem)
-                # A plain view of the mapped file: kernels know no subclasses of arrays.
-                return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-            case ".npz":
-                if not zipfile.is_zipfile(path):
-                    raise ValueError("it is no .npz archive, or truncated")
-                # Opened here: NumPy leaves the file of a damaged archive open.
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                    found: npt.NDArray[Any] = archive[_chosen(archive.files, path, argument, key)]
-                return found
-            case ".safetensors":
-                from safetensors import safe_open  # noqa: PLC0415 - only for such files
-
-                with safe_open(path, framework="numpy") as tensors:
-                    tensor: npt.NDArray[Any] = tensors.get_tensor(_chosen(tensors.keys(), path, argument, key))
-                return tensor
-    except InputError:
-        raise
-    except OSError as error:
-        raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
-    except Exception as error:  # damaged archives raise what zipfile, zlib, NumPy and safetensors see fit
-        remedy = "save plain numbers with numpy.save, numpy.savez or safetensors"
-        # NumPy's words for an array of objects advise to unpickle it.
-        problem = "it holds Python objects, not numbers" if "pickle" in str(error) else str(error)
-        raise store_error(path, f"cannot be read as an array ({problem})", remedy) from error
+    match suffix:
+        case ".npy":
+            return map_npy(path)
+        case ".npz":
+            with open_npz(path) as archive:
+                return archive.read(_chosen(archive.names, path, argument, key))
+        case ".safetensors":
+            with _tensors(path) as tensors:
+                name = _chosen(tensors.keys(), path, argument, key)
+                described = tensors.get_slice(name)
+                n_bits = int(re.sub(r"\D.*", "", described.get_dtype().lstrip("BFIU")) or 8)  # F32, BOOL, F8_E4M3
+                n_bytes = math.prod(described.get_shape()) * n_bits // 8
+                require_bytes(f"{path}: {name}", n_bytes, "save it with numpy.save: such a file is mapped")
+                tensor: npt.NDArray[Any] = tensors.get_tensor(name)
+            return tensor
     raise store_error(path, f"{path.suffix or 'no suffix'} is no known kind", "give .npy, .npz or .safetensors")
+
+
+@contextmanager
+def _tensors(path: Path) -> Iterator[Any]:
+    """Open a file of safetensors; whatever is wrong with its content becomes a `StoreError`."""
+    from safetensors import safe_open  # noqa: PLC0415 - only for such files
+
+    os.close(open_regular(path)[0])  # it would wait for a pipe
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            yield tensors
+    except CCXError:
+        raise
+    except Exception as error:
+        remedy = "save plain numbers with numpy.save, numpy.savez or safetensors"
+        raise store_error(path, f"cannot be read as an array ({error})", remedy) from error
 
 
 def read_activations(path: Path, key: str | None = None, keys: Path | None = None) -> npt.NDArray[Any]:
@@ -92,10 +98,9 @@ def read_activations(path: Path, key: str | None = None, keys: Path | None = Non
     if keys is not None:
         found: Keys | None = check_keys("--keys", read_keys(keys), array.shape[0] if array.ndim else 0)
     else:
-        found = _keys_beside(path)
-        if found is not None and len(found) != array.shape[0]:
-            problem = f"{array.shape[0]} samples with {len(found)} keys"
-            raise store_error(path, problem, "make it again, or give their keys with --keys")
+        found = _keys_beside(path, array.shape[:1])
+        if found is not None:
+            _require_one_each(path, array.shape[:1], (len(found),))
     return array if found is None else Activations.carrying(array, found)
 
 
@@ -119,19 +124,25 @@ def read_keys(path: Path) -> list[str]:
     return keys
 
 
-def _keys_beside(path: Path) -> Keys | None:
-    """Return the keys that are stored with an array."""
+def _require_one_each(path: Path, samples: tuple[int, ...], keys: tuple[int, ...]) -> None:
+    if keys != samples:
+        n_samples, n_keys = (" x ".join(map(str, shape)) or "no" for shape in (samples, keys))
+        problem = f"{n_samples} samples with {n_keys} keys"
+        raise store_error(path, problem, "make it again, or give their keys with --keys")
+
+
+def _keys_beside(path: Path, samples: tuple[int, ...]) -> Keys | None:
+    """Return the keys that are stored with an array of so many samples."""
     found: Any = None
     if path.suffix.lower() == ".npy":
         return stored_keys(path)
     if path.suffix.lower() == ".npz":
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if "keys" in archive.files and archive["keys"].dtype.kind == "U":
-                found = archive["keys"].tolist()
+        with open_npz(path) as archive:
+            if "keys" in archive.names and archive.header("keys").dtype.kind == "U":
+                _require_one_each(path, samples, archive.header("keys").shape)  # before they are many texts
+                found = archive.read("keys").tolist()
     elif path.suffix.lower() == ".safetensors":
-        from safetensors import safe_open  # noqa: PLC0415 - only for such files
-
-        with safe_open(path, framework="numpy") as tensors:
+        with _tensors(path) as tensors:
             text = (tensors.metadata() or {}).get("keys")
         found = None if text is None else parse_json(text.encode(), path)
     return None if found is None else check_keys("keys", found, distinct=False)
@@ -185,27 +196,6 @@ def _require_same(argument: str, samples: Any, concepts: Concepts) -> None:
         raise InputError(argument, wanted=error.wanted, got=error.got, remedy=remedy) from error
 
 
-def _npy_problem(path: Path) -> str | None:
-    """Say what keeps a .npy file from being mapped as an array of numbers; None = nothing."""
-    with path.open("rb") as file:
-        n_bytes = os.fstat(file.fileno()).st_size
-        try:
-            version = np.lib.format.read_magic(file)
-        except ValueError:
-            return "it does not begin like a .npy file"
-        try:
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = read_header(file)
-        except ValueError:
-            return "its header is damaged or of an unknown version"
-        if dtype.hasobject:
-            return "it holds Python objects, not numbers"
-        needed = file.tell() + math.prod(shape) * dtype.itemsize
-    return f"truncated: {n_bytes} bytes, its header announces {needed}" if n_bytes < needed else None
-
-
 def _chosen(keys: Iterable[str], path: Path, argument: str, key: str | None) -> str:
     listed = list(keys)
     names = [name for name in listed if name != "keys" or key == "keys"] or listed  # those of samples stand beside
@@ -250,7 +240,9 @@ def read_labels(path: Path) -> list[Any]:
 
     """
     if path.suffix.lower() != ".txt":
-        return list(read_array(path, "groups").tolist())
+        array = read_array(path, "groups")
+        require_bytes("--groups", _LABEL_BYTES * array.size, "give one label a sample")
+        return list(array.tolist()) if array.ndim else [array]
     labels = text_lines(path)
     for number, label in enumerate(labels, start=1):
         if problem := name_problem(label):

@@ -19,6 +19,7 @@ from ccx.errors import CCXError
 from ccx.models.pickles import PARAMETERS, TENSORS, Made, Name, NotAllowedError, Storage, interpret
 from ccx.store import PathLike
 from ccx.store.files import parse_json, reason, store_error
+from ccx.store.numpy_files import read_exactly
 
 if TYPE_CHECKING:
     import torch
@@ -179,14 +180,8 @@ def _archive(file: IO[bytes], n_bytes: int) -> Iterator[Contents]:
 
         def content(storage: Storage) -> bytearray:
             member = members[f"{folder}data/{storage.key}"]
-            found = bytearray(member.file_size)
             with archive.open(member) as stream:
-                view = memoryview(found)
-                while n_read := stream.readinto(view):  # type: ignore[attr-defined]  # at its end it compares checksums
-                    view = view[n_read:]
-            if len(view):
-                raise EOFError("truncated")
-            return found
+                return read_exactly(stream, member.file_size)
 
         with archive.open(f"{folder}data.pkl") as stream:
             root = interpret(stream, members[f"{folder}data.pkl"].file_size)

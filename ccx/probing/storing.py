@@ -28,6 +28,7 @@ from ccx.probing.layouts import check_sample_shape
 from ccx.probing.verifying import differs
 from ccx.store import PathLike, RowLog, json_text, read_json, read_run, write_text
 from ccx.store.files import read_bytes, reason, store_error, sync_folder
+from ccx.store.numpy_files import map_npy, read_header
 
 KIND = "activations"
 _KEY = ("first",)
@@ -328,7 +329,7 @@ class _LayerFile:
         return items.reshape(n_samples, *shape[1:])
 
     def read(self) -> Array:
-        return _mapped(self.path)
+        return map_npy(self.path, _ANEW)
 
     def _end(self, n_samples: int) -> int:
         return self._start + n_samples * math.prod(self._shape) * self._dtype.itemsize
@@ -346,11 +347,10 @@ def _layout(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int, int]:
     """Return shape, dtype, where the numbers begin, and the size of a .npy file."""
     with path.open("rb") as file:
         try:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            shape, _, dtype, start = read_header(file)
         except ValueError as error:
             raise store_error(path, f"damaged: its head cannot be read ({error})", _ANEW) from error
-        return shape, dtype, file.tell(), os.fstat(file.fileno()).st_size
+        return shape, dtype, start, os.fstat(file.fileno()).st_size
 
 
 def _write_all(descriptor: int, content: bytes | memoryview, offset: int) -> None:
@@ -395,18 +395,10 @@ def read_activations(path: PathLike) -> Array:
         If it cannot be read, or its folder is damaged.
 
     """
-    array, keys = _mapped(Path(path)), stored_keys(Path(path))
+    array, keys = map_npy(path, _ANEW), stored_keys(Path(path))
     if keys is not None and array.shape[:1] != (len(keys),):
         raise store_error(path, f"damaged: {array.shape[:1]} samples with {len(keys)} keys", _ANEW)
     return array if keys is None else Activations.carrying(array, keys)
-
-
-def _mapped(path: Path) -> Array:
-    try:
-        # A plain view of the mapped file: kernels know no subclasses of arrays.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise store_error(path, f"cannot be read ({error})", _ANEW) from error
 
 
 def stored_keys(path: Path) -> Keys | None:

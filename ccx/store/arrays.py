@@ -12,7 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccx.errors import DTypeError, InputError
-from ccx.store.files import PathLike, as_path, check_format, json_text, parse_json, reason, store_error, write_atomic
+from ccx.memory import require_bytes
+from ccx.store.files import (
+    PathLike,
+    as_path,
+    check_format,
+    json_text,
+    open_regular,
+    parse_json,
+    reason,
+    store_error,
+    write_atomic,
+)
 
 Array: TypeAlias = NDArray[Any]
 Layout: TypeAlias = dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]]
@@ -108,13 +119,14 @@ def load_arrays(path: PathLike, format: str, mmap: bool = True) -> tuple[dict[st
 
     """
     try:
-        with as_path(path).open("rb") as file:
-            n_bytes = os.fstat(file.fileno()).st_size
+        descriptor, n_bytes = open_regular(as_path(path))
+        with os.fdopen(descriptor, "rb") as file:
             header, start = _read_header(file, n_bytes, format, path)
             layout = _check_layout(header, n_bytes - start, path)
             if mmap:
                 data = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))[start:]
             else:
+                require_bytes(str(path), n_bytes, "pass mmap=True")
                 data = np.fromfile(file, dtype=np.uint8)
                 data.flags.writeable = False
     except OSError as error:

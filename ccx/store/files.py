@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from ccx.checks import require_kind, shown
 from ccx.errors import InputError, StoreError
+from ccx.memory import require_bytes
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -59,11 +60,8 @@ def as_path(path: Any, argument: str = "path") -> Path:
 
 
 def read_bytes(path: PathLike) -> bytes:
-    """Return the content of a file."""
-    try:
-        return as_path(path).read_bytes()
-    except OSError as error:
-        raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
+    """Return the content of a regular file that fits into memory; raises as `open_regular`, and MemoryBudgetError."""
+    return read_regular(as_path(path))
 
 
 def open_regular(path: PathLike) -> tuple[int, int]:
@@ -88,11 +86,12 @@ def open_regular(path: PathLike) -> tuple[int, int]:
     return descriptor, found.st_size
 
 
-def read_regular(path: PathLike, most: int) -> bytes:
+def read_regular(path: PathLike, most: int | None = None) -> bytes:
     """Return the content of a regular file of at most so many bytes; raises as `open_regular`."""
     descriptor, n_bytes = open_regular(path)
     try:
-        if n_bytes > most:
+        require_bytes(str(path), n_bytes, "give a smaller file")
+        if most is not None and n_bytes > most:
             raise store_error(path, f"has {n_bytes} bytes, more than {most}", "give a smaller file")
         content = os.read(descriptor, n_bytes)
         while len(content) < n_bytes and (more := os.read(descriptor, n_bytes - len(content))):
