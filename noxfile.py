@@ -92,7 +92,8 @@ def cuda(session: nox.Session) -> None:
     """The CUDA kernels compiled for seven GPUs, by nvcc and NVRTC of pinned versions; needs g++, no GPU."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "cuda-compilers"))
     session.install(".", "pytest", "hypothesis", "pytest-benchmark")
-    session.run("pytest", "tests/test_cuda_compile.py", *session.posargs, env={"CCX_REQUIRE": "nvcc,nvrtc"})
+    compiled = "tests/kernels/cuda/test_cuda_compile.py"
+    session.run("pytest", compiled, *session.posargs, env={"CCX_REQUIRE": "nvcc,nvrtc"})
 
 
 @nox.session
@@ -104,10 +105,11 @@ def gpu(session: nox.Session) -> None:
         session.error(f"needs an NVIDIA GPU and its driver: {error}")
     version, *more = session.posargs or ["13"]
     session.install(*nox.project.dependency_groups(PYPROJECT, "cuda-compilers"))
-    nvcc = session.run("python", "-c", "from tests.cuda_compilers import BIN; print(BIN / 'nvcc')", silent=True).strip()
+    where = "from tests.support.cuda_compilers import BIN; print(BIN / 'nvcc')"
+    nvcc = session.run("python", "-c", where, silent=True).strip()
     ahead = {"SKBUILD_CMAKE_DEFINE": f"CCX_CUDA=ON;CCX_NVCC={nvcc}"}
     session.install(f".[cupy-cuda{version}x]", "pytest", "hypothesis", "pytest-benchmark", env=ahead)
-    session.run("pytest", "-m", "gpu", "tests/test_gpu.py", env={"CCX_REQUIRE": "fatbins"})
+    session.run("pytest", "-m", "gpu", "tests/kernels/cuda/test_gpu.py", env={"CCX_REQUIRE": "fatbins"})
     session.run("python", "benchmarks/gpu.py", *more)
 
 

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 import ccx
 from benchmarks.synthetic import Synthetic
 from ccx.clustering import unit_ranges
-from ccx.kernels import Atoms, conjunction_counts, range_histogram, reference
+from ccx.kernels import Atoms, conjunction_counts, range_histogram
 from ccx.kernels.activations import _grid, _thresholds
 from ccx.results import Explanation
 from ccx.search import beam
+from tests import reference
 
 _BATCH = 250  # samples of the checks at a time: a few hundred MB of booleans and float32
 

@@ -62,9 +62,9 @@ def guarded(name: str, call: Callable[[], Any]) -> None:
 def gpu_and_clock() -> tuple[Any, Any, Any]:
     """Return CuPy, GPU 0, and a clock."""
     if EMULATED:
-        from tests.cuda_emulator.emulator import Emulator
-        from tests.cuda_emulator.gpu import emulated_cupy, use
-        from tests.test_gpu_benchmark import HostClock
+        from tests.benchmarks.test_gpu_benchmark import HostClock
+        from tests.support.cuda_emulator.emulator import Emulator
+        from tests.support.cuda_emulator.gpu import emulated_cupy, use
 
         EMULATION.append(emulated_cupy())
         EMULATION[0].__enter__()  # for as long as this process lives
@@ -216,7 +216,7 @@ def each(gpu: Any, call: Callable[[], Any], n: int) -> str:
 
 def small() -> None:
     """Run every kernel once or so, on little data: for compute-sanitizer. Each array is an allocation of its own."""
-    from tests import test_gpu
+    from tests.kernels.cuda import test_gpu
 
     cupy, gpu, _ = gpu_and_clock()
     if not EMULATED:

@@ -21,9 +21,10 @@ from benchmarks._measure import check, measure
 from benchmarks.synthetic import GRID, Synthetic, generate
 from ccx import kernels
 from ccx.clustering import unit_ranges
-from ccx.kernels import Extensions, reference
-from ccx.kernels.reference.kmeans import kmeans_1d as reference_kmeans_1d
+from ccx.kernels import Extensions
 from ccx.search import SearchSettings, beam_search
+from tests import reference
+from tests.reference.kmeans import kmeans_1d as reference_kmeans_1d
 
 N_SAMPLES, N_CHECKED, N_UNITS = 500, 2, 2
 N_CELLS = GRID[0] * GRID[1]

@@ -20,8 +20,8 @@ from benchmarks._measure import check, measure
 from benchmarks.synthetic import GRID, generate
 from ccx import kernels
 from ccx.clustering import unit_ranges
-from ccx.kernels import reference
 from ccx.search import ConceptMasks, SearchSettings, beam_search, guided_search
+from tests import reference
 
 N_SAMPLES, N_CHECKED = 500, 1
 N_CELLS = GRID[0] * GRID[1]

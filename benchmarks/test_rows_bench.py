@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks._measure import measure
-from ccx.kernels import reference, rows, shapes
+from ccx.kernels import rows, shapes
+from tests import reference
 
 GRID = (112, 112)
 N_BITS = GRID[0] * GRID[1]

@@ -10,7 +10,7 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import cuda_compilers
+from tests.support import cuda_compilers
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("push", max_examples=100, derandomize=True, **_COMMON)

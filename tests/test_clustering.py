@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ccx.clustering import check_ranges, optimal_ranges, sklearn_ranges, top_quantile, unit_ranges
 from ccx.errors import CCXError, DTypeError, InputError, MissingExtraError, ShapeError
-from ccx.kernels.reference.kmeans import clustering_cost, kmeans_1d
+from tests.reference.kmeans import clustering_cost, kmeans_1d
 
 Values = NDArray[np.float32]
-PARITY = Path(__file__).parent / "parity"
+PARITY = Path(__file__).parent / "support" / "parity"
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 few = st.integers(-3, 6).map(float)

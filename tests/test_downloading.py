@@ -27,8 +27,8 @@ import pytest
 from ccx import downloading
 from ccx.downloading import PUBLISHED, download, unpack
 from ccx.errors import InputError, StoreError
-from tests.full_disk import FullDisk, file_size_limit
-from tests.picture_files import write
+from tests.support.full_disk import FullDisk, file_size_limit
+from tests.support.picture_files import write
 
 ROOT = Path(__file__).parents[1]
 CONTENT = np.random.default_rng(0).bytes(3_000_000)

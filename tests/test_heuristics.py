@@ -15,9 +15,9 @@ import ccx
 from ccx import heuristics, kernels
 from ccx.errors import InputError, ShapeError
 from ccx.formula import left_deep
-from ccx.kernels import reference
-from tests.parity_cases import CASES_WITH_UNITS, Bitmap, ParityCase, load_case
-from tests.test_beam import Case, cases
+from tests import reference
+from tests.search.test_beam import Case, cases
+from tests.support.parity_cases import CASES_WITH_UNITS, Bitmap, ParityCase, load_case
 
 KINDS = ("mmesh", "cfh", "areas")
 OPERATORS = (" OR {}", " AND {}", " AND (NOT {})")

@@ -18,8 +18,8 @@ from ccx.errors import CCXError, DTypeError, FilesError, InputError, StoreError
 from ccx.images import open_image, photograph_size, read_head, read_image, rgb
 from ccx.models import Preprocessing
 from ccx.report.drawing import photo, pixels_of
-from tests.picture_files import chunk, png, write
-from tests.picture_files import photo as pixels_like_a_photo
+from tests.support.picture_files import chunk, png, write
+from tests.support.picture_files import photo as pixels_like_a_photo
 
 # What viewers show of stored pixels, for the orientations 1 to 8 of EXIF (CIPA DC-008, tag 274)
 SHOWN = [

@@ -22,7 +22,7 @@ from ccx.kernels._dispatch import as_array
 from ccx.keys import Keyed, check_keys, keys_hash, keys_of, require_same_samples, sample_name
 from ccx.listing import data_keys, picture_files
 from ccx.store import load_arrays, save_arrays
-from tests.picture_files import photo, png, write, write_broden
+from tests.support.picture_files import photo, png, write, write_broden
 
 KEYS = ("1.png", "2.png", "10.png", "a/1.png", "a/2.png", "b.png")
 ARRAY = np.arange(6 * 3 * 2 * 2, dtype=np.float32).reshape(6, 3, 2, 2)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ccx.datasets import Folder
 from ccx.errors import StoreError
 from ccx.listing import natural_order, picture_files, relative_keys
-from tests.picture_files import photo, png, write
+from tests.support.picture_files import photo, png, write
 
 PICTURE = png(photo(2, 3))
 LABELS = png(np.ones((2, 3), np.uint8))

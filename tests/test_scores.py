@@ -18,9 +18,9 @@ from ccx.kernels import bitmap_histogram, pack
 from ccx.scores import SCORES, SLACK, Custom, resolve
 from ccx.search import Objective, SearchSettings, beam_search, optimal_search
 from ccx.search.planes import Cover, Threshold
-from tests import beam_oracle
-from tests.optimal_oracle import Best, every_formula, problems
-from tests.scores_oracle import CUSTOM, EVERY, MEASURES, best_by, measure_of, rank, score_of, scoring_of
+from tests.reference import beam_oracle
+from tests.reference.optimal_oracle import Best, every_formula, problems
+from tests.reference.scores_oracle import CUSTOM, EVERY, MEASURES, best_by, measure_of, rank, score_of, scoring_of
 
 SEEDS = st.integers(0, 2**32 - 1)
 PENALTIES = st.sampled_from([1.0, 1.0, 0.95, 0.5])

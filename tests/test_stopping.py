@@ -20,7 +20,7 @@ from ccx.kernels import optimal as pair_kernels
 from ccx.kernels import pack
 from ccx.pipeline import searching
 from ccx.search import Found, Objective, SearchSettings, optimal_search
-from tests.test_optimal import histogram
+from tests.search.test_optimal import histogram
 
 GIVEN_UP = 60.0  # seconds after which a job that nothing stops fails, so that the test ends
 

@@ -1,7 +1,7 @@
 """Arrays in, arrays out: the primitives that ccx is built on, public for other tools.
 
 The array chooses the backend: NumPy arrays and torch tensors in main memory run on the CPU. Every
-primitive has a plain NumPy twin under `ccx.kernels.reference`, against which it is tested.
+primitive has a plain NumPy twin under `tests.reference`, against which it is tested.
 """
 
 from ccx.kernels.activations import bitmap_histogram, range_histogram, upsample, upsample_pack

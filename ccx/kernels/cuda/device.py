@@ -23,7 +23,7 @@ _SOURCES = Path(__file__).parent.parent / "src"
 FAMILIES = sorted(path.stem for path in _SOURCES.glob("*.cuh") if path.stem != "common")
 # Enough for every multiprocessor to hold 2048 threads twice over; kernels share out what is left.
 _BLOCKS_PER_PROCESSOR = 16
-NVRTC_OPTIONS = ("-std=c++17",)  # CuPy appends others: see tests/cuda_compilers.py
+NVRTC_OPTIONS = ("-std=c++17",)  # CuPy appends others: see tests/support/cuda_compilers.py
 Array = Any
 
 

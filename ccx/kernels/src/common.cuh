@@ -1,5 +1,5 @@
 // What all kernels share. Every family is compiled as this text followed by its own, by NVRTC, by nvcc and, in tests,
-// by a C++ compiler behind tests/cuda_emulator/emulator.h. So no file includes another: NVRTC has no headers.
+// by a C++ compiler behind tests/support/cuda_emulator/emulator.h. So no file includes another: NVRTC has no headers.
 //
 // Contract of every kernel: any one-dimensional grid, blocks of any multiple of 32 threads; a grid or block of another
 // size changes the time, never the result. Sizes and positions are 64 bits wide: widen first, then multiply.
