@@ -46,7 +46,10 @@ def download(
     if "://" not in url:
         remedy = "run 'ccx download' for the names"
         raise InputError("WHAT", wanted="a published name or an address", got=repr(what), remedy=remedy)
-    name = PurePosixPath(urlsplit(url).path).name
+    try:
+        name = PurePosixPath(urlsplit(url).path).name
+    except ValueError:  # brackets that belong to no IPv6 address
+        name = ""
     if not name:
         raise InputError("WHAT", wanted="the address of a file", got=repr(url), remedy="add the file's name")
     if what in PUBLISHED and sha256 is None:

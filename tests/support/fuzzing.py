@@ -113,14 +113,14 @@ class _Watch(event.Listener):
         event.register("numba:compiler_lock", self)
 
     def begin(self) -> None:
-        faulthandler.dump_traceback_later(self._seconds, exit=True)
+        faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)
 
     def end(self) -> None:
         faulthandler.cancel_dump_traceback_later()
 
     def on_start(self, event: Any) -> None:  # noqa: ARG002 - the name that numba gives it
         self._n_compiling += 1
-        faulthandler.dump_traceback_later(_COMPILING_SECONDS, exit=True)
+        faulthandler.dump_traceback_later(_COMPILING_SECONDS, exit=True, file=2)
 
     def on_end(self, event: Any) -> None:  # noqa: ARG002
         self._n_compiling -= 1
