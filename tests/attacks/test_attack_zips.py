@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ccx.downloading import unpack
-from tests.support.fuzzing import attack, attempts
+from tests.support.fuzzing import attack, attempts, mutated
 
 PLAIN = ("top/a", "top/b/c", "top/d", "top/e/", "x")
 ODD = (
@@ -42,27 +42,6 @@ def made(rng: np.random.Generator) -> bytes:
             )
             archive.writestr(entry, bytes(int(rng.choice([0, 1, 1000, 1 << 20]))))
     return buffer.getvalue()
-
-
-def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    changed = bytearray(content)
-    for _ in range(rng.integers(1, 6)):
-        if not changed:
-            break
-        at = int(rng.integers(len(changed)))
-        match rng.integers(5):
-            case 0:
-                changed[at] = rng.integers(256)
-            case 1:
-                changed[at : at + 4] = bytes(rng.choice([0, 255], 4).astype(np.uint8))
-            case 2:
-                del changed[at : at + int(rng.integers(1, 50))]
-            case 3:
-                changed[at:at] = rng.bytes(int(rng.integers(1, 50)))
-            case _:  # a field of the central directory
-                at = max(0, len(changed) - int(rng.integers(1, 120)))
-                changed[at : at + 2] = rng.bytes(2)
-    return bytes(changed)
 
 
 def attempt(rng: np.random.Generator, folder: Path) -> str:

@@ -42,6 +42,28 @@ def attempts(*, nightly: int, quick: int) -> int:
     return nightly if os.environ.get("CCX_HYPOTHESIS") == "nightly" else quick
 
 
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    """Change, cut out or put in a few bytes, often in the directory at the end that archives have."""
+    changed = bytearray(content)
+    for _ in range(rng.integers(1, 6)):
+        if not changed:
+            break
+        at = int(rng.integers(len(changed)))
+        match rng.integers(5):
+            case 0:
+                changed[at] = rng.integers(256)
+            case 1:
+                changed[at : at + 4] = bytes(rng.choice([0, 255], 4).astype(np.uint8))
+            case 2:
+                del changed[at : at + int(rng.integers(1, 50))]
+            case 3:
+                changed[at:at] = rng.bytes(int(rng.integers(1, 50)))
+            case _:  # a field of a zip archive's directory
+                at = max(0, len(changed) - int(rng.integers(1, 120)))
+                changed[at : at + 2] = rng.bytes(2)
+    return bytes(changed)
+
+
 @dataclass
 class Report:
     """What became of the inputs: how many met each end, and those that no input may meet, with their numbers."""

@@ -12,8 +12,7 @@ import pytest
 from ccx.cli import files
 from ccx.errors import MemoryBudgetError, StoreError
 from ccx.store.numpy_files import map_npy
-from tests.attacks.test_attack_zips import mutated
-from tests.support.fuzzing import attack, attempts
+from tests.support.fuzzing import attack, attempts, mutated
 
 KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 DESCRIPTIONS = ("<f4", "|b1", ">i8", "<U3", "|V0", "<U0", "|O", "<f3", "(9999999,)<f8", "<M8[ns]", "S99999999")
