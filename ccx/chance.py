@@ -26,11 +26,9 @@ from ccx.kernels.permutations import histogram_bytes, permuted_histogram
 from ccx.kernels.rows import formula_rows
 from ccx.memory import require_bytes
 from ccx.search import Found, Objective, SearchResult
+from ccx.typing import Int32Array, IntArray, PackedRows
 
-IntArray = npt.NDArray[np.int64]
-Orders = npt.NDArray[np.int32]
-Rows = npt.NDArray[np.uint64]
-Search = Callable[[IntArray, Callable[[], Rows]], SearchResult]
+Search = Callable[[IntArray, Callable[[], PackedRows]], SearchResult]
 """Searches a bitmap, given int64[G] and what makes its packed rows."""
 ObjectiveOf = Callable[[int], Objective]
 """Gives the objective of bitmaps with so many cells."""
@@ -98,7 +96,7 @@ def group_codes(groups: Any, n_samples: int) -> IntArray:
     return np.array([code_of[label] for label in labels], np.int64)
 
 
-def permutations(codes: IntArray, n: int, seed: int) -> Orders:
+def permutations(codes: IntArray, n: int, seed: int) -> Int32Array:
     """Draw permutations that exchange samples of equal codes only: int64[N] -> int32[n, N], uniform and independent.
 
     Permutation j depends on `seed` and j alone, so that the first 100 of 1,000 are those of 100. NumPy guarantees the
@@ -126,9 +124,9 @@ def permutations(codes: IntArray, n: int, seed: int) -> Orders:
 
 def search_chance(
     found: Found,
-    rows: Rows,
+    rows: PackedRows,
     atoms: Atoms,
-    orders: Orders,
+    orders: Int32Array,
     search: Search,
     objective_of: ObjectiveOf,
     bitmap_cells: int,
@@ -179,9 +177,9 @@ def search_chance(
 def formula_chance(
     formula: Found,
     inside: npt.NDArray[np.bool_],
-    rows: Rows,
+    rows: PackedRows,
     atoms: Atoms,
-    orders: Orders,
+    orders: Int32Array,
     objective_of: ObjectiveOf,
     bitmap_cells: int,
     threads: int,
@@ -221,7 +219,7 @@ def _batch_size(atoms: Atoms) -> int:
     return max(1, _BATCH_BYTES // max(1, histogram_bytes(atoms, 1)))
 
 
-def _histograms(rows: Rows, atoms: Atoms, orders: Orders, threads: int) -> Iterator[tuple[int, IntArray]]:
+def _histograms(rows: PackedRows, atoms: Atoms, orders: Int32Array, threads: int) -> Iterator[tuple[int, IntArray]]:
     """Yield (first permutation, int64[n, G]) in batches of about one size."""
     n_batches = -(-len(orders) // _batch_size(atoms))
     start = 0

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from ccx import memory
 from ccx.checks import is_between, shown
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
-from ccx.kernels._dispatch import as_array, as_floats, describe, require_host
-from ccx.kernels._ieee import ieee
+from ccx.kernels.conversion import as_array, as_floats, describe, require_host
+from ccx.kernels.ieee import ieee
 from ccx.kernels.kmeans import kmeans_1d
 
 __all__ = ["Method", "check_ranges", "optimal_ranges", "sklearn_ranges", "top_quantile", "unit_ranges"]

@@ -17,7 +17,7 @@ from ccx.checks import items, require_kind
 from ccx.concepts import Concepts
 from ccx.errors import InputError, ShapeError
 from ccx.formula import And, Concept, Formula, Not, Operator, Or, parse
-from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels.conversion import as_array, describe
 from ccx.kernels.estimates import (
     ConceptShapes,
     Estimate,

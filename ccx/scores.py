@@ -17,14 +17,12 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from ccx.errors import InputError
+from ccx.typing import FloatArray, IntArray
 
 __all__ = ["SCORES", "Custom", "Score", "resolve"]
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 Factors: TypeAlias = tuple[tuple[Any, ...], tuple[Any, ...]]
 Line: TypeAlias = tuple[Fraction, Fraction]
 

@@ -18,7 +18,7 @@ import ccx
 from ccx.concepts import FILE_FORMAT
 from ccx.datasets import Broden, CocoInstances, Folder, Pairs, token_concepts
 from ccx.errors import InputError, StoreError
-from ccx.kernels._dispatch import as_array
+from ccx.kernels.conversion import as_array
 from ccx.keys import Keyed, check_keys, keys_hash, keys_of, require_same_samples, sample_name
 from ccx.listing import data_keys, picture_files
 from ccx.store import load_arrays, save_arrays

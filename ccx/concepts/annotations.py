@@ -15,7 +15,7 @@ from ccx import memory
 from ccx.checks import texts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows
-from ccx.kernels._dispatch import as_array, checked_sparse, describe
+from ccx.kernels.conversion import as_array, checked_sparse, describe
 
 _MASK_BATCH_BYTES = 1 << 26
 _MOST_LAYERS = 6  # that are believed whatever the names: Broden has as many

@@ -29,8 +29,9 @@ from ccx.concepts.invariants import bounds, invariants
 from ccx.errors import DTypeError, InputError, ShapeError, StoreError
 from ccx.formula import Formula, parse
 from ccx.kernels import rows
-from ccx.kernels._dispatch import as_array, describe
-from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
+from ccx.kernels.atoms import Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
+from ccx.kernels.conversion import as_array, describe
+from ccx.kernels.partitions import AtomBuilder
 from ccx.kernels.positions import valid_positions
 from ccx.kernels.shapes import check_grid
 from ccx.keys import check_keys, require_same_samples

@@ -9,16 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import DTypeError, ShapeError
-from ccx.kernels._dispatch import as_array, describe, require_host
 from ccx.kernels.atoms import Atoms
+from ccx.kernels.conversion import as_array, describe, require_host
 from ccx.kernels.positions import cells_of
+from ccx.typing import BoolArray
 
 _BATCH_LABELS = 1 << 22
 
-Flags = npt.NDArray[np.bool_]
 
-
-def as_positions(positions: Any, n_samples: int, grid: tuple[int, int]) -> Flags:
+def as_positions(positions: Any, n_samples: int, grid: tuple[int, int]) -> BoolArray:
     """Return positions to leave out as bool[N, h, w], a view: from [N, h, w], [h, w], [T], or, on a grid 1×T, [N, T].
 
     Raises
@@ -47,7 +46,7 @@ def as_positions(positions: Any, n_samples: int, grid: tuple[int, int]) -> Flags
     return np.broadcast_to(flags, (n_samples, *flags.shape[1:]))
 
 
-def batches_without(atoms: Atoms, positions: Flags) -> Iterator[tuple[npt.NDArray[np.uint16], Flags]]:
+def batches_without(atoms: Atoms, positions: BoolArray) -> Iterator[tuple[npt.NDArray[np.uint16], BoolArray]]:
     """Yield the annotations as label maps int[n, L, P] and valid cells bool[n, P], a batch of samples at a time.
 
     Cells for which any of the positions bool[N, h, w] has a weight are not valid.

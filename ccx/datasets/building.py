@@ -22,7 +22,7 @@ from ccx.concepts import FILE_FORMAT, Concepts
 from ccx.concepts.annotations import require_memory
 from ccx.errors import FilesError, InputError, StoreError
 from ccx.jobs import Progress, check_progress, check_workers, in_processes, progress_reporter
-from ccx.kernels.atoms import AtomBuilder, Partition
+from ccx.kernels.partitions import AtomBuilder, Partition
 from ccx.store import PathLike, content_hash, json_text, load_arrays, make_folder, save_arrays
 from ccx.store.files import parse_json, reason, store_error
 

@@ -18,7 +18,6 @@ from ccx.formula.tree import (
     Concept,
     Formula,
     Not,
-    Operator,
     Or,
     Order,
     canonical_ids,
@@ -26,6 +25,7 @@ from ccx.formula.tree import (
     parse,
     tie_key,
 )
+from ccx.operators import Operator
 
 __all__ = [
     "And",

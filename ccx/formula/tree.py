@@ -6,27 +6,16 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from itertools import groupby
 from typing import TypeVar, cast
 
 from ccx.checks import integer, items, require_kind, texts
 from ccx.errors import InputError
 from ccx.formula import lexer
+from ccx.operators import Operator
 
 T = TypeVar("T")
 Order = Sequence[str] | Mapping[str, int]
-
-
-class Operator(IntEnum):
-    """How a left-deep formula takes in its next concept.
-
-    The values are the tie order and the kernels' encoding (uint8).
-    """
-
-    OR = 0
-    AND = 1
-    AND_NOT = 2
 
 
 class Formula(ABC):

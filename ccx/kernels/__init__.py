@@ -5,7 +5,7 @@ primitive has a plain NumPy twin under `tests.reference`, against which it is te
 """
 
 from ccx.kernels.activations import bitmap_histogram, range_histogram, upsample, upsample_pack
-from ccx.kernels.atoms import AtomBuilder, Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
+from ccx.kernels.atoms import Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
 from ccx.kernels.estimates import (
     ConceptShapes,
     FormulaShapes,
@@ -23,6 +23,7 @@ from ccx.kernels.formulas import (
     formula_counts,
 )
 from ccx.kernels.kmeans import kmeans_1d
+from ccx.kernels.partitions import AtomBuilder
 from ccx.kernels.permutations import permuted_histogram
 from ccx.kernels.rows import (
     and_popcount,

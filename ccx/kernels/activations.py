@@ -21,16 +21,16 @@ import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.jobs import check_threads
-from ccx.kernels._dispatch import as_array, as_floats, backend_for, describe, on_gpu, reordered, require_host
-from ccx.kernels._ieee import ieee
 from ccx.kernels.atoms import Atoms, check_atoms
-from ccx.kernels.rows import as_rows, check_padding
+from ccx.kernels.backend import backend_for
+from ccx.kernels.conversion import as_array, as_floats, describe, on_gpu, reordered, require_host
+from ccx.kernels.ieee import ieee
+from ccx.kernels.rows import as_rows, check_padding, n_words
 from ccx.kernels.shapes import check_grid
 from ccx.memory import require_bytes
+from ccx.typing import Float32Array
 
 __all__ = ["bitmap_histogram", "range_histogram", "upsample", "upsample_pack"]
-
-Floats = npt.NDArray[np.float32]
 
 
 class Axis(NamedTuple):
@@ -38,8 +38,8 @@ class Axis(NamedTuple):
 
     near: npt.NDArray[np.int64]
     far: npt.NDArray[np.int64]
-    w_near: Floats
-    w_far: Floats
+    w_near: Float32Array
+    w_far: Float32Array
 
 
 class Grid(NamedTuple):
@@ -86,7 +86,7 @@ def _grid(source: tuple[int, int], shape: tuple[int, int]) -> Grid:
 
 
 @ieee
-def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = None) -> Floats:
+def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = None) -> Float32Array:
     """Spread activations over the grid: float32[..., h, w] -> float32[..., H, W].
 
     Raises
@@ -101,7 +101,7 @@ def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = 
     n_bytes = 4 * len(maps) * shape[0] * shape[1]
     if n_bytes > _LARGE:
         require_bytes("activations", n_bytes, "give fewer units or samples at a time, or use upsample_pack")
-    values: Floats = backend_for(maps).activations.upsample(maps, grid, check_threads(threads))
+    values: Float32Array = backend_for(maps).activations.upsample(maps, grid, check_threads(threads))
     return values.reshape(*leading, *values.shape[1:])
 
 
@@ -129,7 +129,7 @@ def upsample_pack(
     if pair.shape != (2,):
         raise ShapeError("limits", wanted="(lower, upper)", got=describe(pair), remedy="pack one range a call")
     lower, upper = _thresholds(pair[None], "limits")
-    n_bytes = 8 * len(maps) * -(-shape[0] * shape[1] // 64)
+    n_bytes = 8 * len(maps) * n_words(shape[0] * shape[1])
     if n_bytes > _LARGE:
         require_bytes("activations", n_bytes, "pack fewer at a time")
     rows: npt.NDArray[np.uint64] = backend_for(maps).activations.upsample_pack(
@@ -220,7 +220,7 @@ def bitmap_histogram(
 def all_finite(values: Any) -> bool:
     """Return whether no activation float[...] is NaN, infinite or, as a float32, beyond the largest."""
     floats = _floats(values)
-    return bool(backend_for(floats).activations.all_finite(floats))
+    return backend_for(floats).activations.all_finite(floats)
 
 
 def _check_out(out: Any, shape: tuple[int, ...], beside: Any) -> None:
@@ -287,9 +287,9 @@ def _has_channels_last(shape: tuple[int, ...], grid: tuple[int, int]) -> bool:
     return are_maps and second * grid[1] != third * grid[0]
 
 
-def _floats(activations: Any) -> Floats:
+def _floats(activations: Any) -> Float32Array:
     maps = as_floats(activations, "activations")
-    floats: Floats = maps
+    floats: Float32Array = maps
     if maps.dtype != np.float32 and 4 * maps.size > _LARGE:
         require_bytes("activations", 4 * maps.size, "give fewer units or samples at a time")
     if not on_gpu(maps):  # what launches a kernel converts them where they lie
@@ -298,7 +298,7 @@ def _floats(activations: Any) -> Floats:
     return floats
 
 
-def _maps(activations: Any) -> tuple[Floats, tuple[int, ...]]:
+def _maps(activations: Any) -> tuple[Float32Array, tuple[int, ...]]:
     maps = _floats(activations)
     if maps.ndim < 2 or 0 in maps.shape[-2:]:
         remedy = "give maps of at least one value"
@@ -317,7 +317,7 @@ def _numbers(values: Any, argument: str) -> npt.NDArray[np.float64]:
     return exact
 
 
-def _thresholds(ranges: npt.NDArray[np.float64], argument: str) -> tuple[Floats, Floats]:
+def _thresholds(ranges: npt.NDArray[np.float64], argument: str) -> tuple[Float32Array, Float32Array]:
     """Turn open float64 ranges into float32 thresholds: inside = at least the first, below the second.
 
     float64[..., 2] -> two float32[...]: the least float32 above `lower` and the least that is not below

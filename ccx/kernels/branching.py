@@ -13,8 +13,7 @@ import numpy.typing as npt
 from ccx.kernels import cpu
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.optimal import Pairs
-
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import IntArray
 
 
 class Effort(NamedTuple):

@@ -6,12 +6,12 @@ import importlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from ccx import memory
 from ccx.errors import BackendError, InputError
-from ccx.kernels._dispatch import on_gpu
+from ccx.kernels.backend import backend_for
+from ccx.kernels.conversion import on_gpu
 
 
 class Place(Protocol):
@@ -80,12 +80,7 @@ def converted(array: Any, dtype: npt.DTypeLike) -> Any:
 
 def copy_of_units(activations: Any, units: Sequence[int]) -> Any:
     """Return some units of activations float[N, U, h, w] as contiguous float32[N, len(units), h, w], where they lie."""
-    if not on_gpu(activations):
-        taken = np.empty((activations.shape[0], len(units), *activations.shape[2:]), np.float32)
-        for i, unit in enumerate(units):  # numpy.take copies everything where it is not in C order
-            taken[:, i] = activations[:, unit]
-        return taken
-    return importlib.import_module("ccx.kernels.cuda.activations").copy_of_units(activations, units)
+    return backend_for(activations).activations.copy_of_units(activations, units)
 
 
 def parse_places(device: Any, argument: str = "device") -> list[Place]:

@@ -16,11 +16,13 @@ import numpy.typing as npt
 from ccx.checks import shown
 from ccx.errors import InputError, ShapeError
 from ccx.jobs import check_threads
-from ccx.kernels._dispatch import backend_for, describe, on_gpu
 from ccx.kernels.atoms import ConceptRows
+from ccx.kernels.backend import backend_for
+from ccx.kernels.conversion import describe, on_gpu
 from ccx.kernels.devices import converted
 from ccx.kernels.rows import and_popcount, as_rows, check_padding, popcount
 from ccx.kernels.shapes import bounding_boxes, check_grid, inscribed_rectangles
+from ccx.typing import IntArray
 
 __all__ = [
     "ConceptShapes",
@@ -33,7 +35,6 @@ __all__ = [
 ]
 
 Estimate: TypeAlias = Literal["mmesh", "cfh", "areas"]
-IntArray = npt.NDArray[np.int64]
 
 
 class FormulaShapes(NamedTuple):

@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.jobs import check_threads
-from ccx.kernels._dispatch import as_array, backend_for, describe, require_host
+from ccx.kernels import cpu
 from ccx.kernels.atoms import Atoms, check_weights
+from ccx.kernels.backend import backend_for
+from ccx.kernels.conversion import as_array, describe, require_host
+from ccx.typing import IntArray
 
 __all__ = ["Extensions", "best_extensions", "best_placed", "best_singles", "conjunction_counts", "formula_counts"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 class Extensions(NamedTuple):
@@ -86,9 +87,7 @@ def best_singles(
     """
     _check_choice(keep, allowed)
     _check_counts((allowed.size,), intersections=intersections, sizes=sizes)
-    from ccx.kernels.cpu import formulas  # noqa: PLC0415 - the choice is host work for every backend
-
-    chosen: npt.NDArray[np.int32] = formulas.best_singles(
+    chosen: npt.NDArray[np.int32] = cpu.formulas.best_singles(
         intersections, sizes, allowed, bitmap_cells, min(keep, allowed.size)
     )
     return chosen
@@ -126,10 +125,8 @@ def best_extensions(
     _check_counts((allowed.size,), intersections=intersections, sizes=sizes)
     _check_counts(joint_shape, joint_intersections=joint_intersections, joint_sizes=joint_sizes)
     keep = min(keep, 3 * math.prod(joint_shape))  # no more places than candidates
-    from ccx.kernels.cpu import formulas  # noqa: PLC0415 - the choice is host work for every backend
-
     return Extensions(
-        *formulas.best_extensions(
+        *cpu.formulas.best_extensions(
             parents.concepts, parents.operators, parents.intersections, parents.sizes,
             intersections, sizes, joint_intersections, joint_sizes, allowed, bitmap_cells, keep,
         )
@@ -161,9 +158,7 @@ def best_placed(
         raise InputError("candidates", wanted=f"values from 0 to {stop - 1}", got=got, remedy="number parents from 0")
     if keep < 1:
         raise InputError("keep", wanted="an integer >= 1", got=repr(keep), remedy="keep one at least")
-    from ccx.kernels.cpu import formulas  # noqa: PLC0415 - the choice is host work for every backend
-
-    chosen: tuple[IntArray, npt.NDArray[np.int32], npt.NDArray[np.uint8]] = formulas.best_placed(
+    chosen: tuple[IntArray, npt.NDArray[np.int32], npt.NDArray[np.uint8]] = cpu.formulas.best_placed(
         parents.concepts, parents.operators, candidates, places, n_concepts, min(keep, max(candidates.size, 1))
     )
     return chosen

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ccx.checks import shown
 from ccx.errors import InputError, ShapeError
-from ccx.kernels._dispatch import as_floats, backend_for, describe, require_host
-from ccx.kernels._ieee import ieee
+from ccx.kernels import cpu
+from ccx.kernels.conversion import as_floats, describe, require_host
+from ccx.kernels.ieee import ieee
 
 __all__ = ["kmeans_1d"]
 
@@ -77,5 +78,5 @@ def kmeans_1d(sorted_values: NDArray[np.float32], n_clusters: int) -> NDArray[np
         got = "values out of order, NaN or infinite"
         remedy = "drop what is not finite, then sort with numpy.sort"
         raise InputError(argument="sorted_values", wanted="finite values, ascending", got=got, remedy=remedy)
-    splits: NDArray[np.int64] = backend_for(values).kmeans.kmeans_1d(values, count)
+    splits: NDArray[np.int64] = cpu.kmeans.kmeans_1d(values, count)
     return splits

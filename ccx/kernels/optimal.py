@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from ccx.kernels import cpu
 from ccx.kernels.atoms import Atoms, concept_counts, pair_counts
-
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import IntArray
 
 
 class Pairs(NamedTuple):

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from ccx.errors import BackendError, DTypeError, InputError, ShapeError
 from ccx.jobs import check_threads
-from ccx.kernels._dispatch import as_array, backend_for, describe, on_gpu
 from ccx.kernels.atoms import Atoms, check_atoms
+from ccx.kernels.backend import backend_for
+from ccx.kernels.conversion import as_array, describe, on_gpu
 from ccx.kernels.rows import as_rows, check_padding
 from ccx.memory import require_bytes
 

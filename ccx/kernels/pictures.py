@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.errors import ShapeError
-from ccx.kernels._dispatch import describe
+from ccx.kernels.conversion import describe
 from ccx.kernels.cpu import pictures as kernels
 
 UNKNOWN = 65_535

@@ -9,7 +9,6 @@ NumPy arrays of any memory layout and byte order, and torch tensors in main memo
 from __future__ import annotations
 
 import operator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ import numpy.typing as npt
 from ccx.checks import integer, shown
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.jobs import check_threads
-from ccx.kernels._dispatch import as_array, backend_for, check_out, describe, on_gpu
+from ccx.kernels.backend import Backend, backend_for
+from ccx.kernels.conversion import as_array, check_out, describe, on_gpu
 from ccx.kernels.devices import place_of, to_host
 from ccx.memory import require_bytes
 
@@ -247,7 +247,7 @@ def as_rows(value: Any, argument: str, n_bits: int | None = None) -> Any:
     return rows
 
 
-def _operands(a: Any, b: Any, out: Any) -> tuple[ModuleType, tuple[Any, Any, Any]]:
+def _operands(a: Any, b: Any, out: Any) -> tuple[Backend, tuple[Any, Any, Any]]:
     """Return the backend and the checked operands of a bitwise operation."""
     a, b = as_rows(a, "a"), as_rows(b, "b")
     shape = _broadcast_shape(a, b)

@@ -13,7 +13,7 @@ from typing import Any
 from ccx.checks import shown
 from ccx.errors import ShapeError
 from ccx.jobs import check_threads
-from ccx.kernels._dispatch import backend_for
+from ccx.kernels.backend import backend_for
 from ccx.kernels.rows import as_rows, check_padding
 
 __all__ = ["bounding_boxes", "inscribed_rectangles"]

@@ -11,37 +11,35 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ccx.kernels._dispatch import backend_for
-from ccx.kernels._ieee import ieee
+from ccx.kernels import cpu
 from ccx.kernels.atoms import Atoms
-
-Cells = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float32]
+from ccx.kernels.ieee import ieee
+from ccx.typing import Float32Array, IntArray
 
 
 @ieee
 def sparse_histogram(
-    cells: Cells, values: Values, ranges: npt.NDArray[np.float64], atoms: Atoms
+    cells: IntArray, values: Float32Array, ranges: npt.NDArray[np.float64], atoms: Atoms
 ) -> npt.NDArray[np.int64]:
     """Count the cells of each atom in each open range: int64[n], float32[n], float64[K, 2] -> int64[K, G].
 
     Bytes and operations: one look at each non-zero value and its cell; where a range holds 0, the atoms' sizes once.
     """
-    counts: npt.NDArray[np.int64] = backend_for(values).sparse.sparse_histogram(cells, values, ranges, atoms)
+    counts: npt.NDArray[np.int64] = cpu.sparse.sparse_histogram(cells, values, ranges, atoms)
     return counts
 
 
 @ieee
 def sparse_pack(
-    cells: Cells, values: Values, limits: tuple[float, float], n_samples: int, n_cells: int
+    cells: IntArray, values: Float32Array, limits: tuple[float, float], n_samples: int, n_cells: int
 ) -> npt.NDArray[np.uint64]:
     """Pack the cells inside an open range: int64[n], float32[n] -> uint64[N, n_words], one packed row a sample."""
-    rows: npt.NDArray[np.uint64] = backend_for(values).sparse.sparse_pack(cells, values, limits, n_samples, n_cells)
+    rows: npt.NDArray[np.uint64] = cpu.sparse.sparse_pack(cells, values, limits, n_samples, n_cells)
     return rows
 
 
 @ieee
-def sparse_quantile(values: Values, n_zeros: int, share: float) -> float:
+def sparse_quantile(values: Float32Array, n_zeros: int, share: float) -> float:
     """Return the value that a share of all activations exceeds, `n_zeros` zeros beside float32[n] included.
 
     ``numpy.quantile(everything.astype(float64), 1 - share, method="linear")``; there must be an activation.

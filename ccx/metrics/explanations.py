@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ccx.checks import items, require_callable, require_kind
 from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import logical_and, pack, popcount, upsample_pack
-from ccx.kernels._dispatch import as_array, describe
 from ccx.kernels.activations import as_maps
-from ccx.kernels.rows import as_rows, check_padding
+from ccx.kernels.conversion import as_array, describe
+from ccx.kernels.rows import as_rows, check_padding, n_words
 from ccx.keys import require_same_samples, require_samples_second
 from ccx.metrics.overlap import Overlap
 from ccx.results import Explanation
-
-Rows: TypeAlias = NDArray[np.uint64]
+from ccx.typing import PackedRows
 
 
 def measure(
@@ -89,7 +87,7 @@ def measure(
     return records
 
 
-def _bitmaps(activations: Any, concepts: Concepts, threads: int | None) -> Callable[[Explanation], Rows]:
+def _bitmaps(activations: Any, concepts: Concepts, threads: int | None) -> Callable[[Explanation], PackedRows]:
     """Return what gives an explanation's bitmap, packed uint64[N, n_words]."""
     array = as_array(activations, "activations")
     n_samples, shape = concepts.n_samples, concepts.shape
@@ -99,12 +97,12 @@ def _bitmaps(activations: Any, concepts: Concepts, threads: int | None) -> Calla
         require_same_samples("activations", activations, concepts)
         maps = as_maps(array, n_samples, shape)
 
-        def activated(item: Explanation) -> Rows:
+        def activated(item: Explanation) -> PackedRows:
             _check_unit(item, maps.shape[1])
             if item.range is None and item.formula is not None:
                 raise _of_another_kind(got="one of a bitmap", wanted="explanations of activations, with ranges")
             if item.range is None or not item.range[0] < item.range[1]:  # a cluster of one value holds no cell
-                return np.zeros((n_samples, -(-n_cells // 64)), np.uint64)
+                return np.zeros((n_samples, n_words(n_cells)), np.uint64)
             return upsample_pack(maps[:, item.unit], shape, item.range, threads=threads)
 
         return activated
@@ -123,11 +121,11 @@ def _bitmaps(activations: Any, concepts: Concepts, threads: int | None) -> Calla
         wanted = "activations (floats) or bitmaps (bool or packed uint64)"
         raise DTypeError("activations", wanted=wanted, got=describe(array), remedy="convert them")
 
-    def given(item: Explanation) -> Rows:
+    def given(item: Explanation) -> PackedRows:
         _check_unit(item, array.shape[0])
         if item.range is not None:
             raise _of_another_kind(got="one with a range", wanted="explanations of bitmaps")
-        bitmap: Rows = array[item.unit]
+        bitmap: PackedRows = array[item.unit]
         return bitmap if array.dtype.kind == "u" else pack(bitmap.reshape(n_samples, n_cells), threads=threads)
 
     return given

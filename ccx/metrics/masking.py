@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,9 @@ from ccx import networks
 from ccx.checks import shown
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows, upsample
-from ccx.kernels._dispatch import as_array, as_floats, describe
+from ccx.kernels.conversion import as_array, as_floats, describe
 from ccx.kernels.shapes import check_grid
-
-Floats: TypeAlias = NDArray[np.float32]
+from ccx.typing import Float32Array
 
 
 def cosine_concept_masking_score(before: Any, after: Any, activation_range: tuple[float, float]) -> np.float64:
@@ -128,7 +127,7 @@ def get_concept_masking(
     size = check_grid((input_size, input_size) if isinstance(input_size, (int, np.integer)) else input_size, 1)
     generator = np.random.default_rng(rng)
     labelled = np.asarray(mask.any(axis=(1, 2)))
-    after: list[Floats] = []
+    after: list[Float32Array] = []
     done = 0
     with networks.recording(model, layer_name) as outputs_of:
         for images in networks.image_batches(loader):
@@ -151,7 +150,7 @@ def get_concept_masking(
     return _mean_cosine(before[labelled], np.concatenate(after), limits) if after else np.float64(0)
 
 
-def _mean_cosine(before: Floats, after: Floats, limits: tuple[float, float]) -> np.float64:
+def _mean_cosine(before: Float32Array, after: Float32Array, limits: tuple[float, float]) -> np.float64:
     n_samples = before.shape[0]
     table = (n_samples, math.prod(before.shape[1:]))
     exact = before.reshape(table).astype(np.float64)  # NumPy would round the limits to float32
@@ -166,14 +165,14 @@ def _mean_cosine(before: Floats, after: Floats, limits: tuple[float, float]) -> 
     return np.float64(np.clip(cosines, -1, 1).sum() / max(1, n_samples))
 
 
-def _of_unit(outputs: Any, unit: int, shape: tuple[int, ...]) -> Floats:
+def _of_unit(outputs: Any, unit: int, shape: tuple[int, ...]) -> Float32Array:
     """Return one unit of a layer's output, as float32[n, *shape]."""
     n_units = outputs.shape[1] if outputs.ndim > 1 else 0
     index = operator.index(unit)
     if not 0 <= index < n_units:
         remedy = "units are numbered along axis 1 of the layer's output"
         raise InputError("unit", wanted=f"0..{n_units - 1}", got=str(index), remedy=remedy)
-    maps: Floats = outputs[:, index].float().cpu().numpy()
+    maps: Float32Array = outputs[:, index].float().cpu().numpy()
     if maps.shape[1:] != shape:
         wanted = f"float[N, {', '.join(map(str, maps.shape[1:]))}], as the layer puts them out"
         got = f"[N, {', '.join(map(str, shape))}]"
@@ -197,12 +196,12 @@ def _label_mask(label_mask: Any, n_samples: int, shape: tuple[int, int]) -> NDAr
     return mask
 
 
-def _floats(values: Any, argument: str) -> Floats:
+def _floats(values: Any, argument: str) -> Float32Array:
     array = as_floats(values, argument)
     if array.ndim == 0:
         raise ShapeError(argument, wanted="float[N, ...]", got="a scalar", remedy="pass one unit of all samples")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which no range holds
-        floats: Floats = array.astype(np.float32, copy=False)
+        floats: Float32Array = array.astype(np.float32, copy=False)
     return floats
 
 

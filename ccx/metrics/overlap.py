@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows
-from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels.conversion import as_array, describe
+from ccx.typing import IntArray
 
-Counts: TypeAlias = NDArray[np.int64]
 Metric: TypeAlias = "np.float64 | NDArray[np.float64]"
 
 METRICS = (
@@ -51,13 +51,15 @@ class Overlap:
 
     """
 
-    bitmap_cells: Counts
-    mask_cells: Counts
-    shared_cells: Counts
-    n_cells: int | Counts | None = None
+    bitmap_cells: IntArray
+    mask_cells: IntArray
+    shared_cells: IntArray
+    n_cells: int | IntArray | None = None
 
     @classmethod
-    def of(cls, bitmap: Any, mask: Any, *, n_cells: int | Counts | None = None, threads: int | None = None) -> Overlap:
+    def of(
+        cls, bitmap: Any, mask: Any, *, n_cells: int | IntArray | None = None, threads: int | None = None
+    ) -> Overlap:
         """Count the cells of bitmaps and masks, in one pass over packed rows.
 
         Parameters
@@ -96,17 +98,17 @@ class Overlap:
         return cls(bitmap_cells, mask_cells, shared, cells)
 
     @property
-    def bitmap_samples(self) -> Counts:
+    def bitmap_samples(self) -> IntArray:
         """Number of samples with A, int64[...]."""
         return _n_samples(self.bitmap_cells)
 
     @property
-    def mask_samples(self) -> Counts:
+    def mask_samples(self) -> IntArray:
         """Number of samples with S, int64[...]."""
         return _n_samples(self.mask_cells)
 
     @property
-    def shared_samples(self) -> Counts:
+    def shared_samples(self) -> IntArray:
         """Number of samples with A ∧ S, int64[...]."""
         return _n_samples(self.shared_cells)
 
@@ -173,7 +175,7 @@ class Overlap:
         values = {name: getattr(self, name) for name in METRICS}
         return values if not shape else {name: np.broadcast_to(value, shape) for name, value in values.items()}
 
-    def _mean_share(self, cells: Counts, present: Counts) -> Metric:
+    def _mean_share(self, cells: IntArray, present: IntArray) -> Metric:
         """Return the mean of cells / n_cells over the samples where `present` is not 0."""
         if self.n_cells is None:
             remedy = "packed rows do not tell their number of bits"
@@ -251,7 +253,7 @@ def explanation_coverage(bitmap: Any, mask: Any, *, threads: int | None = None) 
     return Overlap.of(bitmap, mask, threads=threads).explanation_coverage
 
 
-def avg_mask_size(mask: Any, *, n_cells: int | Counts | None = None, threads: int | None = None) -> Metric:
+def avg_mask_size(mask: Any, *, n_cells: int | IntArray | None = None, threads: int | None = None) -> Metric:
     """Return |S| / P, averaged over the samples with S; 0 if there are none.
 
     Parameters
@@ -278,7 +280,7 @@ def avg_mask_size(mask: Any, *, n_cells: int | Counts | None = None, threads: in
 
 
 def avg_overlapping_bitmap_size(
-    bitmap: Any, mask: Any, *, n_cells: int | Counts | None = None, threads: int | None = None
+    bitmap: Any, mask: Any, *, n_cells: int | IntArray | None = None, threads: int | None = None
 ) -> Metric:
     """Return |A| / P, averaged over the samples with A ∧ S; 0 if there are none.
 
@@ -288,7 +290,7 @@ def avg_overlapping_bitmap_size(
 
 
 def avg_overlapping(
-    bitmap: Any, mask: Any, *, n_cells: int | Counts | None = None, threads: int | None = None
+    bitmap: Any, mask: Any, *, n_cells: int | IntArray | None = None, threads: int | None = None
 ) -> Metric:
     """Return |A ∧ S| / P, averaged over the samples with A ∧ S; 0 if there are none.
 
@@ -305,7 +307,7 @@ def _ratio(numerator: Any, denominator: Any) -> Metric:
     return ratios
 
 
-def _n_samples(cells: Counts) -> Counts:
+def _n_samples(cells: IntArray) -> IntArray:
     return np.asarray(np.count_nonzero(cells, axis=-1), np.int64)
 
 
@@ -331,7 +333,7 @@ def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return all(1 in pair or pair[0] == pair[1] for pair in zip(reversed(a), reversed(b), strict=False))
 
 
-def _checked_cells(n_cells: Any, packed: list[tuple[NDArray[np.uint64], int | None]]) -> int | Counts:
+def _checked_cells(n_cells: Any, packed: list[tuple[NDArray[np.uint64], int | None]]) -> int | IntArray:
     """Return `n_cells` as an int, or as int64[N]."""
     n_samples, n_words = packed[0][0].shape[-2:]
     if isinstance(n_cells, (int, np.integer)):
@@ -346,5 +348,5 @@ def _checked_cells(n_cells: Any, packed: list[tuple[NDArray[np.uint64], int | No
     if cells.dtype.kind not in "iu" or cells.shape != (n_samples,):
         wanted = f"an integer or int64[{n_samples}]"
         raise ShapeError("n_cells", wanted=wanted, got=describe(cells), remedy="count the valid cells of each sample")
-    counts: Counts = cells.astype(np.int64)
+    counts: IntArray = cells.astype(np.int64)
     return counts

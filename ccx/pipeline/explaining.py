@@ -18,8 +18,8 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
 from ccx.jobs import Progress, available_threads, check_progress, check_threads, in_threads, progress_reporter
-from ccx.kernels._ieee import ieee
 from ccx.kernels.devices import to_host
+from ccx.kernels.ieee import ieee
 from ccx.keys import Keys, keys_hash, require_same_samples
 from ccx.pipeline import inputs
 from ccx.pipeline.devices import Device, Plan, Site, bring, places_for, share_out

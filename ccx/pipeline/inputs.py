@@ -16,9 +16,9 @@ from ccx.concepts import Concepts
 from ccx.concepts.exclusion import as_positions
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows
-from ccx.kernels._dispatch import as_array, describe, reordered, require_host
 from ccx.kernels.activations import all_finite
 from ccx.kernels.atoms import Atoms
+from ccx.kernels.conversion import as_array, describe, reordered, require_host
 from ccx.kernels.devices import to_host
 from ccx.keys import require_same_samples, require_samples_second
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from ccx import memory
 from ccx.chance import (
-    Orders,
     check_count,
     check_seed,
     formula_chance,
@@ -24,15 +23,15 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.evidence import HeldOut
 from ccx.formula import Formula
-from ccx.kernels._dispatch import as_array
 from ccx.kernels.atoms import Atoms
+from ccx.kernels.conversion import as_array
 from ccx.kernels.devices import place_of, to_host
+from ccx.kernels.rows import n_words
 from ccx.pipeline.searching import Searcher
 from ccx.results import Explanation, Explanations
 from ccx.search import Found, Objective, SearchResult, SearchSettings
 from ccx.store import content_hash
-
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import Int32Array, IntArray
 
 
 class Bitmap(NamedTuple):
@@ -52,7 +51,7 @@ class Part:
 
     concepts: Concepts
     samples: IntArray | None
-    orders: Orders | None
+    orders: Int32Array | None
 
     def of(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return what an array [N, ...] has for these samples."""
@@ -227,8 +226,8 @@ def _samples(argument: str, chosen: Any, n_samples: int) -> IntArray:
 def _working_bytes(part: Part) -> int:
     """Return what a permuted search takes: a batch of histograms, the rows of the bitmap and of one permuted."""
     atoms = part.concepts.atoms
-    n_words = -(-atoms.shape[0] * atoms.shape[1] // 64)
-    return working_bytes(atoms, len(part.orders) if part.orders is not None else 0) + 16 * atoms.n_samples * n_words
+    row_bytes = 8 * n_words(atoms.shape[0] * atoms.shape[1])
+    return working_bytes(atoms, len(part.orders) if part.orders is not None else 0) + 2 * atoms.n_samples * row_bytes
 
 
 def explained_samples(found: Explanations, concepts: Concepts) -> IntArray:

@@ -15,8 +15,8 @@ from ccx.clustering import Method, unit_ranges
 from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import sparse
-from ccx.kernels._dispatch import as_sparse, checked_sparse
 from ccx.kernels.activations import as_maps, upsample_pack
+from ccx.kernels.conversion import as_sparse, checked_sparse
 from ccx.kernels.devices import MAIN_MEMORY, Place, copy_of_units, to_host
 from ccx.pipeline import inputs
 from ccx.pipeline.devices import Device, Plan, Site, bring, places_for

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccx.errors import CCXError, DTypeError, InputError, ShapeError, StoreError
-from ccx.kernels._dispatch import as_array
+from ccx.kernels.conversion import as_array
 from ccx.keys import Keys
 from ccx.listing import data_keys, picture_files
 from ccx.networks import check_order

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ccx.errors import CCXError, DTypeError, InputError, ShapeError
 from ccx.images import open_image, rgb
-from ccx.kernels._dispatch import as_array, describe
+from ccx.kernels.conversion import as_array, describe
 
 if TYPE_CHECKING:
     import PIL.Image

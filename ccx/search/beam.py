@@ -27,8 +27,7 @@ from ccx.scores import SCORES
 from ccx.search.choosing import best_extenders, best_extensions, best_singles
 from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.settings import SearchSettings
-
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import IntArray
 
 
 def beam_search(

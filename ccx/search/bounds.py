@@ -12,8 +12,7 @@ from ccx.kernels import optimal as kernels
 from ccx.kernels.atoms import Atoms
 from ccx.search.incumbents import Incumbents
 from ccx.search.planes import Cover, Plane
-
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import IntArray
 
 
 class Bounds:

@@ -19,8 +19,7 @@ from ccx.search.found import Found
 from ccx.search.incumbents import Incumbents
 from ccx.search.limits import Limit
 from ccx.search.planes import Cover, Plane, Threshold
-
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import IntArray
 
 _MAX_OPEN = 1 << 24  # extensions that wait, about 0.4 GB; with more, the longest formulas are finished first
 _SETTLED = 32  # formulas expanded without another improvement before planes are drawn anew

@@ -14,13 +14,11 @@ from ccx.kernels import formulas as kernels
 from ccx.kernels.formulas import Extensions
 from ccx.scores import SCORES, SLACK
 from ccx.search.found import Objective
-
-IntArray = npt.NDArray[np.int64]
-Usable = npt.NDArray[np.bool_]
+from ccx.typing import BoolArray, IntArray
 
 
 def best_singles(
-    objective: Objective, intersections: IntArray, sizes: IntArray, keep: int, usable: Usable
+    objective: Objective, intersections: IntArray, sizes: IntArray, keep: int, usable: BoolArray
 ) -> npt.NDArray[np.int32]:
     """Choose the `keep` best concepts, best first: |c and B| int64[C], |c| int64[C] -> int32[k]."""
     if objective.scoring is SCORES["iou"]:
@@ -31,7 +29,9 @@ def best_singles(
     return chosen
 
 
-def best_extenders(objective: Objective, intersections: IntArray, sizes: IntArray, n: int, usable: Usable) -> Usable:
+def best_extenders(
+    objective: Objective, intersections: IntArray, sizes: IntArray, n: int, usable: BoolArray
+) -> BoolArray:
     """Mark `n` concepts that extend formulas: the best by themselves, then those without a score, in their order."""
     scored = best_singles(objective, intersections, sizes, n, usable)
     rest = usable.copy()
@@ -49,7 +49,7 @@ def best_extensions(
     joint_intersections: IntArray,
     joint_sizes: IntArray,
     keep: int,
-    usable: Usable,
+    usable: BoolArray,
     *,
     admitted: bool = False,
 ) -> Extensions:

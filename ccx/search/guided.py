@@ -32,11 +32,10 @@ from ccx.search.choosing import best_extenders, of_operators
 from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.masks import ConceptMasks
 from ccx.search.settings import SearchSettings
+from ccx.typing import FloatArray, IntArray
 
 Heuristic: TypeAlias = Literal["mmesh", "cfh", "areas", "none"]
 Parts: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 def guided_search(

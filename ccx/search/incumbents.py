@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-import numpy as np
-import numpy.typing as npt
-
 from ccx.scores import SCORES
 from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.planes import Threshold
-
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import IntArray
 
 
 class Incumbents:

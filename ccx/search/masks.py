@@ -16,9 +16,7 @@ from ccx.kernels.atoms import atom_rows
 from ccx.kernels.devices import MAIN_MEMORY, Place, converted
 from ccx.kernels.estimates import FormulaShapes, concept_hits, concept_shapes, formula_shapes
 from ccx.kernels.rows import ABSENT, and_popcount, formula_rows, logical_and, popcount
-
-Rows = npt.NDArray[np.uint64]
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import IntArray, PackedRows
 
 
 class ConceptMasks:
@@ -52,7 +50,7 @@ class ConceptMasks:
         counts = np.bincount(self._occurring.concepts, minlength=concepts.n_concepts)
         self._starts = np.concatenate(([0], np.cumsum(counts)))
         self._nothing = np.zeros((self.n_samples, 4), np.int32)
-        self._valid: Rows | None = None
+        self._valid: PackedRows | None = None
         if concepts.n_cells < self.n_samples * self.n_cells:
             everything = np.ones(concepts.atoms.n_atoms, np.bool_)
             self._valid = atom_rows(concepts.atoms, everything, np.arange(self.n_samples), threads=threads)
@@ -90,32 +88,32 @@ class ConceptMasks:
                 self._copies[place.name] = there
             return self._copies[place.name]
 
-    def without_void(self, bitmap: Rows) -> Rows:
+    def without_void(self, bitmap: PackedRows) -> PackedRows:
         """Return a bitmap uint64[N, n_words] without the cells that are not valid, as they count nowhere."""
         if self._valid is None:
             return bitmap
-        valid: Rows = logical_and(bitmap, self._valid)
+        valid: PackedRows = logical_and(bitmap, self._valid)
         return valid
 
-    def hits(self, bitmap: Rows, *, threads: int | None = None) -> npt.NDArray[np.int32]:
+    def hits(self, bitmap: PackedRows, *, threads: int | None = None) -> npt.NDArray[np.int32]:
         """Count the cells that each occurrence of a concept, in the order of `shapes`, shares with a bitmap."""
         return concept_hits(self._occurring, bitmap, threads=threads)
 
     def mask(
         self, concepts: tuple[int, ...], operators: tuple[int, ...], *, threads: int | None = None
-    ) -> tuple[IntArray, Rows]:
+    ) -> tuple[IntArray, PackedRows]:
         """Return the samples where a left-deep formula may hold, ascending, int64[k], and its masks there."""
         samples = self._samples_of(concepts, operators)
         operands = np.stack([self._rows_of(concept)[samples] for concept in concepts])
         connectives = np.array(operators, np.uint8)
-        rows: Rows = formula_rows(self._occurring.rows, operands, connectives, self.n_cells, threads=threads)
+        rows: PackedRows = formula_rows(self._occurring.rows, operands, connectives, self.n_cells, threads=threads)
         return samples, rows
 
     def formula_shapes(
         self,
         concepts: tuple[int, ...],
         operators: tuple[int, ...],
-        bitmap: Rows,
+        bitmap: PackedRows,
         hits: npt.NDArray[np.int32],
         *,
         boxes: bool,

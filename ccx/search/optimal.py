@@ -25,8 +25,7 @@ from ccx.search.incumbents import Incumbents
 from ccx.search.limits import Limit
 from ccx.search.planes import Cover, Plane, Threshold
 from ccx.search.settings import SearchSettings
-
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import IntArray
 
 PAIRED_LENGTH = 3  # so long formulas are decided by what pairs of concepts share
 MAX_CONCEPTS = 4_096

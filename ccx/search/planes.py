@@ -11,12 +11,10 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ccx.scores import SCORES, SLACK, Custom, Line
 from ccx.search.found import Objective
-
-IntArray = npt.NDArray[np.int64]
+from ccx.typing import IntArray
 
 _MAX_SUM = 1 << 60  # of values; their sums and differences stay far below the end of int64
 _UNREACHED = 2 * _MAX_SUM  # more than any value

@@ -123,7 +123,7 @@ def test_one_layer_needs_no_axis(case: Data) -> None:
 def test_small_batches_inside_change_nothing(some: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = some.build()
     for n_samples in (1, 2, 4):
-        monkeypatch.setattr("ccx.kernels.atoms._BATCH_CELLS", n_samples * 65)
+        monkeypatch.setattr("ccx.kernels.partitions._BATCH_CELLS", n_samples * 65)
         monkeypatch.setattr("ccx.concepts.annotations._MASK_BATCH_BYTES", n_samples * 65 * 7)
         for other in (
             some.build(),
@@ -457,7 +457,7 @@ def test_the_first_label_out_of_range_is_named(threads: int, bad: int, monkeypat
     labels = np.ones((40, 2, 5, 6), np.int64)
     labels[23:, 1, 2, 4] = bad
     where = rf"expected ids from 0 \(none\) to 2, the number of names, got {bad} in sample 23, layer 1, row 2, column 4"
-    monkeypatch.setattr("ccx.kernels.atoms._BATCH_CELLS", 30 * 7)
+    monkeypatch.setattr("ccx.kernels.partitions._BATCH_CELLS", 30 * 7)
     for given_labels in (labels, [labels[:9], labels[9:]]):
         with pytest.raises(InputError, match=where):
             Concepts.from_label_maps(given_labels, NAMES, threads=threads)

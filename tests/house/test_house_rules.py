@@ -14,7 +14,7 @@ BACKENDS = tuple(f"kernels/{name}/" for name in ("cpu", "cuda", "src", "referenc
 MOST_LINES, MOST_CODE = 600, 60
 
 # To be emptied by whoever works there.
-LONG_FILES = {"kernels/cpu/atoms.py", "kernels/atoms.py"}
+LONG_FILES: set[str] = set()
 LONG_FUNCTIONS = {"cli/explain_commands.py:explain", "pipeline/explaining.py:explain"}
 SHARED_STEMS = {
     *("branching", "choosing", "concepts", "devices", "evidence", "files", "formulas", "optimal", "pictures"),
@@ -92,3 +92,55 @@ def test_nobody_branches_on_the_text_of_an_error():
 @pytest.mark.parametrize("condition", ["'a' in str(error)", "str(error).startswith('a')", "error.args[0] == 'a'"])
 def test_such_a_branch_is_found(condition):
     assert list(branches_on_words(ast.parse(f"try:\n    f()\nexcept OSError as error:\n    if {condition}: pass\n")))
+
+
+def private_names(tree, package):
+    """Yield what a module imports, or takes from a module, that is private to another package than its own."""
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ccx":
+            for name in node.names:
+                full = f"{node.module}.{name.name}"
+                modules[name.asname or name.name] = full
+                yield from foreign(full, package)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            yield from foreign(f"{modules[node.value.id]}.{node.attr}", package)
+
+
+def foreign(full, package):
+    """Yield a dotted name if one of its parts is private to a package that `package` does not lie in."""
+    parts = full.split(".")
+    for i, part in enumerate(parts):
+        if not part.startswith("_") or part.startswith("__") or part == "_version":
+            continue
+        owner = parts[:i]
+        if not (CCX.parent.joinpath(*owner)).is_dir():
+            owner = owner[:-1]  # of a module: its package
+        if f"{package}.".startswith(f"{'.'.join(owner)}.") and len(owner) > 1:
+            continue
+        yield full
+
+
+def test_private_names_stay_in_their_package():
+    found = set()
+    for path in MODULES:
+        package = ".".join(("ccx", *path.relative_to(CCX).parent.parts))
+        found |= {(named(path), name) for name in private_names(ast.parse(path.read_text()), package)}
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("line", "package", "is_foreign"),
+    [
+        ("from ccx.kernels.cpu._jit import jit", "ccx.kernels", True),
+        ("from ccx.kernels.cpu._jit import jit", "ccx.kernels.cpu", False),
+        ("from ccx.kernels.cpu import rows\nrows._table", "ccx.kernels.cpu", False),
+        ("from ccx.kernels.cpu import rows\nrows._table", "ccx.search", True),
+        ("from ccx.search.beam import _count", "ccx.search", False),
+        ("from ccx.scores import _ranks", "ccx.search", True),
+        ("from ccx.scores import ranks", "ccx.search", False),
+    ],
+)
+def test_such_a_name_is_found(line, package, is_foreign):
+    assert bool(list(private_names(ast.parse(line), package))) == is_foreign

@@ -13,7 +13,7 @@ import scipy.sparse
 import ccx
 from ccx import clustering, kernels
 from ccx.errors import BackendError, InputError
-from ccx.kernels import _ieee, sparse
+from ccx.kernels import ieee, sparse
 
 pytestmark = pytest.mark.skipif(
     (platform.machine(), sys.platform) != ("x86_64", "linux"), reason="the tests flush as x86-64 does on Linux"
@@ -45,9 +45,9 @@ def flushed(request):
     def call(function, *args, **options):
         flush(request.param)
         try:
-            assert _ieee._flushes()
+            assert ieee._flushes()
             result = function(*args, **options)
-            assert _ieee._flushes(), "left as it was"
+            assert ieee._flushes(), "left as it was"
             return result
         finally:
             flush(0)
@@ -113,7 +113,7 @@ def test_where_it_cannot_be_set_that_is_said(flushed, monkeypatch):
         def fesetenv(self, _):
             return 1
 
-    monkeypatch.setattr(_ieee.ctypes, "CDLL", lambda _: Library())
+    monkeypatch.setattr(ieee.ctypes, "CDLL", lambda _: Library())
 
     def refused():
         with pytest.raises(BackendError, match=r"takes denormal numbers for zeros.*torch\.set_flush_denormal\(False\)"):

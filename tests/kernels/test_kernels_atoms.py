@@ -13,13 +13,14 @@ from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import (
     AtomBuilder,
     atom_rows,
+    atoms,
     concept_counts,
     concept_rows,
     pack,
     pair_counts,
+    partitions,
     unpack,
 )
-from ccx.kernels import atoms as public
 from tests import reference
 from tests.support.strategies import GRIDS, THREADS, annotated, flags, label_maps
 
@@ -68,7 +69,7 @@ def test_label_maps_match_the_reference(data, maps, threads, batch_cells):
     labels, valid, n_concepts, shape = maps
     builder = AtomBuilder(shape, n_concepts, threads=threads)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(public, "_BATCH_CELLS", batch_cells)
+        patch.setattr(partitions, "_BATCH_CELLS", batch_cells)
         in_batches(
             builder.add_label_maps, (labels, valid), data.draw(st.lists(st.integers(0, len(labels)), max_size=2))
         )
@@ -84,7 +85,7 @@ def test_partitions_made_elsewhere_make_the_same_atoms(data, maps, threads):
     cuts = data.draw(st.lists(st.integers(0, len(labels)), max_size=3))
     in_batches(lambda *arrays: parts.append(elsewhere.partition(*arrays)), (labels, valid), cuts)
     n_joined = data.draw(st.integers(1, len(parts)))
-    for part in (public.Partition.joined(parts[:n_joined]), *parts[n_joined:]):
+    for part in (partitions.Partition.joined(parts[:n_joined]), *parts[n_joined:]):
         builder.add_partition(part)
     assert elsewhere.finish().n_samples == 0
     assert_atoms(builder.finish(), reference.sets_of_labels(labels, valid), n_concepts, shape)
@@ -121,7 +122,7 @@ def test_masks_match_the_reference(data, case, threads, batch_cells):
     masks, valid, shape = case
     builder = AtomBuilder(shape, masks.shape[1], threads=threads)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(public, "_BATCH_CELLS", batch_cells)
+        patch.setattr(partitions, "_BATCH_CELLS", batch_cells)
         cuts = data.draw(st.lists(st.integers(0, len(masks)), max_size=2))
         in_batches(builder.add_packed_masks, (pack(masks), valid), cuts)
     assert_atoms(builder.finish(), reference.sets_of_masks(masks, valid), masks.shape[1], shape)
@@ -158,7 +159,7 @@ def test_samples_and_concepts_of_other_atoms(data, known, threads, batch_cells):
     new_concepts = np.where(stay, np.cumsum(stay) - 1, -1)
     builder = AtomBuilder(known.atoms.shape, int(stay.sum()), threads=threads)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(public, "_BATCH_CELLS", batch_cells)
+        patch.setattr(partitions, "_BATCH_CELLS", batch_cells)
         builder.add_atoms(known.atoms, np.array(picks, np.int64), new_concepts)
     sets = np.empty((len(picks), known.sets.shape[1]), np.object_)
     for place in np.ndindex(sets.shape):
@@ -298,7 +299,7 @@ def test_pair_counts_match_the_reference(known, seed, threads, dense):
     weights = some_weights(known, seed)
     wanted = reference.pair_counts(reference.membership(known.found, known.atoms.n_concepts), weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(public, "DENSE_PAIRS", dense)
+        patch.setattr(atoms, "DENSE_PAIRS", dense)
         got = pair_counts(known.atoms, weights, threads=threads)
     assert isinstance(got, np.ndarray) == (known.atoms.n_concepts <= dense)
     if not isinstance(got, np.ndarray):

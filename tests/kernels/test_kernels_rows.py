@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccx.errors import BackendError, DTypeError, InputError, ShapeError
-from ccx.kernels import _dispatch, rows
+from ccx.kernels import backend, conversion, rows
 from ccx.kernels.cpu import rows as cpu_rows
 from tests import reference
 from tests.support.parity_cases import CASES_WITH_UNITS, load_case
@@ -233,50 +233,44 @@ def test_rows_of_formulas(data, n_bits, seed, density, threads):
 
 def test_backend_for():
     array = np.zeros(3)
-    assert _dispatch.backend_for(array, array).__name__ == "ccx.kernels.cpu"
+    assert backend.backend_for(array, array) is backend.CPU
     with pytest.raises(BackendError, match="must all be NumPy or all be CuPy"):
-        _dispatch.backend_for(array, [1, 2])
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _dispatch.backend_for(array).nonsense  # noqa: B018
+        backend.backend_for(array, [1, 2])
 
 
 def test_gpu_arrays_go_to_the_gpu_or_are_refused_with_a_reason(monkeypatch):
     device_array = type("ndarray", (), {"__module__": "cupy"})
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=device_array))
     array = device_array()
-    assert _dispatch.as_array(array, "rows") is array
-    assert _dispatch.backend_for(array).__name__ == "ccx.kernels.cuda"
-    with pytest.raises(BackendError, match=r"GPU kernels for ccx.kernels.kmeans are not part of this version"):
-        _dispatch.backend_for(array).kmeans  # noqa: B018
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _dispatch.backend_for(array).nonsense  # noqa: B018
+    assert conversion.as_array(array, "rows") is array
+    assert backend.backend_for(array) is backend.CUDA
     with pytest.raises(BackendError, match=r"got \['cupy.ndarray', 'numpy.ndarray'\]"):
-        _dispatch.backend_for(array, np.zeros(3))
+        backend.backend_for(array, np.zeros(3))
 
 
 def test_as_array():
     array = np.arange(3, dtype=np.int16)
-    assert _dispatch.as_array(array, "a") is array
-    assert_same(_dispatch.as_array([[1, 2], [3, 4]], "a"), np.array([[1, 2], [3, 4]]))
-    assert_same(_dispatch.as_array((True, False), "a"), np.array([True, False]))
+    assert conversion.as_array(array, "a") is array
+    assert_same(conversion.as_array([[1, 2], [3, 4]], "a"), np.array([[1, 2], [3, 4]]))
+    assert_same(conversion.as_array((True, False), "a"), np.array([True, False]))
     for value in ([[1, 2], [3]], ["1"], [None], "12", None, 3, {1: 2}):
         with pytest.raises(DTypeError, match="a: expected an array"):
-            _dispatch.as_array(value, "a")
+            conversion.as_array(value, "a")
 
 
 @pytest.mark.needs("torch")
 def test_torch_tensors_become_views():
     torch = pytest.importorskip("torch")
     tensor = torch.arange(6, dtype=torch.float32).reshape(2, 3).requires_grad_()
-    view = _dispatch.as_array(tensor, "activations")
+    view = conversion.as_array(tensor, "activations")
     assert np.shares_memory(view, tensor.detach().numpy())
     assert_same(rows.pack(torch.tensor([True, False, True])), np.array([5], dtype=np.uint64))
-    assert_same(_dispatch.as_array(torch.ones(3, dtype=torch.bfloat16), "activations"), np.ones(3, np.float32))
+    assert_same(conversion.as_array(torch.ones(3, dtype=torch.bfloat16), "activations"), np.ones(3, np.float32))
     with pytest.raises(BackendError, match=r"activations: got a torch tensor on meta, which has no numbers"):
-        _dispatch.as_array(torch.zeros(3, device="meta"), "activations")
+        conversion.as_array(torch.zeros(3, device="meta"), "activations")
 
 
 def test_torch_is_not_imported_for_other_arrays():
     if "torch" not in sys.modules:
-        _dispatch.as_array([1, 2], "a")
+        conversion.as_array([1, 2], "a")
         assert "torch" not in sys.modules

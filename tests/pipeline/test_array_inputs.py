@@ -12,7 +12,7 @@ import scipy.sparse
 
 import ccx
 from ccx.errors import BackendError, DTypeError, InputError, MemoryBudgetError, ShapeError
-from ccx.kernels._dispatch import as_array, as_floats, reordered
+from ccx.kernels.conversion import as_array, as_floats, reordered
 
 RNG = np.random.default_rng(0)
 VALUES = np.round(RNG.standard_normal((6, 3)), 1).astype(np.float16).astype(np.float32)  # exact in narrow dtypes too

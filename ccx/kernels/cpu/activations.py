@@ -6,14 +6,22 @@ reaches none. `grid` is the `Grid` of ccx.kernels.activations, `atoms` its `Atom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ccx.jobs import parallel
 from ccx.kernels.cpu._jit import inline, jit, trailing_zeros64
+from ccx.kernels.rows import n_words
+from ccx.typing import Array, Float32Array
+
+if TYPE_CHECKING:
+    from ccx.kernels.activations import Grid
+    from ccx.kernels.atoms import Atoms
 
 
-def upsample(maps, grid, threads):
-    """Interpolate: float32[M, h, w] -> float32[M, H, W]."""
+def upsample(maps: Array, grid: Grid, threads: int | None) -> Array:
     out = np.empty((maps.shape[0], grid.rows.near.size, grid.cols.near.size), np.float32)
     if grid.identity:
         out[:] = maps
@@ -22,10 +30,9 @@ def upsample(maps, grid, threads):
     return out
 
 
-def upsample_pack(maps, grid, start, stop, threads):
-    """Pack start <= value < stop: float32[M, h, w] -> uint64[M, n_words]."""
+def upsample_pack(maps: Array, grid: Grid, start: np.float32, stop: np.float32, threads: int | None) -> Array:
     n_cells = grid.rows.near.size * grid.cols.near.size
-    out = np.zeros((maps.shape[0], -(-n_cells // 64)), np.uint64)
+    out = np.zeros((maps.shape[0], n_words(n_cells)), np.uint64)
 
     def pack(a, b):
         _upsample_pack(maps[a:b], start, stop, grid.identity, grid.bands, *grid.rows, *grid.cols, out[a:b])
@@ -34,8 +41,15 @@ def upsample_pack(maps, grid, start, stop, threads):
     return out
 
 
-def range_histogram(maps, lower, upper, grid, atoms, out, threads):
-    """Count cells by range and atom: float32[N, U, h, w], two float32[U, K] -> int64[U, K, G], added to `out`."""
+def range_histogram(
+    maps: Array,
+    lower: Float32Array,
+    upper: Float32Array,
+    grid: Grid,
+    atoms: Atoms,
+    out: Array | None,
+    threads: int | None,
+) -> Array:
     counts = np.zeros((*lower.shape, atoms.n_atoms), np.int64)
     for unit in range(maps.shape[1]):
         for group in _disjoint_groups(lower[unit], upper[unit]):
@@ -58,17 +72,22 @@ def _unit_histogram(maps, thresholds, grid, atoms, threads):
     return _added(parallel(count, maps.shape[0], threads))
 
 
-def bitmap_histogram(rows, atoms, out, threads):
-    """Count the cells of bitmaps by atom: uint64[M, N, n_words] -> int64[M, G], added to `out`."""
+def bitmap_histogram(rows: Array, atoms: Atoms, out: Array | None, threads: int | None) -> Array:
     counts = np.zeros((rows.shape[0], atoms.n_atoms), np.int64)
     for bitmap, count in zip(rows, counts, strict=True):
         count[:] = _counts_of_bitmap(bitmap, atoms, threads)
     return counts if out is None else np.add(out, counts, out=out)
 
 
-def all_finite(values):
-    """Test float32[...]."""
-    return np.isfinite(values).all()
+def all_finite(values: Array) -> bool:
+    return bool(np.isfinite(values).all())
+
+
+def copy_of_units(activations: Array, units: Sequence[int]) -> Array:
+    taken = np.empty((activations.shape[0], len(units), *activations.shape[2:]), np.float32)
+    for i, unit in enumerate(units):  # numpy.take copies everything where it is not in C order
+        taken[:, i] = activations[:, unit]
+    return taken
 
 
 def _counts_of_bitmap(rows, atoms, threads):

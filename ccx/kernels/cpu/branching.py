@@ -14,8 +14,7 @@ import numpy as np
 
 from ccx.kernels.cpu._jit import inline, jit
 from ccx.kernels.cpu.sets import NEVER, keep_top, search_sets, sum_of
-
-OR, AND, AND_NOT = 0, 1, 2
+from ccx.operators import AND, AND_NOT, OR
 
 
 @jit

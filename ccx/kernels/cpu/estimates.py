@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ccx.jobs import parallel
 from ccx.kernels.cpu._jit import inline, jit, popcount64
 from ccx.kernels.cpu.shapes import bounding_boxes, inscribed_rectangles
+from ccx.operators import AND, AND_NOT, OR
+from ccx.typing import Array
 
-OR, AND, AND_NOT = 0, 1, 2
+if TYPE_CHECKING:
+    from ccx.kernels.atoms import ConceptRows
+    from ccx.kernels.estimates import ConceptShapes, Estimate, FormulaShapes
 
 
-def estimate_extensions(formulas, concepts, intersections, bitmap_areas, n_cells, kind, threads):
-    """Serve `ccx.kernels.estimates.estimate_extensions`."""
+def estimate_extensions(
+    formulas: FormulaShapes,
+    concepts: ConceptShapes,
+    concept_intersections: Array,
+    bitmap_areas: Array,
+    n_cells: int,
+    kind: Estimate,
+    threads: int | None,
+) -> tuple[Array, Array]:
     n_units, n_formulas = formulas.areas.shape[:2]
     out = np.zeros((n_units, n_formulas, concepts.full_only.size, 3, 2), np.int64)  # sums of (intersection, size)
     where = (concepts.starts, concepts.concepts, concepts.areas)
@@ -24,7 +37,7 @@ def estimate_extensions(formulas, concepts, intersections, bitmap_areas, n_cells
             if kind == "areas":
                 _areas(areas, *where, *bitmap, out[unit, formula])
             else:
-                shapes = (concepts.boxes, concepts.rectangles, intersections[unit])
+                shapes = (concepts.boxes, concepts.rectangles, concept_intersections[unit])
                 _overlaps(areas, hits, boxes, rectangles, *where, *shapes, *bitmap, kind == "mmesh", out[unit, formula])
 
     pairs = [(unit, formula) for unit in range(n_units) for formula in range(n_formulas)]
@@ -33,8 +46,9 @@ def estimate_extensions(formulas, concepts, intersections, bitmap_areas, n_cells
     return out[..., 0], totals + out[..., 1] - out[..., 0]
 
 
-def concept_shapes(occurring, shape, n_concepts, threads):
-    """Serve `ccx.kernels.estimates.concept_shapes`: boxes, rectangles, full_only."""
+def concept_shapes(
+    occurring: ConceptRows, shape: tuple[int, int], n_concepts: int, threads: int | None
+) -> tuple[Array, Array, Array]:
     boxes = np.broadcast_to(np.array([0, 0, *shape], np.int32), (occurring.concepts.size, 4)).copy()
     rectangles = boxes.copy()
     partial = occurring.row_of >= 0
@@ -45,8 +59,7 @@ def concept_shapes(occurring, shape, n_concepts, threads):
     return boxes, rectangles, full_only
 
 
-def concept_hits(occurring, bitmap, threads):
-    """Serve `ccx.kernels.estimates.concept_hits`: int32[R]."""
+def concept_hits(occurring: ConceptRows, bitmap: Array, threads: int | None) -> Array:
     hits = np.empty(occurring.concepts.size, np.int32)
     bitmap = np.ascontiguousarray(bitmap, np.uint64)
 

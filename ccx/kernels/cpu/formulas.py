@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ccx.jobs import parallel
 from ccx.kernels.cpu._jit import inline, jit
+from ccx.operators import AND, AND_NOT, OR
+from ccx.typing import Array, Int32Array, UInt8Array
 
-OR, AND, AND_NOT = 0, 1, 2
+if TYPE_CHECKING:
+    from ccx.kernels.atoms import Atoms
+
 _LOW = np.uint64(0xFFFFFFFF)
 
 
-def formula_counts(atoms, weights, concepts, operators, threads):
-    """Weights int64[M, G], left-deep formulas int32[F, length], uint8[F, length - 1] -> int64[M, F]."""
+def formula_counts(
+    atoms: Atoms, weights: Array, concepts: Int32Array, operators: UInt8Array, threads: int | None
+) -> Array:
     starts, posted = atoms.postings
     out = np.zeros((weights.shape[0], concepts.shape[0]), np.int64)
 
@@ -23,8 +30,9 @@ def formula_counts(atoms, weights, concepts, operators, threads):
     return out
 
 
-def conjunction_counts(atoms, weights, concepts, operators, threads):
-    """As `formula_counts`, of each formula AND each concept -> int64[M, F, C]."""
+def conjunction_counts(
+    atoms: Atoms, weights: Array, concepts: Int32Array, operators: UInt8Array, threads: int | None
+) -> Array:
     starts, posted = atoms.postings
     out = np.zeros((weights.shape[0], concepts.shape[0], atoms.n_concepts), np.int64)
 

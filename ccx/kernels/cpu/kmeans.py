@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccx.kernels.cpu._jit import jit
+from ccx.typing import FloatArray, IntArray
 
-Float: TypeAlias = NDArray[np.float64]
-Positions: TypeAlias = NDArray[np.int64]
-Intervals: TypeAlias = tuple[Positions, Positions]
+Intervals: TypeAlias = tuple[IntArray, IntArray]
 """First and last split position of each interval: both ``int64[m]``, ascending and disjoint."""
 
 _MARK = 32  # values between two stored prefix sums; a prefix sum elsewhere adds at most 31 values to one
@@ -152,7 +151,7 @@ def _table(values, zero, marks, first, last):
 
 @jit
 def _run_starts(values, limit):
-    """Positions at which a value differs from the one before, `limit` of them at most -> int64[m]."""
+    """IntArray at which a value differs from the one before, `limit` of them at most -> int64[m]."""
     starts = np.empty(limit, np.int64)
     n_starts = 0
     for i in range(1, len(values)):
@@ -253,15 +252,15 @@ class _Search:
         self.start = self._table((np.array([0]), np.array([0])))
         self.end = self._table((np.array([len(values)]), np.array([len(values)])))
 
-    def _table(self, intervals: Intervals) -> Float:
-        table: Float = _table(self.values, self.zero, self.marks, *intervals)
+    def _table(self, intervals: Intervals) -> FloatArray:
+        table: FloatArray = _table(self.values, self.zero, self.marks, *intervals)
         return table
 
     def cut(self, layers: list[Intervals], width: int) -> list[Intervals]:
         """Cut the intervals of every layer to at most `width` positions."""
         return [_cut(self.values, *intervals, width) for intervals in layers]
 
-    def forward(self, layers: list[Intervals]) -> tuple[float, list[int], list[Float]]:
+    def forward(self, layers: list[Intervals]) -> tuple[float, list[int], list[FloatArray]]:
         """Run the programme: least cost, interval of each split, least cost up to each interval of each layer."""
         before, costs = self.start, np.zeros(1)
         totals, choices = [], []
@@ -278,7 +277,7 @@ class _Search:
             path.append(int(choice[path[-1]]))
         return float(cost), path[::-1], totals
 
-    def backward(self, layers: list[Intervals]) -> list[Float]:
+    def backward(self, layers: list[Intervals]) -> list[FloatArray]:
         """Least cost from each interval of each layer to the end: `forward` on the mirrored values."""
         before, costs = _mirrored(self.end), np.zeros(1)
         totals = []
@@ -300,15 +299,15 @@ class _Search:
                 return cost
 
 
-def _mirrored(table: Float) -> Float:
+def _mirrored(table: FloatArray) -> FloatArray:
     """Return the table of the negated, reversed values."""
     return np.ascontiguousarray(-table[::-1, :, ::-1])
 
 
-def kmeans_1d(values: NDArray[np.float32], n_clusters: int) -> Positions:
+def kmeans_1d(values: NDArray[np.float32], n_clusters: int) -> IntArray:
     """Return the splits of the optimal clustering; see `ccx.kernels.kmeans.kmeans_1d`."""
     n = len(values)
-    starts: Positions = _run_starts(values, min(n_clusters, n))
+    starts: IntArray = _run_starts(values, min(n_clusters, n))
     if len(starts) < n_clusters:  # no more distinct values than clusters
         return starts
     if n_clusters == 1:

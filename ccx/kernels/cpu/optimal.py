@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ccx.kernels.cpu._jit import inline, jit
+from ccx.operators import AND, AND_NOT, OR
 
-OR, AND, AND_NOT = 0, 1, 2
 _ROOM = 4_096
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ccx.jobs import parallel
 from ccx.kernels.cpu._jit import jit, popcount64
+from ccx.typing import Array, IntArray
+
+if TYPE_CHECKING:
+    from ccx.kernels.atoms import Atoms
 
 _BLOCK = 64  # atoms of a tile when the table is turned: rows of both sides stay in the cache
 
 
-def permuted_histogram(rows, permutations, atoms, threads):
-    """Rows uint64[N, n_words], permutations int64[r, N] -> int64[r, G]."""
+def permuted_histogram(rows: Array, permutations: IntArray, atoms: Atoms, threads: int | None) -> Array:
     counts = np.empty((permutations.shape[0], atoms.n_atoms), np.int64)
     # An atom has at most as many cells as there are.
     small = atoms.cell_atoms.size <= np.iinfo(np.int32).max

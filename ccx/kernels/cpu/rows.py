@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ccx.jobs import available_threads, parallel
 from ccx.kernels.cpu._jit import inline, jit, popcount64
+from ccx.kernels.rows import FULL, n_words
+from ccx.operators import AND, AND_NOT, OR
+from ccx.typing import Array, IntArray, UInt8Array
 
-OR, AND, AND_NOT = 0, 1, 2
-FULL = -1  # an operand of `formula_rows` that is no row
 # To start a thread costs about as much as to read this many words from memory.
 _WORDS_PER_THREAD = 1 << 17
 # A tile of `intersection_counts`: so many rows of a meet so many rows of b that their words (32 KB) stay in the
@@ -28,25 +29,22 @@ _TILE_WORDS_OF_B = 4096
 _SLICE_WORDS = 1 << 15
 
 
-def pack(bits: NDArray[np.bool_], threads: int | None) -> NDArray[np.uint64]:
-    """Serve `ccx.kernels.rows.pack`."""
+def pack(bits: Array, threads: int | None) -> Array:
     *lead, n_bits = bits.shape
-    n_words = -(-n_bits // 64)
     table = bits.reshape(math.prod(lead), n_bits)
-    rows = np.zeros((table.shape[0], n_words), dtype="<u8")
+    rows = np.zeros((table.shape[0], n_words(n_bits)), dtype="<u8")
     row_bytes = rows.view(np.uint8)
 
     def work(start: int, stop: int) -> None:
-        for piece in _slices(start, stop, _SLICE_WORDS // max(1, n_words)):
+        for piece in _slices(start, stop, _SLICE_WORDS // max(1, rows.shape[1])):
             packed = np.packbits(table[piece], axis=-1, bitorder="little")
             row_bytes[piece, : packed.shape[1]] = packed
 
     parallel(work, table.shape[0], _threads(threads, rows.size))
-    return rows.astype(np.uint64, copy=False).reshape(*lead, n_words)
+    return rows.astype(np.uint64, copy=False).reshape(*lead, rows.shape[1])
 
 
-def unpack(rows: NDArray[np.uint64], n_bits: int, threads: int | None) -> NDArray[np.bool_]:
-    """Serve `ccx.kernels.rows.unpack`."""
+def unpack(rows: Array, n_bits: int, threads: int | None) -> Array:
     row_bytes = _table(rows).astype("<u8", copy=False).view(np.uint8)
     bits = np.empty((row_bytes.shape[0], n_bits), dtype=np.bool_)
 
@@ -58,37 +56,26 @@ def unpack(rows: NDArray[np.uint64], n_bits: int, threads: int | None) -> NDArra
     return bits.reshape(*rows.shape[:-1], n_bits)
 
 
-def logical_and(
-    a: NDArray[np.uint64], b: NDArray[np.uint64], out: NDArray[np.uint64] | None, threads: int | None
-) -> NDArray[np.uint64]:
-    """Serve `ccx.kernels.rows.logical_and`."""
+def logical_and(a: Array, b: Array, out: Array | None, threads: int | None) -> Array:
     return _elementwise(lambda x, y, result: np.bitwise_and(x, y, out=result), a, b, out, threads)
 
 
-def logical_or(
-    a: NDArray[np.uint64], b: NDArray[np.uint64], out: NDArray[np.uint64] | None, threads: int | None
-) -> NDArray[np.uint64]:
-    """Serve `ccx.kernels.rows.logical_or`."""
+def logical_or(a: Array, b: Array, out: Array | None, threads: int | None) -> Array:
     return _elementwise(lambda x, y, result: np.bitwise_or(x, y, out=result), a, b, out, threads)
 
 
-def logical_and_not(
-    a: NDArray[np.uint64], b: NDArray[np.uint64], out: NDArray[np.uint64] | None, threads: int | None
-) -> NDArray[np.uint64]:
-    """Serve `ccx.kernels.rows.logical_and_not`."""
+def logical_and_not(a: Array, b: Array, out: Array | None, threads: int | None) -> Array:
     return _elementwise(lambda x, y, result: np.bitwise_and(x, ~y, out=result), a, b, out, threads)
 
 
-def popcount(rows: NDArray[np.uint64], threads: int | None) -> NDArray[np.int64]:
-    """Serve `ccx.kernels.rows.popcount`."""
+def popcount(rows: Array, threads: int | None) -> Array:
     table = _table(rows)
     n_rows, n_words = table.shape
     counts = _count_rows(lambda *piece: _popcount(table, *piece), n_rows, n_words, threads)
     return counts.reshape(rows.shape[:-1])
 
 
-def and_popcount(a: NDArray[np.uint64], b: NDArray[np.uint64], threads: int | None) -> NDArray[np.int64]:
-    """Serve `ccx.kernels.rows.and_popcount`."""
+def and_popcount(a: Array, b: Array, threads: int | None) -> Array:
     lead = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
     table_a, table_b = _table(a), _table(b)
     rows_a, rows_b = _row_numbers(a.shape[:-1], lead), _row_numbers(b.shape[:-1], lead)
@@ -98,8 +85,7 @@ def and_popcount(a: NDArray[np.uint64], b: NDArray[np.uint64], threads: int | No
     return counts.reshape(lead)
 
 
-def intersection_counts(a: NDArray[np.uint64], b: NDArray[np.uint64], threads: int | None) -> NDArray[np.int64]:
-    """Serve `ccx.kernels.rows.intersection_counts`."""
+def intersection_counts(a: Array, b: Array, threads: int | None) -> Array:
     if a.shape[0] < b.shape[0]:  # threads share out the rows of the longer table
         return np.ascontiguousarray(intersection_counts(b, a, threads).T)
     a, b = _table(a), _table(b)
@@ -113,13 +99,8 @@ def intersection_counts(a: NDArray[np.uint64], b: NDArray[np.uint64], threads: i
 
 
 def formula_rows(
-    rows: NDArray[np.uint64],
-    operands: NDArray[np.int64],
-    operators: NDArray[np.uint8],
-    last_word: np.uint64,
-    threads: int | None,
-) -> NDArray[np.uint64]:
-    """Serve `ccx.kernels.rows.formula_rows`."""
+    rows: Array, operands: IntArray, operators: UInt8Array, last_word: np.uint64, threads: int | None
+) -> Array:
     out = np.empty((operands.shape[1], rows.shape[1]), np.uint64)
     table = _table(rows)
     parallel(

@@ -15,19 +15,18 @@ from numpy.typing import NDArray
 
 from ccx.jobs import available_threads, parallel
 from ccx.kernels.cpu._jit import inline, jit, popcount64, trailing_zeros64
+from ccx.typing import Array
 
 # To start a thread costs about as much as to measure a blob on a grid of this many cells.
 _CELLS_PER_THREAD = 1 << 18
 
 
-def bounding_boxes(rows: NDArray[np.uint64], shape: tuple[int, int], threads: int | None) -> NDArray[np.int32]:
-    """Serve `ccx.kernels.shapes.bounding_boxes`."""
+def bounding_boxes(rows: Array, shape: tuple[int, int], threads: int | None) -> Array:
     width = shape[1]
     return _measure(lambda masks, boxes: _bounding_boxes(masks, width, boxes), rows, shape, threads)
 
 
-def inscribed_rectangles(rows: NDArray[np.uint64], shape: tuple[int, int], threads: int | None) -> NDArray[np.int32]:
-    """Serve `ccx.kernels.shapes.inscribed_rectangles`."""
+def inscribed_rectangles(rows: Array, shape: tuple[int, int], threads: int | None) -> Array:
     return _measure(lambda masks, boxes: _inscribed_rectangles(masks, *shape, boxes), rows, shape, threads)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ccx.kernels.cpu._jit import jit
+from ccx.kernels.rows import n_words
 
 
 def sparse_histogram(cells, values, ranges, atoms):
@@ -38,9 +39,8 @@ def _add_inside(cells, values, lower, upper, holds_zero, n_cells, cell_atoms, sa
 
 def sparse_pack(cells, values, limits, n_samples, n_cells):
     """Serve `ccx.kernels.sparse.sparse_pack`."""
-    n_words = -(-n_cells // 64)
     lower, upper = limits
-    rows = np.zeros((n_samples, n_words), np.uint64)
+    rows = np.zeros((n_samples, n_words(n_cells)), np.uint64)
     holds_zero = lower < 0 < upper
     if holds_zero:
         rows[:] = np.uint64(2**64 - 1)

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ccx.errors import ShapeError
-from ccx.kernels.cuda.device import Array, Device, device_of, launch
+from ccx.kernels.cuda.device import Device, device_of, launch
+from ccx.kernels.rows import n_words
+from ccx.typing import Array, Float32Array
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    from ccx.kernels.activations import Grid
+    from ccx.kernels.atoms import Atoms
 
 _UNITS_A_TASK = 8
 # The counts of a block in shared memory: room for 200 atoms in 30 ranges, and for nine blocks on a multiprocessor.
 _TABLE_SLOTS = 6000
 
 
-def upsample(maps: Array, grid: Any, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.activations.upsample`."""
+def upsample(maps: Array, grid: Grid, threads: int | None) -> Array:
     device = device_of(maps)
     height, width = _shape(grid)
     out = device.empty((maps.shape[0], height, width), np.float32)
@@ -33,27 +36,24 @@ def upsample(maps: Array, grid: Any, threads: int | None) -> Array:  # noqa: ARG
     return out
 
 
-def upsample_pack(maps: Array, grid: Any, start: np.float32, stop: np.float32, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.activations.upsample_pack`."""
+def upsample_pack(maps: Array, grid: Grid, start: np.float32, stop: np.float32, threads: int | None) -> Array:
     device = device_of(maps)
-    n_words = -(-math.prod(_shape(grid)) // 64)
-    out = device.empty((maps.shape[0], n_words), np.uint64)
+    out = device.empty((maps.shape[0], n_words(math.prod(_shape(grid)))), np.uint64)
     first, n_keys = _keys_of(start, stop)
     args = (floats_of(maps), out, *_axes(device, grid), *_sizes(maps, grid), first.view(np.int32), n_keys)
-    launch(device, "activations", "upsample_pack", 32 * maps.shape[0] * n_words, args)
+    launch(device, "activations", "upsample_pack", 32 * out.size, args)
     return out
 
 
 def range_histogram(
     maps: Array,
-    lower: Floats,
-    upper: Floats,
-    grid: Any,
-    atoms: Any,
+    lower: Float32Array,
+    upper: Float32Array,
+    grid: Grid,
+    atoms: Atoms,
     out: Array | None,
-    threads: int | None,  # noqa: ARG001
+    threads: int | None,
 ) -> Array:
-    """Serve `ccx.kernels.activations.range_histogram`; the arrays of `atoms` lie on the GPU too."""
     device = device_of(maps, atoms.cell_atoms, atoms.sample_starts, atoms.sample_atoms)
     n_samples, n_units = maps.shape[:2]
     n_ranges = lower.shape[1]
@@ -77,8 +77,7 @@ def range_histogram(
     return counts
 
 
-def bitmap_histogram(rows: Array, atoms: Any, out: Array | None, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.activations.bitmap_histogram`; the arrays of `atoms` lie on the GPU too."""
+def bitmap_histogram(rows: Array, atoms: Atoms, out: Array | None, threads: int | None) -> Array:
     device = device_of(rows, atoms.cell_atoms, atoms.sample_starts, atoms.sample_atoms)
     n_bitmaps, n_samples = rows.shape[:2]
     counts = device.zeros((n_bitmaps, atoms.n_atoms), np.int64) if out is None else out
@@ -92,7 +91,6 @@ def bitmap_histogram(rows: Array, atoms: Any, out: Array | None, threads: int | 
 
 
 def all_finite(values: Array) -> bool:
-    """Serve `ccx.kernels.activations.all_finite`; four bytes come back to the host."""
     device = device_of(values)
     any_other = device.zeros((1,), np.uint32)
     n_values = math.prod(values.shape)
@@ -113,7 +111,6 @@ def floats_of(values: Array) -> Array:
 
 
 def copy_of_units(activations: Array, units: Sequence[int]) -> Array:
-    """Serve `ccx.kernels.devices.copy_of_units`."""
     device = device_of(activations)
     dtype = np.float64 if activations.dtype.itemsize == 8 else np.float32
     copy = device.empty((activations.shape[0], len(units), *activations.shape[2:]), dtype)

@@ -5,19 +5,31 @@ The arrays of the atoms, and weights, lie on the GPU. Atoms are built on the CPU
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccx.errors import BackendError
-from ccx.kernels.cuda.device import Array, device_of, launch
-from ccx.kernels.cuda.formulas import concept_counts, total_counts
+from ccx.kernels.cuda.device import device_of, launch
+from ccx.kernels.cuda.formulas import conjunction_counts, formula_counts
+from ccx.typing import Array
 
-__all__ = ["concept_counts", "pair_counts", "total_counts", "with_sizes"]
+if TYPE_CHECKING:
+    from ccx.kernels.atoms import Atoms
+
+ALWAYS = np.empty((1, 0), np.int32), np.empty((1, 0), np.uint8)
+"""A formula that always holds."""
 
 
-def pair_counts(atoms: Any, weights: Array, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.atoms.pair_counts`, dense."""
+def concept_counts(atoms: Atoms, weights: Array) -> Array:
+    counts = conjunction_counts(atoms, weights, *ALWAYS, None)
+    return counts.reshape(weights.shape[0], atoms.n_concepts)
+
+
+def total_counts(atoms: Atoms, weights: Array) -> Array:
+    return formula_counts(atoms, weights, *ALWAYS, None).reshape(weights.shape[0])
+
+
+def pair_counts(atoms: Atoms, weights: Array, threads: int | None) -> Array:
     device = device_of(weights, atoms.atom_starts, atoms.atom_concepts)
     counts = device.zeros((atoms.n_concepts, atoms.n_concepts), np.int64)
     arrays = (
@@ -30,21 +42,9 @@ def pair_counts(atoms: Any, weights: Array, threads: int | None) -> Array:  # no
     return counts
 
 
-def with_sizes(atoms: Any, weights: Array) -> Array:
-    """Serve `ccx.kernels.atoms.with_sizes`."""
+def with_sizes(atoms: Atoms, weights: Array) -> Array:
     device = device_of(weights, atoms.cells)
     both = device.empty((2, atoms.n_atoms), np.int64)
     device.copy(atoms.cells, both[0])
     device.copy(weights, both[1])
     return both
-
-
-def __getattr__(name: str) -> NoReturn:
-    """Refuse what builds or unpacks atoms, which runs on the CPU alone."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    msg = (
-        f"ccx.kernels.atoms.{name} has no GPU kernel in this version of ccx; "
-        'pass NumPy arrays (cupy.asnumpy(array)) and atoms in main memory (atoms.to("cpu"))'
-    )
-    raise BackendError(msg)

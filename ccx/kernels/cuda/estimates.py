@@ -6,21 +6,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ccx.kernels.cuda.device import Array, device_of, launch
+from ccx.kernels.cuda.device import device_of, launch
 from ccx.kernels.cuda.shapes import bounding_boxes, inscribed_rectangles
+from ccx.typing import Array
+
+if TYPE_CHECKING:
+    from ccx.kernels.atoms import ConceptRows
+    from ccx.kernels.estimates import ConceptShapes, Estimate, FormulaShapes
 
 _CHUNK_SAMPLES = 1024  # as in estimates.cuh
 _KINDS = {"mmesh": 0, "cfh": 1, "areas": 2}
 
 
 def concept_shapes(
-    occurring: Any, shape: tuple[int, int], n_concepts: int, threads: int | None
+    occurring: ConceptRows, shape: tuple[int, int], n_concepts: int, threads: int | None
 ) -> tuple[Array, Array, Array]:
-    """Serve `ccx.kernels.estimates.concept_shapes`: boxes, rectangles, full_only."""
     device = device_of(*occurring)
     n_occurrences = occurring.concepts.size
     boxes, rectangles = (device.empty((n_occurrences, 4), np.int32) for _ in range(2))
@@ -39,8 +43,7 @@ def concept_shapes(
     return boxes, rectangles, device.contiguous(full_only, np.bool_)
 
 
-def concept_hits(occurring: Any, bitmap: Array, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.estimates.concept_hits`."""
+def concept_hits(occurring: ConceptRows, bitmap: Array, threads: int | None) -> Array:
     device = device_of(occurring.rows, occurring.starts, occurring.row_of, bitmap)
     n_samples, n_words = bitmap.shape
     n_occurrences = occurring.concepts.size
@@ -58,15 +61,14 @@ def concept_hits(occurring: Any, bitmap: Array, threads: int | None) -> Array:  
 
 
 def estimate_extensions(
-    formulas: Any,
-    concepts: Any,
+    formulas: FormulaShapes,
+    concepts: ConceptShapes,
     concept_intersections: Array,
     bitmap_areas: Array,
     n_cells: int,
-    kind: str,
-    threads: int | None,  # noqa: ARG001
+    kind: Estimate,
+    threads: int | None,
 ) -> tuple[Array, Array]:
-    """Serve `ccx.kernels.estimates.estimate_extensions`."""
     device = device_of(*formulas, *concepts, concept_intersections, bitmap_areas)
     n_units, n_formulas, n_samples = formulas.areas.shape
     n_concepts = concepts.full_only.size

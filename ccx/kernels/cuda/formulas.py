@@ -6,29 +6,26 @@ concept whose atoms are visited. `threads` counts processors of the host and cha
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.kernels.cuda.device import Array, Device, device_of, launch
+from ccx.kernels.cuda.device import Device, device_of, launch
+from ccx.operators import AND, OR
+from ccx.typing import Array, Int32Array, UInt8Array
+
+if TYPE_CHECKING:
+    from ccx.kernels.atoms import Atoms
 
 _TABLE_SLOTS = 6144  # of 8 bytes: the counts of a block in shared memory, 48 KiB at most
 _BLOCKS_PER_PROCESSOR = 8
 _LEAST_SLICE_ATOMS = 1024  # fewer would not pay for clearing and adding up a table
-_OR, _AND = 0, 1
-
-_NO_CONCEPT, _NO_OPERATOR = np.empty((1, 0), np.int32), np.empty((1, 0), np.uint8)
 
 
 def formula_counts(
-    atoms: Any,
-    weights: Array,
-    concepts: NDArray[np.int32],
-    operators: NDArray[np.uint8],
-    threads: int | None,  # noqa: ARG001
+    atoms: Atoms, weights: Array, concepts: Int32Array, operators: UInt8Array, threads: int | None
 ) -> Array:
-    """Serve `ccx.kernels.formulas.formula_counts`; the arrays of `atoms` lie on the GPU too."""
     device = device_of(weights, atoms.atom_starts, atoms.atom_concepts)
     n_rows, n_atoms = weights.shape
     n_formulas, length = concepts.shape
@@ -40,13 +37,8 @@ def formula_counts(
 
 
 def conjunction_counts(
-    atoms: Any,
-    weights: Array,
-    concepts: NDArray[np.int32],
-    operators: NDArray[np.uint8],
-    threads: int | None,  # noqa: ARG001
+    atoms: Atoms, weights: Array, concepts: Int32Array, operators: UInt8Array, threads: int | None
 ) -> Array:
-    """Serve `ccx.kernels.formulas.conjunction_counts`; the arrays of `atoms` lie on the GPU too."""
     starts, posted = atoms.postings if concepts.shape[1] else (None, atoms.sample_atoms)  # which is not read then
     device = device_of(weights, atoms.atom_starts, atoms.atom_concepts, posted)
     n_rows, n_atoms = weights.shape
@@ -97,25 +89,14 @@ def _sources(concepts: list[int], operators: list[int], starts: NDArray[np.int64
     An atom that satisfies it holds the last concept behind an AND, or one behind an OR that follows; without an AND,
     the first concept or one behind an OR. Without an OR it holds every concept that is not negated.
     """
-    if _OR not in operators:
-        positive = [concepts[0], *(c for c, operator in zip(concepts[1:], operators, strict=True) if operator == _AND)]
+    if OR not in operators:
+        positive = [concepts[0], *(c for c, operator in zip(concepts[1:], operators, strict=True) if operator == AND)]
         sources = [min(positive, key=lambda c: int(starts[c + 1] - starts[c]))]
     else:
-        at = max((j + 1 for j, operator in enumerate(operators) if operator == _AND), default=0)
+        at = max((j + 1 for j, operator in enumerate(operators) if operator == AND), default=0)
         later = zip(concepts[at + 1 :], operators[at:], strict=True)
-        sources = [concepts[at], *(c for c, operator in later if operator == _OR)]
+        sources = [concepts[at], *(c for c, operator in later if operator == OR)]
     return [c for c in sources if starts[c] < starts[c + 1]]
-
-
-def concept_counts(atoms: Any, weights: Array) -> Array:
-    """Serve `ccx.kernels.atoms.concept_counts`: those of every concept AND a formula that always holds."""
-    counts = conjunction_counts(atoms, weights, _NO_CONCEPT, _NO_OPERATOR, None)
-    return counts.reshape(weights.shape[0], atoms.n_concepts)
-
-
-def total_counts(atoms: Any, weights: Array) -> Array:
-    """Serve `ccx.kernels.atoms.total_counts`: those of a formula that always holds."""
-    return formula_counts(atoms, weights, _NO_CONCEPT, _NO_OPERATOR, None).reshape(weights.shape[0])
 
 
 def _arrays(device: Device, atoms: Any, weights: Array, *formulas: NDArray[Any]) -> tuple[Array, ...]:

@@ -6,21 +6,23 @@ The bitmap and the atoms lie on the GPU; orders lie on the host and are copied o
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ccx.errors import ShapeError
 from ccx.kernels.cuda.activations import atom_arrays
-from ccx.kernels.cuda.device import Array, device_of, launch
+from ccx.kernels.cuda.device import device_of, launch
+from ccx.typing import Array, IntArray
+
+if TYPE_CHECKING:
+    from ccx.kernels.atoms import Atoms
 
 # The counts of a block in shared memory: 36 atoms for each of 256 orders, and room for five blocks on a multiprocessor.
 _TABLE_SLOTS = 9216
 
 
-def permuted_histogram(rows: Array, permutations: NDArray[Any], atoms: Any, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.permutations.permuted_histogram`; the arrays of `atoms` lie on the GPU too."""
+def permuted_histogram(rows: Array, permutations: IntArray, atoms: Atoms, threads: int | None) -> Array:
     device = device_of(rows, atoms.cell_atoms, atoms.sample_starts, atoms.sample_atoms)
     n_orders, n_samples = permutations.shape
     n_cells = math.prod(atoms.shape)

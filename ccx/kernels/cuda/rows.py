@@ -10,9 +10,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ccx.kernels.cuda.device import Array, Device, device_of, launch
+from ccx.kernels.cuda.device import Device, device_of, launch
+from ccx.kernels.rows import n_words
+from ccx.typing import Array, IntArray, UInt8Array
 
 _CHUNK_WORDS = 4096  # as in rows.cuh
 _TILE_WORDS, _TILE_PITCH, _TILE_COLUMNS = 16, 18, 64
@@ -24,19 +25,17 @@ _ALL_ONES = np.uint64(2**64 - 1)
 _ZERO = np.uint64(0)
 
 
-def pack(bits: Array, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.rows.pack`."""
+def pack(bits: Array, threads: int | None) -> Array:
     device = device_of(bits)
     *lead, n_bits = bits.shape
-    n_rows, n_words = math.prod(lead), -(-n_bits // 64)
-    out = device.empty((*lead, n_words), np.uint64)
-    n_threads = 32 * n_rows * -(-n_words // 4)
+    n_rows = math.prod(lead)
+    out = device.empty((*lead, n_words(n_bits)), np.uint64)
+    n_threads = 32 * n_rows * -(-n_words(n_bits) // 4)
     launch(device, "rows", "pack", n_threads, (device.contiguous(bits, np.bool_), out, _i64(n_rows), _i64(n_bits)))
     return out
 
 
-def unpack(rows: Array, n_bits: int, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.rows.unpack`."""
+def unpack(rows: Array, n_bits: int, threads: int | None) -> Array:
     device = device_of(rows)
     *lead, _ = rows.shape
     n_rows = math.prod(lead)
@@ -46,23 +45,19 @@ def unpack(rows: Array, n_bits: int, threads: int | None) -> Array:  # noqa: ARG
     return out
 
 
-def logical_and(a: Array, b: Array, out: Array | None, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.rows.logical_and`."""
+def logical_and(a: Array, b: Array, out: Array | None, threads: int | None) -> Array:
     return _combine(a, b, out, flips=(_ZERO, _ZERO, _ZERO))
 
 
-def logical_or(a: Array, b: Array, out: Array | None, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.rows.logical_or`."""
+def logical_or(a: Array, b: Array, out: Array | None, threads: int | None) -> Array:
     return _combine(a, b, out, flips=(_ALL_ONES, _ALL_ONES, _ALL_ONES))
 
 
-def logical_and_not(a: Array, b: Array, out: Array | None, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.rows.logical_and_not`."""
+def logical_and_not(a: Array, b: Array, out: Array | None, threads: int | None) -> Array:
     return _combine(a, b, out, flips=(_ZERO, _ALL_ONES, _ZERO))
 
 
-def popcount(rows: Array, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.rows.popcount`."""
+def popcount(rows: Array, threads: int | None) -> Array:
     device = device_of(rows)
     *lead, n_words = rows.shape
     n_rows = math.prod(lead)
@@ -72,8 +67,7 @@ def popcount(rows: Array, threads: int | None) -> Array:  # noqa: ARG001
     return counts
 
 
-def and_popcount(a: Array, b: Array, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.rows.and_popcount`."""
+def and_popcount(a: Array, b: Array, threads: int | None) -> Array:
     device = device_of(a, b)
     lead = np.broadcast_shapes(a.shape[:-1], b.shape[:-1])
     n_rows, n_words = math.prod(lead), a.shape[-1]
@@ -84,8 +78,7 @@ def and_popcount(a: Array, b: Array, threads: int | None) -> Array:  # noqa: ARG
     return counts
 
 
-def intersection_counts(a: Array, b: Array, threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.rows.intersection_counts`."""
+def intersection_counts(a: Array, b: Array, threads: int | None) -> Array:
     device = device_of(a, b)
     (n, n_words), m = a.shape, b.shape[0]
     counts = device.zeros((n, m), np.int64)
@@ -105,13 +98,8 @@ def intersection_counts(a: Array, b: Array, threads: int | None) -> Array:  # no
 
 
 def formula_rows(
-    rows: Array,
-    operands: NDArray[np.int64],
-    operators: NDArray[np.uint8],
-    last_word: np.uint64,
-    threads: int | None,  # noqa: ARG001
+    rows: Array, operands: IntArray, operators: UInt8Array, last_word: np.uint64, threads: int | None
 ) -> Array:
-    """Serve `ccx.kernels.rows.formula_rows`; operands and operators lie on the host: 8 bytes an operand of a row."""
     device = device_of(rows)
     length, n_out = operands.shape
     n_words = rows.shape[1]

@@ -7,14 +7,14 @@ import math
 import numpy as np
 
 from ccx.errors import ShapeError
-from ccx.kernels.cuda.device import Array, device_of, launch
+from ccx.kernels.cuda.device import device_of, launch
+from ccx.typing import Array
 
 # Columns of which a block can keep the tops in shared memory, all its warps together: 48 KiB.
 _SLOTS = 12_288
 
 
-def bounding_boxes(rows: Array, shape: tuple[int, int], threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.shapes.bounding_boxes`; `threads` changes nothing here."""
+def bounding_boxes(rows: Array, shape: tuple[int, int], threads: int | None) -> Array:
     device = device_of(rows)
     lead = rows.shape[:-1]
     n_masks = math.prod(lead)
@@ -24,8 +24,7 @@ def bounding_boxes(rows: Array, shape: tuple[int, int], threads: int | None) -> 
     return boxes
 
 
-def inscribed_rectangles(rows: Array, shape: tuple[int, int], threads: int | None) -> Array:  # noqa: ARG001
-    """Serve `ccx.kernels.shapes.inscribed_rectangles`; `threads` changes nothing here."""
+def inscribed_rectangles(rows: Array, shape: tuple[int, int], threads: int | None) -> Array:
     device = device_of(rows)
     *lead, _ = rows.shape
     _, width = shape

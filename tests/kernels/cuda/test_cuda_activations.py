@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ccx.kernels.cuda
+import ccx.kernels.cuda.activations
 from ccx.errors import BackendError, InputError, ShapeError
 from ccx.kernels import Atoms, activations
 from ccx.kernels.rows import check_padding

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import ccx.kernels.cuda
+import ccx.kernels.cuda.rows
 from ccx.errors import BackendError, MemoryBudgetError
 from ccx.kernels.cuda import device
 from tests import reference

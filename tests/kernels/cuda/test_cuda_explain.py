@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import ccx
-import ccx.kernels.cuda
+import ccx.kernels.cuda.formulas
 from ccx.cli import app
 from ccx.errors import BackendError, CCXError, InputError, MemoryBudgetError, MissingExtraError
 from ccx.kernels import devices, pack

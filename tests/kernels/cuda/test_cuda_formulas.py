@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ccx.kernels.cuda
+import ccx.kernels.cuda.formulas
 from ccx.errors import BackendError
 from ccx.kernels import AtomBuilder, concept_counts, conjunction_counts, formula_counts, pair_counts
 from ccx.kernels.atoms import ATOM_ARRAYS, total_counts, with_sizes
@@ -198,9 +198,13 @@ def test_atoms_and_weights_in_different_places_are_refused():
 def test_what_the_gpu_does_not_do_with_atoms_is_refused():
     gpu = use(Emulator())
     there = some_atoms().at(gpu)
-    with pytest.raises(BackendError, match=r"atoms\.label_sets has no GPU kernel .* pass NumPy arrays"):
+    with pytest.raises(BackendError, match=r"labels: label maps are read in main memory, .* cupy.asnumpy"):
         AtomBuilder((1, 2), 1).add_label_maps(gpu.place(np.zeros((1, 1, 2), np.int32)))
-    with pytest.raises(BackendError, match=r"atoms\.concept_postings has no GPU kernel .*to\(\"cpu\"\)"):
+    with pytest.raises(BackendError, match=r"masks: masks are read in main memory, .* cupy.asnumpy"):
+        AtomBuilder((1, 2), 1).add_packed_masks(gpu.place(np.zeros((1, 1, 1), np.uint64)))
+    with pytest.raises(BackendError, match=r'atoms: they are read in main memory, .*to\("cpu"\)'):
+        AtomBuilder(there.shape, 1).add_atoms(there, np.zeros(1, np.int64), np.zeros(there.n_concepts, np.int64))
+    with pytest.raises(BackendError, match=r'atoms: they are read in main memory, .*to\("cpu"\)'):
         replace(there).postings  # noqa: B018
-    with pytest.raises(BackendError, match=r"atoms\.atom_rows has no GPU kernel"):
+    with pytest.raises(BackendError, match=r'pass atoms.to\("cpu"\)'):
         ccx.kernels.atom_rows(there, np.ones(there.n_atoms, np.bool_), [0])

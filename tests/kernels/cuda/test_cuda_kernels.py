@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ccx.kernels.cuda
-from ccx.errors import BackendError
+import ccx.kernels.cuda.rows
 from ccx.kernels import rows
 from tests import reference
 from tests.kernels.test_kernels_rows import formula_operands
@@ -166,8 +165,3 @@ def test_rows_of_formulas(data, gpu, n_bits, seed, density):
     packed, operands, operators = formula_operands(data, n_bits, seed, density)
     got = rows.formula_rows(gpu.place(packed), operands, operators, n_bits, threads=1)
     assert_same(gpu, got, reference.formula_rows(packed, operands, operators, n_bits))
-
-
-def test_a_family_that_has_no_kernels_is_refused():
-    with pytest.raises(BackendError, match=r"ccx.kernels.kmeans are not part .* pass NumPy arrays"):
-        ccx.kernels.cuda.kmeans  # noqa: B018

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ccx.kernels.cuda
+import ccx.kernels.cuda.permutations
 from ccx.errors import BackendError, ShapeError
 from ccx.kernels import AtomBuilder, pack, permuted_histogram
 from tests import reference

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import ccx.kernels.cuda
+import ccx.kernels.cuda.shapes
 from ccx.errors import ShapeError
 from ccx.kernels import shapes
 from tests import reference

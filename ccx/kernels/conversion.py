@@ -42,6 +42,15 @@ def describe(array: Any) -> str:
     return f"{array.dtype}[{', '.join(map(str, array.shape))}]"
 
 
+def require_host(array: Any, argument: str, what: str) -> None:
+    """Raise `BackendError` if what is read in main memory lies on a GPU: it is not moved unasked."""
+    if on_gpu(array):
+        msg = (
+            f"{argument}: {what} are read in main memory, got {describe(array)} on a GPU; pass cupy.asnumpy({argument})"
+        )
+        raise BackendError(msg)
+
+
 def as_array(value: Any, argument: str) -> Any:
     """Return `value` as an array of numbers or booleans, without copying what is one already.
 
