@@ -77,7 +77,7 @@ def main() -> None:
     print(f"explain, fit=half of the samples: {split.cpu:.2f}, splitting the annotations included")
     print(f"peak memory of the null: {peak / 1e9:.2f} GB")
     for item in found:
-        print(item.cluster, f"{item.bitmap_cells / concepts.n_cells:.3f}", f"{item.iou:.4f}", item.chance)
+        print(item.range_index, f"{item.bitmap_cells / concepts.n_cells:.3f}", f"{item.iou:.4f}", item.chance)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Compared:
 
     Attributes
     ----------
-    unit, cluster
+    unit, range_index
         Of both explanations.
     score, formula
         Of the reference; 0.0 and None without a formula.
@@ -45,7 +45,7 @@ class Compared:
     """
 
     unit: int
-    cluster: int
+    range_index: int
     score: float
     other_score: float
     formula: Any
@@ -61,7 +61,7 @@ class Compared:
         """Return plain values, formulas as texts."""
         return {
             "unit": self.unit,
-            "cluster": self.cluster,
+            "range_index": self.range_index,
             "score": self.score,
             "other_score": self.other_score,
             "shortfall": self.shortfall,
@@ -71,7 +71,7 @@ class Compared:
 
 
 class Comparison(Sequence[Compared]):
-    """What `Explanations.compare` returns: one `Compared` a (unit, cluster) that both have.
+    """What `Explanations.compare` returns: one `Compared` per (unit, range_index) that both have.
 
     Scores are equal where the floats are, which is where the exact scores are, but for those that no float tells apart.
 
@@ -151,13 +151,13 @@ class Comparison(Sequence[Compared]):
         table = Table(
             caption=f"... and {n_more} more" if n_more else None, box=None, header_style="dim", pad_edge=False
         )
-        for heading in ("unit", "cluster", "score", "other", "shortfall"):
+        for heading in ("unit", "range", "score", "other", "shortfall"):
             table.add_column(heading, justify="right", no_wrap=True)
         for heading in ("formula", "other formula"):
             table.add_column(heading, overflow="fold")
         for one in differing[:max_rows]:
             numbers = f"{one.score:.4f}", f"{one.other_score:.4f}", f"{100 * one.shortfall:.2f} %"
-            texts = (str(one.unit), str(one.cluster), *numbers, str(one.formula), str(one.other_formula))
+            texts = (str(one.unit), str(one.range_index), *numbers, str(one.formula), str(one.other_formula))
             table.add_row(*(Text(text) for text in texts))
         return table
 
@@ -176,7 +176,7 @@ class Comparison(Sequence[Compared]):
 
 
 def compare(reference: Rows, other: Rows) -> Comparison:
-    """Match rows by unit and cluster (see `ccx.Explanations.compare`)."""
+    """Match rows by unit and range_index (see `ccx.Explanations.compare`)."""
     facts = [
         {"concepts": one.concepts_hash[:12]} | {key: one.settings.get(key, value) for key, value in _DECIDING.items()}
         for one in (reference, other)
@@ -185,15 +185,15 @@ def compare(reference: Rows, other: Rows) -> Comparison:
         if facts[1][name] != ours:
             remedy = "compare searches that maximise the same over the same concepts"
             raise InputError("other", wanted=f"{name} {ours}", got=f"{name} {facts[1][name]}", remedy=remedy)
-    rows = {(one.unit, one.cluster): one for one in reference}
-    others = {(one.unit, one.cluster): one for one in other}
+    rows = {(one.unit, one.range_index): one for one in reference}
+    others = {(one.unit, one.range_index): one for one in other}
     matched = [key for key in rows if key in others]
     if not matched:
         raise InputError("other", wanted="rows of the same units", got="none", remedy="explain the same units")
-    for unit, cluster in matched:
-        one, two = rows[unit, cluster], others[unit, cluster]
+    for unit, number in matched:
+        one, two = rows[unit, number], others[unit, number]
         if (one.range, one.bitmap_cells) != (two.range, two.bitmap_cells):
-            got = f"{two.bitmap_cells} cells of {two.range} for unit {unit}, cluster {cluster}"
+            got = f"{two.bitmap_cells} cells of {two.range} for unit {unit}, range {number}"
             wanted = f"the same bitmaps, {one.bitmap_cells} cells of {one.range}"
             raise InputError("other", wanted=wanted, got=got, remedy="explain the same activations and ranges")
     items = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,14 +54,17 @@ class Explanation:
     ----------
     unit
         Index of the unit; of the bitmap, when bitmaps were given.
-    cluster
-        Number of the range among the unit's ranges, from 0, ascending.
+    range_index
+        Number of the range among the unit's ranges, from 1, ascending; 1 for bitmaps.
     range
         The open interval of activation, which may end at infinity; None when there is none, as for given bitmaps.
     formula
         In canonical form; None unless `status` is ``explained``.
     iou
         ``intersection / union``; 0.0 without a formula.
+    iou_gain
+        `iou` minus the bitmap's share of all cells, which is the IoU of a formula that is always true: so that ranges
+        of different size compare. None without a formula, and where an older ccx stored the result.
     intersection, union
         |F ∧ B| and |F ∨ B| in cells.
     bitmap_cells, formula_cells
@@ -94,10 +98,11 @@ class Explanation:
     """
 
     unit: int
-    cluster: int
+    range_index: int
     range: tuple[float, float] | None
     formula: Formula | None
     iou: float
+    iou_gain: float | None
     intersection: int
     union: int
     bitmap_cells: int
@@ -115,6 +120,12 @@ class Explanation:
     held_out: HeldOut | None = None
 
     @property
+    def cluster(self) -> int:
+        """Deprecated: ``range_index - 1``."""
+        warnings.warn("cluster is called range_index now, and counts from 1", DeprecationWarning, stacklevel=2)
+        return self.range_index - 1
+
+    @property
     def gap(self) -> float | None:
         """How far the score may be from the best: 0.0 where it is proven optimal, None where nothing is proven."""
         return None if self.upper_bound is None else self.upper_bound - self.score
@@ -123,10 +134,11 @@ class Explanation:
         """Return the explanation as JSON-able values (``docs/results.md``)."""
         return {
             "unit": int(self.unit),
-            "cluster": int(self.cluster),
+            "range_index": int(self.range_index),
             "range": None if self.range is None else [_written_end(end) for end in self.range],
             "formula": None if self.formula is None else str(self.formula),
             "iou": float(self.iou),
+            "iou_gain": None if self.iou_gain is None else float(self.iou_gain),
             "score": float(self.score),
             "intersection": int(self.intersection),
             "union": int(self.union),
@@ -193,10 +205,11 @@ _CANDIDATE: Kinds = {
 }
 _RECORD: Kinds = {
     "unit": (int,),
-    "cluster": (int,),
+    "range_index": (int,),
     "range": (list, NoneType),
     "formula": (str, NoneType),
     "iou": (float, int),
+    "iou_gain": (float, int, NoneType),
     "score": (float, int),
     "intersection": (int,),
     "union": (int,),
@@ -238,9 +251,10 @@ def _read_candidate(record: object) -> Candidate:
 
 def _contradictions(item: Explanation) -> Iterator[tuple[str, str, object]]:
     """Yield (field, what it should be, what it is) of each that the other fields exclude."""
-    for field in ("unit", "cluster", "visited", "expanded", "estimated", "evaluations"):
-        if getattr(item, field) < 0:
-            yield field, "a number of at least 0", getattr(item, field)
+    least = {"unit": 0, "range_index": 1, "visited": 0, "expanded": 0, "estimated": 0, "evaluations": 0}
+    for field, lowest in least.items():
+        if getattr(item, field) < lowest:
+            yield field, f"a number of at least {lowest}", getattr(item, field)
     if item.range is not None and not item.range[0] <= item.range[1]:
         yield "range", "an ascending range", item.range
     if (item.formula is not None) != (item.status is Status.EXPLAINED):
@@ -256,6 +270,10 @@ def _contradictions(item: Explanation) -> Iterator[tuple[str, str, object]]:
 
 def _contradictions_of_formula(item: Explanation) -> Iterator[tuple[str, str, object]]:
     yield from contradictions_of_counts(item)
+    if item.iou_gain is not None:
+        share = item.iou - item.iou_gain
+        if not -SLACK <= share <= item.bitmap_cells / item.union + SLACK:
+            yield "iou_gain", f"the IoU {item.iou} minus the share of {item.bitmap_cells} cells", item.iou_gain
     known = {str(item.formula)}
     for other in item.alternatives:
         text = str(other.formula)
@@ -277,7 +295,7 @@ def _contradictions_without(item: Explanation) -> Iterator[tuple[str, str, objec
     for field in ("intersection", "iou", "score", "formula_cells"):
         if getattr(item, field) != 0:
             yield field, "0 without a formula", getattr(item, field)
-    for field, nothing in (("alternatives", ()), ("chance", None), ("held_out", None)):
+    for field, nothing in (("iou_gain", None), ("alternatives", ()), ("chance", None), ("held_out", None)):
         if getattr(item, field) != nothing:
             yield field, "nothing without a formula", getattr(item, field)
     if item.union not in (0, item.bitmap_cells):

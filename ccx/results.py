@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     import pandas
     from rich.table import Table
 
-__all__ = ["FORMAT", "ROW_KEY", "Candidate", "Explanation", "Explanations", "Status"]
+__all__ = ["FORMAT", "ROW_KEY", "ROW_KEYS", "RUN_FORMAT", "Candidate", "Explanation", "Explanations", "Status"]
 
-FORMAT = "ccx.explanations/2"
-_UNSEALED = "ccx.explanations/1"  # the same without checksum
-ROW_KEY = ("unit", "cluster")  # of the rows of a run folder
+FORMAT = "ccx.explanations/3"
+_OLDER = ("ccx.explanations/2", "ccx.explanations/1")  # ranges counted from 0; 1 without checksum
+RUN_FORMAT = "ccx.run/3"
+ROW_KEY = ("unit", "range_index")  # of the rows of a run folder
+ROW_KEYS = {RUN_FORMAT: ROW_KEY, "ccx.run/2": ("unit", "cluster"), "ccx.run/1": ("unit", "cluster")}
 _N_SHOWN, _N_SHOWN_HTML, _N_CLIPPED = 10, 100, 80
 _IOU_STYLES = ((0.2, "bold green"), (0.1, "green"), (0.04, "yellow"))  # 0.04: Network Dissection's detector
 
@@ -101,6 +103,24 @@ class Explanations(Sequence[Explanation]):
         name = str(json.loads(self._settings).get("scoring", "iou"))
         return SCORES[name].title if name in SCORES else name
 
+    def best(self) -> Explanations:
+        """Return the best row per unit: that of the largest `iou_gain`, and of equal ones the highest range.
+
+        Units with the largest gain come first, of equal ones the lowest index; those without a formula come last.
+        Results that an older ccx stored have no `iou_gain`, and are ordered by IoU.
+        """
+
+        def rank(item: Explanation) -> tuple[bool, float]:
+            return item.formula is not None, item.iou if item.iou_gain is None else item.iou_gain
+
+        chosen: dict[int, Explanation] = {}
+        for item in self:
+            kept = chosen.setdefault(item.unit, item)
+            if (*rank(item), item.range_index) > (*rank(kept), kept.range_index):
+                chosen[item.unit] = item
+        ascending = sorted(chosen.values(), key=lambda item: item.unit)
+        return self._with(sorted(ascending, key=rank, reverse=True))
+
     def of_unit(self, unit: int) -> Explanations:
         """Return the explanations of one unit.
 
@@ -151,7 +171,7 @@ class Explanations(Sequence[Explanation]):
         return hash((self._items, self.concepts_hash, self.version))
 
     def compare(self, other: Explanations) -> Comparison:
-        """Compare with what another search found for the same bitmaps, row by row, matched by unit and cluster.
+        """Compare with what another search found for the same bitmaps, row by row, matched by unit and range.
 
         ``optimal.compare(beam)`` says how often, and how far, the beam falls short.
 
@@ -212,12 +232,13 @@ class Explanations(Sequence[Explanation]):
 
         columns = {
             "unit": "int64",
-            "cluster": "int64",
+            "range_index": "int64",
             "lower": "float64",
             "upper": "float64",
             "formula": "object",
             "length": "int64",
             "iou": "float64",
+            "iou_gain": "float64",
             "score": "float64",
             "intersection": "int64",
             "union": "int64",
@@ -241,6 +262,7 @@ class Explanations(Sequence[Explanation]):
                 "upper": upper,
                 "length": 0 if item.formula is None else item.formula.length,
             }
+            texts |= {"iou_gain": math.nan if item.iou_gain is None else item.iou_gain}
             texts |= {"alternatives": tuple(str(c.formula) for c in item.alternatives)}
             rows.append(item.to_record() | texts | evidence_columns(item.chance, item.held_out))
         # Typed series: pandas would infer other dtypes where values are missing or the table is empty.
@@ -311,7 +333,7 @@ class Explanations(Sequence[Explanation]):
         """Return the columns of the tables."""
         title = self.score_title
         score = [] if title == _IOU else [title]
-        return ["unit", "cluster", "range", _IOU, *score, *self.evidence_headings, "formula"]
+        return ["unit", "range", "gain", _IOU, *score, *self.evidence_headings, "formula"]
 
     def save(self, path: PathLike) -> None:
         """Write everything to one JSON file, atomically (``docs/results.md``).
@@ -339,8 +361,10 @@ class Explanations(Sequence[Explanation]):
     def load(cls, path: PathLike) -> Explanations:
         """Read a file of `save`, or a run folder; of a run that goes on, the explanations that are there by now.
 
-        A run folder is a `ccx.store.RowLog` with the key `ROW_KEY`, rows of `Explanation.to_record`, and the hash of
-        the concepts as ``concepts``. Checksums are compared, and each explanation is checked against itself.
+        A run folder is a `ccx.store.RowLog` of `RUN_FORMAT` with the key `ROW_KEY`, rows of `Explanation.to_record`,
+        and the hash of the concepts as ``concepts``. Older formats are read, too: their ranges counted from 0, as
+        ``cluster``, and they have no `iou_gain`. Checksums are compared, and each explanation is checked against
+        itself.
 
         Raises
         ------
@@ -349,17 +373,18 @@ class Explanations(Sequence[Explanation]):
 
         """
         if os.path.isdir(as_path(path)):  # noqa: PTH112 - False where the system refuses to look
-            found, rows = read_run(path, ROW_KEY)
+            found, rows = read_run(path, ROW_KEYS)
             found |= {"concepts_hash": found["hashes"].get("concepts"), "explanations": list(rows)}
         else:
-            found, _ = read_sealed(path, FORMAT, _UNSEALED)
+            found, _ = read_sealed(path, (FORMAT, *_OLDER))
         for name, kind in (("version", str), ("concepts_hash", str), ("settings", dict), ("explanations", list)):
             if not isinstance(found.get(name), kind):
                 raise store_error(path, f"damaged: no {name}", _AGAIN)
+        is_older = found["format"] not in (FORMAT, RUN_FORMAT)
         items = []
         for index, record in enumerate(found["explanations"]):
             try:
-                items.append(Explanation.from_record(record))
+                items.append(Explanation.from_record(_migrated(record) if is_older else record))
             except InputError as error:
                 raise store_error(path, f"damaged: explanation {index}: {error}", _AGAIN) from error
         table = cls(items, settings=found["settings"], concepts_hash=found["concepts_hash"], version=found["version"])
@@ -377,10 +402,10 @@ class Explanations(Sequence[Explanation]):
 
     def _check_together(self) -> None:
         """Raise `InputError` where two rows are of one unit and range, or scores are not what settings say."""
-        keys = Counter((item.unit, item.cluster) for item in self._items)
+        keys = Counter((item.unit, item.range_index) for item in self._items)
         if repeated := next((key for key, count in keys.items() if count > 1), None):
-            got, remedy = f"unit {repeated[0]}, cluster {repeated[1]} twice", "keep one of them"
-            raise InputError("explanations", wanted="one a unit and range", got=got, remedy=remedy)
+            got, remedy = f"unit {repeated[0]}, range {repeated[1]} twice", "keep one of them"
+            raise InputError("explanations", wanted="one per unit and range", got=got, remedy=remedy)
         settings = self.settings
         penalty = settings.get("length_penalty")
         if settings.get("scoring") != "iou" or not isinstance(penalty, (int, float)):
@@ -388,7 +413,7 @@ class Explanations(Sequence[Explanation]):
         for item in self._items:
             score = 0.0 if item.formula is None else item.iou * float(penalty) ** (item.formula.length - 1)
             if not math.isclose(score, item.score, rel_tol=SLACK):
-                got, remedy = f"{item.score} of unit {item.unit}, cluster {item.cluster}", "find it again"
+                got, remedy = f"{item.score} of unit {item.unit}, range {item.range_index}", "find it again"
                 raise InputError("score", wanted=f"IoU times length penalty, {score}", got=got, remedy=remedy)
 
 
@@ -400,14 +425,28 @@ def _cells(item: Explanation, headings: Sequence[str], score_title: str) -> list
     """Return what the tables show of an explanation in these columns."""
     cells = {
         "unit": str(item.unit),
-        "cluster": str(item.cluster),
-        "range": "" if item.range is None else f"({item.range[0]:.4g}, {item.range[1]:.4g})",
+        "range": range_text(item),
+        "gain": "" if item.iou_gain is None else f"{item.iou_gain:.3f}",
         score_title: f"{item.score:.3f}",
         _IOU: f"{item.iou:.3f}",
         "formula": f"[{item.status}]" if item.formula is None else str(item.formula),
         **evidence_cells(item.chance, item.held_out),
     }
     return [cells.get(heading, "") for heading in headings]
+
+
+def range_text(item: Explanation, n_ranges: int | None = None) -> str:
+    """Return a range as tables show it: "2 (0.5, 1.5)", its number and its ends; "2/5 (0.5, 1.5)" of five ranges."""
+    number = f"{item.range_index}" if n_ranges is None else f"{item.range_index}/{n_ranges}"
+    return number if item.range is None else f"{number} ({item.range[0]:.4g}, {item.range[1]:.4g})"
+
+
+def _migrated(record: Any) -> Any:
+    """Return a record of an older format with today's fields, if it has its own."""
+    if not isinstance(record, Mapping) or type(record.get("cluster")) is not int:
+        return record
+    kept = {name: value for name, value in record.items() if name != "cluster"}
+    return {"range_index": record["cluster"] + 1, "iou_gain": None, **kept}
 
 
 def _clip(text: str) -> str:

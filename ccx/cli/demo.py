@@ -92,7 +92,7 @@ def demo(
 
 def _print_check(planted: KnownUnit) -> bool:
     """Print what was planted and what was found; return whether they are the same."""
-    best = max(planted.found, key=lambda item: item.iou)
+    best = planted.found.best()[0]
     is_found = best.formula is not None and equivalent(best.formula, planted.formula)
     console = terminal.output()
     console.print()

@@ -14,7 +14,7 @@ import ccx
 from ccx.cli import files, options, terminal
 from ccx.errors import CCXError, InputError
 from ccx.report import report_path, write_report
-from ccx.results import ROW_KEY
+from ccx.results import ROW_KEYS
 from ccx.store import content_hash, read_run
 
 _N_ROWS = 40
@@ -212,7 +212,7 @@ def report(
 
 def _check_explained(run: Path, activations: npt.NDArray[Any]) -> None:
     """Raise if activations are not those that a run folder was made from; only then does it hold another hash."""
-    explained = read_run(run, ROW_KEY)[0]["hashes"].get("activations")
+    explained = read_run(run, ROW_KEYS)[0]["hashes"].get("activations")
     if explained is None:
         return
     shape = activations.shape

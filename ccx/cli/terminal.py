@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -18,8 +19,7 @@ from ccx.errors import visible
 from ccx.evidence import evidence_cells
 from ccx.formula import Formula
 from ccx.pipeline.judging import explained_cells
-from ccx.report import best_range, gain
-from ccx.results import Explanation, Explanations
+from ccx.results import Explanations, range_text
 
 _PLAIN_WIDTH = 120  # columns of a file or pipe
 _GAIN_STYLES = ((0.1, "bold green"), (0.03, "green"), (0.01, "yellow"))
@@ -59,11 +59,10 @@ def plain_in_files(table: Table, console: Console) -> Table:
 
 
 def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = None) -> Table:
-    """Return a table of each unit's range with the largest gain (see `ccx.report.gain`), largest first."""
+    """Return a table of the best range per unit (`Explanations.best`)."""
     n_cells = explained_cells(found, concepts)
-    chosen = [best_range(list(found.of_unit(unit)), n_cells) for unit in found.units]
-    n_ranges = {unit: len(found.of_unit(unit)) for unit in found.units}
-    chosen.sort(key=lambda item: (item.formula is None, -gain(item, n_cells), item.unit))
+    chosen = found.best()
+    n_ranges = Counter(item.unit for item in found)
     n_more = 0 if max_rows is None else max(0, len(chosen) - max_rows)
     table = Table(caption=f"... and {n_more} more" if n_more else None, box=None, header_style="dim", pad_edge=False)
     evidence = found.evidence_headings
@@ -72,17 +71,16 @@ def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = 
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("formula", overflow="fold")
     for item in chosen[:max_rows]:
-        value = gain(item, n_cells)
-        style = next((style for least, style in _GAIN_STYLES if value >= least), "dim")
-        numbers = (f"{value:.3f}", f"{item.iou:.3f}") if item.formula is not None else ("", "")
+        gain = item.iou_gain
+        style = next((style for least, style in _GAIN_STYLES if gain is not None and gain >= least), "dim")
         table.add_row(
             str(item.unit),
-            Text(numbers[0], style=style),
-            numbers[1],
+            Text("" if gain is None else f"{gain:.3f}", style=style),
+            f"{item.iou:.3f}" if item.formula is not None else "",
             *([f"{item.score:.3f}" if item.formula is not None else ""] if score else []),
             *(evidence_cells(item.chance, item.held_out).get(heading, "") for heading in evidence),
             f"{100 * item.bitmap_cells / n_cells:.1f} %",
-            _range_text(item, n_ranges[item.unit]),
+            range_text(item, n_ranges[item.unit]),
             formula_text(item.formula) if item.formula is not None else Text(f"[{item.status}]", style="dim italic"),
         )
     return table
@@ -104,13 +102,6 @@ def formula_text(formula: Formula) -> Text:
     text = Text(str(formula))
     text.highlight_words([" AND NOT ", " AND ", " OR "], style="dim")
     return text
-
-
-def _range_text(item: Explanation, n_ranges: int) -> Text:
-    if item.range is None:
-        return Text()
-    ends = f"({item.range[0]:.3g}, {item.range[1]:.3g})"
-    return Text(f"{ends}  {item.cluster + 1}/{n_ranges}" if n_ranges > 1 else ends)
 
 
 def writing_report() -> AbstractContextManager[object]:

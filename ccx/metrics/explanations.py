@@ -50,7 +50,7 @@ def measure(
     Returns
     -------
     list of dict
-        ``unit``, ``cluster``, ``lower`` and ``upper`` (None without a range), ``formula`` (text; None without
+        ``unit``, ``range_index``, ``lower`` and ``upper`` (None without a range), ``formula`` (text; None without
         one, whose mask is empty), and the metrics by their names (`Overlap.to_dict`) as floats.
 
     Raises
@@ -80,8 +80,8 @@ def measure(
         overlap = Overlap.of(bitmap, mask, n_cells=n_cells, threads=threads)
         lower, upper = item.range or (None, None)
         formula = None if item.formula is None else str(item.formula)
-        record = {"unit": item.unit, "cluster": item.cluster, "lower": lower, "upper": upper, "formula": formula}
-        records.append(record | {name: float(value) for name, value in overlap.to_dict().items()})
+        record = {"unit": item.unit, "range_index": item.range_index, "lower": lower, "upper": upper}
+        records.append(record | {"formula": formula} | {name: float(value) for name, value in overlap.to_dict().items()})
         if progress is not None:
             progress(done + 1, len(explained))
     return records

@@ -26,7 +26,7 @@ from ccx.pipeline.devices import Device, Plan, Site, bring, places_for, share_ou
 from ccx.pipeline.judging import Bitmap, Evidence, Judge, Part
 from ccx.pipeline.searching import Search, check_search, needs_masks, nothing_found, searcher
 from ccx.pipeline.units import Counted, Counting, Ranges, as_units
-from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
+from ccx.results import ROW_KEY, RUN_FORMAT, Candidate, Explanation, Explanations, Status
 from ccx.scores import Score, resolve
 from ccx.search import Objective, SearchResult, SearchSettings
 from ccx.store import PathLike, RowLog, content_hash
@@ -222,12 +222,12 @@ def explain(
         """Explain one unit, given its ranges and their bitmaps on each part of the samples."""
         nothing, limits, bitmaps, times = counted
         if not len(limits):
-            return [(_explanation(fitted, unit, 0, None, judge.nothing, 0, options, nothing), times)]
+            return [(_explanation(fitted, unit, 1, None, judge.nothing, 0, options, nothing), times)]
         rows: Rows = []
-        for cluster, ((lower, upper), *both) in enumerate(zip(limits, *bitmaps, strict=True)):
+        for number, ((lower, upper), *both) in enumerate(zip(limits, *bitmaps, strict=True), start=1):
             why = Status.SINGLE_VALUE if lower == upper and nothing is Status.EMPTY else nothing
             ends = float(lower), float(upper)
-            rows.append(_searched(judge, unit, cluster, ends, why, times, *both))
+            rows.append(_searched(judge, unit, number, ends, why, times, *both))
         return rows
 
     settings = {
@@ -289,7 +289,7 @@ def explain_bitmaps(
     Returns
     -------
     Explanations
-        One row a bitmap: `unit` is its index, `cluster` 0, `range` None.
+        One row a bitmap: `unit` is its index, `range_index` 1, `range` None.
 
     Raises
     ------
@@ -340,7 +340,7 @@ def explain_bitmaps(
         bitmaps = zip(*(counted(rows, part, site) for part, site in here), strict=True)
         times = {"histogram": (time.perf_counter() - started) / len(positions)}
         return [
-            [_searched(judge, index, 0, None, Status.EMPTY, times, *both)]
+            [_searched(judge, index, 1, None, Status.EMPTY, times, *both)]
             for index, both in zip(positions, bitmaps, strict=True)
         ]
 
@@ -387,7 +387,7 @@ def _json_ranges(ranges: npt.NDArray[np.float64]) -> list[list[float | str]]:
 def _searched(
     judge: Judge,
     unit: int,
-    cluster: int,
+    range_index: int,
     limits: Range,
     nothing: Status,
     times: Times,
@@ -399,7 +399,7 @@ def _searched(
     result = judge.find(bitmap.counts, bitmap.rows) if bitmap.n_cells else judge.nothing
     searched = time.perf_counter()
     concepts = judge.evidence.fit.concepts
-    item = _explanation(concepts, unit, cluster, limits, result, bitmap.n_cells, judge.options, nothing)
+    item = _explanation(concepts, unit, range_index, limits, result, bitmap.n_cells, judge.options, nothing)
     item = judge(item, result, bitmap, held_out)
     times = {**times, "search": searched - started, "evidence": time.perf_counter() - searched}
     return item, times
@@ -408,7 +408,7 @@ def _searched(
 def _explanation(
     concepts: Concepts,
     unit: int,
-    cluster: int,
+    range_index: int,
     limits: Range,
     result: SearchResult,
     bitmap_cells: int,
@@ -433,10 +433,11 @@ def _explanation(
     best = named[0] if named else None
     return Explanation(
         unit=unit,
-        cluster=cluster,
+        range_index=range_index,
         range=limits,
         formula=best.formula if best else None,
         iou=best.iou if best else 0.0,
+        iou_gain=best.iou - bitmap_cells / concepts.n_cells if best else None,
         intersection=best.intersection if best else 0,
         union=best.union if best else 0,
         bitmap_cells=bitmap_cells,
@@ -470,7 +471,9 @@ def _run(
         log = None
         if out is not None:
             hashes = {"concepts": concepts.content_hash, **hashes}
-            log = stack.enter_context(RowLog(out, key=ROW_KEY, settings=settings, hashes=hashes, version=VERSION))
+            log = stack.enter_context(RowLog(
+                out, key=ROW_KEY, format=RUN_FORMAT, settings=settings, hashes=hashes, version=VERSION
+            ))
             items = _stored(log)
         # The last unit of a killed run may lack ranges: it is computed again, its rows are not written twice.
         last = items[-1].unit if items else -1
@@ -481,9 +484,9 @@ def _run(
         for rows in chain.from_iterable(in_threads(rows_of, jobs, plan.n_workers)):
             for explanation, seconds in rows:
                 if log is not None:
-                    if (explanation.unit, explanation.cluster) in log:
+                    if (explanation.unit, explanation.range_index) in log:
                         continue
-                    times = {"unit": explanation.unit, "cluster": explanation.cluster, "seconds": seconds}
+                    times = {"unit": explanation.unit, "range_index": explanation.range_index, "seconds": seconds}
                     log.append(explanation.to_record(), times)
                 items.append(explanation)
             if log is not None and time.monotonic() - flushed >= _FLUSH_SECONDS:

@@ -2,7 +2,7 @@
 
 from ccx.report.drawing import check_photo
 from ccx.report.plotting import plot
-from ccx.report.view import KnownUnit, best_range, gain
+from ccx.report.view import KnownUnit
 from ccx.report.writing import render, report_path, write_report
 
-__all__ = ["KnownUnit", "best_range", "check_photo", "gain", "plot", "render", "report_path", "write_report"]
+__all__ = ["KnownUnit", "check_photo", "plot", "render", "report_path", "write_report"]

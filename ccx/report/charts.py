@@ -108,7 +108,7 @@ def activation_chart(values: npt.NDArray[np.float32], items: Sequence[Explanatio
     def along(end: float) -> float:
         return float(np.clip((end - lower) / (upper - lower), 0, 1))
 
-    bands = [(along(item.range[0]), along(item.range[1]), item.cluster + 1) for item in items if item.range is not None]
+    bands = [(along(item.range[0]), along(item.range[1]), item.range_index) for item in items if item.range is not None]
     return ActivationChart(heights.tolist(), lower, upper, bands)
 
 

@@ -107,7 +107,7 @@ def plot(
 
 
 def _draw_row(figure: Any, item: Explanation, chosen: list[Chosen], images: Any, n_pictures: int) -> None:
-    where = "" if item.range is None else f", range {item.cluster + 1} ({item.range[0]:.4g}, {item.range[1]:.4g})"
+    where = "" if item.range is None else f", range {item.range_index} ({item.range[0]:.4g}, {item.range[1]:.4g})"
     what = str(item.status).replace("_", " ")
     if item.formula is not None:
         what = f"IoU {item.iou:.3f}  {shown_name(str(item.formula))}"

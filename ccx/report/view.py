@@ -67,7 +67,6 @@ class RangeView:
     """One explanation: the formula in pieces, how it overlaps with the bitmap (in percent), pictures."""
 
     item: Explanation
-    gain: float
     title: str
     pieces: list[Piece]
     status: str
@@ -84,7 +83,7 @@ class RangeView:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One unit: its ranges, highest first, and the one that `best_range` chose."""
+    """One unit: its ranges, highest first, and the best one."""
 
     anchor: str
     title: str
@@ -146,20 +145,6 @@ class Report:
         return zip([None, *self.cards[:-1]], self.cards, [*self.cards[1:], None], strict=True)
 
 
-def gain(item: Explanation, n_cells: int) -> float:
-    """Return the IoU beyond what is to be had for nothing: a formula that is always true has IoU |B| / `n_cells`.
-
-    It is 0 without a formula. With it, ranges of very different size can be compared: a range that holds on half
-    of all cells has IoU 0.5 with anything that is always true.
-    """
-    return 0.0 if item.formula is None else item.iou - item.bitmap_cells / n_cells
-
-
-def best_range(items: Sequence[Explanation], n_cells: int) -> Explanation:
-    """Return the explanation with the largest `gain`, of equal ones the higher range; with a formula if any has one."""
-    return max(items, key=lambda item: (item.formula is not None, gain(item, n_cells), item.cluster))
-
-
 def build(
     found: Explanations,
     concepts: Concepts,
@@ -179,24 +164,24 @@ def build(
     for item in found:
         units.setdefault(item.unit, []).append(item)
     n_cells = explained_cells(found, concepts)
-    best = {unit: gain(best_range(items, n_cells), n_cells) for unit, items in units.items()}
-    ordered = [units[unit] for unit in sorted(units, key=lambda unit: (-best[unit], unit))]
     cards = [
         _card(
-            items,
+            units[best.unit],
+            best,
             n_cells,
             painter,
             pictures,
             is_pictured=rank < n_pictured,
-            anchor=f"unit-{items[0].unit}",
-            title=f"unit {items[0].unit}",
-            name=shown_name(unit_names[items[0].unit]) if unit_names is not None else "",
+            anchor=f"unit-{best.unit}",
+            title=f"unit {best.unit}",
+            name=shown_name(unit_names[best.unit]) if unit_names is not None else "",
         )
-        for rank, items in enumerate(ordered)
+        for rank, best in enumerate(found.best())
     ]
     checks = [
         _card(
             list(one.found),
+            one.found.best()[0],
             explained_cells(one.found, concepts),
             painter,
             own,
@@ -229,6 +214,7 @@ def build(
 
 def _card(
     items: list[Explanation],
+    chosen: Explanation,
     n_cells: int,
     painter: Painter,
     pictures: Pictures | None,
@@ -240,7 +226,6 @@ def _card(
 ) -> Card:
     shown = pictures if is_pictured else None
     views = [_range(item, len(items), n_cells, painter, shown) for item in reversed(items)]
-    chosen = best_range(items, n_cells)
     best = next(view for view in views if view.item is chosen)
     values = None if shown is None else shown.activations_of(items[0].unit)
     names = {piece.text for view in views for piece in view.pieces if piece.kind == "name"}
@@ -259,16 +244,15 @@ def _card(
 
 def _range(item: Explanation, n_ranges: int, n_cells: int, painter: Painter, pictures: Pictures | None) -> RangeView:
     union = max(item.union, 1)
-    place = {1: "lowest", n_ranges: "highest"}.get(item.cluster + 1, "")
+    place = {1: "lowest", n_ranges: "highest"}.get(item.range_index, "")
     if item.range is None:
         title = "all cells of the bitmap" if item.bitmap_cells else ""
     elif n_ranges == 1:
         title = "range"
     else:
-        title = f"range {item.cluster + 1} of {n_ranges}" + (f", {place}" if place else "")
+        title = f"range {item.range_index} of {n_ranges}" + (f", {place}" if place else "")
     return RangeView(
         item=item,
-        gain=gain(item, n_cells),
         title=title,
         pieces=[] if item.formula is None else painter.pieces(item.formula),
         status=_STATUS_WORDS[item.status],

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -294,17 +294,18 @@ def _digest(body: bytes, before: str) -> str:
     return hashlib.blake2b(body, digest_size=8, key=before.encode()).hexdigest()
 
 
-def read_sealed(path: PathLike, file_format: str, unsealed: str) -> tuple[dict[str, Any], str | None]:
+def read_sealed(path: PathLike, formats: Sequence[str]) -> tuple[dict[str, Any], str | None]:
     """Return the JSON object of a file of `sealed` text and a line break, without its checksum, and this.
 
-    Files of the format `unsealed`, which had none before, are read as they are, with None.
+    `formats` are those that may be read, the newest first. Files of version 1 had no checksum: None.
     """
     content = read_bytes(path)
     found = parse_json(content, path)
     written = found.get("format") if isinstance(found, dict) else None
-    if written == unsealed:
+    if written not in formats:
+        check_format(written, formats[0], path)
+    if str(written).endswith("/1") and CHECKSUM not in found:
         return dict(found), None
-    check_format(written, file_format, path)
     seal = seal_of(content[:-1]) if content.endswith(b"\n") else None
     if seal is None:
         raise store_error(path, "damaged: its content does not fit its checksum", "copy or make it again")

@@ -31,8 +31,7 @@ from ccx.store.folders import made
 Row: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[int, ...]
 
-_FORMAT = "ccx.run/2"
-_UNSEALED = "ccx.run/1"  # the same without checksums; such a run goes on without
+_FORMATS = ("ccx.run/2", "ccx.run/1")  # the older one without checksums; such a run goes on without
 _RUN, _ROWS, _TIMINGS = "run.json", "rows.jsonl", "timings.jsonl"
 _OTHER_FOLDER = "choose another folder, or delete this one"
 
@@ -53,13 +52,15 @@ class RowLog:
     folder
         The run folder; created where it is missing.
     key
-        The integer fields by which rows strictly ascend, for example ``("unit", "cluster")``.
+        The integer fields by which rows strictly ascend, for example ``("unit", "range_index")``.
     settings
         JSON-able settings of the run.
     hashes
         Content hashes of its inputs, for example ``{"concepts": ..., "activations": ...}``.
     version
         The version of ccx.
+    format
+        ``ccx.run/VERSION``, where rows have a format of their own: a folder of another one is refused.
     batch_rows
         Rows are written and flushed to the disk when so many are pending, and by `flush` and `close`.
     remedy
@@ -86,6 +87,7 @@ class RowLog:
         settings: Mapping[str, Any],
         hashes: Mapping[str, str],
         version: str,
+        format: str | None = None,
         batch_rows: int = 64,
         remedy: str = _OTHER_FOLDER,
     ) -> None:
@@ -93,9 +95,9 @@ class RowLog:
         self._key = tuple(key)
         self._batch_rows = batch_rows
         self._n_pending = 0
-        run_text = json_text(
-            {"format": _FORMAT, "version": version, "hashes": hashes, "settings": settings}, argument="settings"
-        )
+        self._formats = _FORMATS if format is None else (format,)
+        run = {"format": self._formats[0], "version": version, "hashes": hashes, "settings": settings}
+        run_text = json_text(run, argument="settings")
         with ExitStack() as files, _storing(self.folder):
             made(self.folder)
             self._rows = files.enter_context(_Lines(self.folder / _ROWS))
@@ -113,7 +115,7 @@ class RowLog:
         """Write ``run.json``, or check that the one there describes the same run -> its checksum, if it has one."""
         path = self.folder / _RUN
         if path.exists():
-            there, seal = read_sealed(path, _FORMAT, _UNSEALED)
+            there, seal = read_sealed(path, self._formats)
             _check_same_run(there, json.loads(run_text), self.folder, remedy)
             return seal
         if self._rows.end:
@@ -185,17 +187,22 @@ class RowLog:
         return key
 
 
-def read_run(folder: PathLike, key: Sequence[str]) -> tuple[dict[str, Any], tuple[Row, ...]]:
+def read_run(
+    folder: PathLike, key: Sequence[str] | Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Any], tuple[Row, ...]]:
     """Read a run folder, also while its run goes on -> (the object in ``run.json``, complete rows).
+
+    `key` is as for `RowLog`, or the key of each format that may be read, the newest first.
 
     Raises `StoreError` when the folder is none of a run or is damaged.
     """
     path = Path(folder) / _RUN
-    run, seal = read_sealed(path, _FORMAT, _UNSEALED)
+    keys = key if isinstance(key, Mapping) else dict.fromkeys(_FORMATS, key)
+    run, seal = read_sealed(path, tuple(keys))
     for name, kind in (("version", str), ("hashes", dict), ("settings", dict)):
         if not isinstance(run.get(name), kind):
             raise store_error(path, f"damaged: no {name}", "delete the folder and run again")
-    return run, _parse_rows(Path(folder) / _ROWS, tuple(key), seal)[0]
+    return run, _parse_rows(Path(folder) / _ROWS, tuple(keys[run["format"]]), seal)[0]
 
 
 class _Lines:

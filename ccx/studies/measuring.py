@@ -18,7 +18,7 @@ from ccx.results import Explanation, Explanations
 from ccx.studies.table import Table, mean_and_deviation
 
 MASKING = "concept_masking"
-_LEADING = ("unit", "cluster", "lower", "upper", "formula")
+_LEADING = ("unit", "range_index", "lower", "upper", "formula")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ def metrics(
         for item, record in zip(items, records, strict=True):
             record[MASKING] = None if item.formula is None else float(masking(item))
     explained = [record for record in records if record["formula"] is not None]
-    clusters = sorted({record["cluster"] for record in explained})
+    numbers = sorted({record["range_index"] for record in explained})
     groups = [("all", explained)]
-    groups += [(str(k + 1), [record for record in explained if record["cluster"] == k]) for k in clusters]
+    groups += [(str(k), [record for record in explained if record["range_index"] == k]) for k in numbers]
     rows = [
         (name, range_, len(group), *mean_and_deviation(record[name] for record in group))
         for name in names

@@ -125,7 +125,7 @@ def _title(item: Explanation, top_k: int) -> list[str]:
     where = "" if item.range is None else f" ({item.range[0]:.4g}, {item.range[1]:.4g})".replace("inf", "∞")
     what = str(item.status).replace("_", " ") if item.formula is None else f"IoU {item.iou:.3f}"
     formula = "" if item.formula is None else f"   {shown_name(str(item.formula))}"
-    text = f"unit {item.unit}, range {item.cluster + 1}{where}   {what}{formula}"
+    text = f"unit {item.unit}, range {item.range_index}{where}   {what}{formula}"
     return textwrap.wrap(text, int(_LINE_LETTERS * (_SIDE + _GAP) * top_k))
 
 
@@ -135,7 +135,7 @@ def _samples(
     """Yield (sample, IoU on it, where it fires bool[H, W]) of random samples that qualify, until there are enough."""
     if item.formula is None or item.range is None:
         return
-    order = np.random.default_rng([seed, item.unit, item.cluster]).permutation(concepts.n_samples)
+    order = np.random.default_rng([seed, item.unit, item.range_index - 1]).permutation(concepts.n_samples)
     n_left = top_k
     for start in range(0, len(order), _CHUNK):
         samples = order[start : start + _CHUNK]

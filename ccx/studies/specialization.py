@@ -75,8 +75,8 @@ def analyze_activations(trained: Explanations, untrained: Explanations, *, share
         raise InputError("share", wanted="0 < share <= 1", got=repr(share), remedy="0.2 is the published one")
     formulas, lefts = _defaults(untrained, math.ceil(share * len(untrained.units)))
     kinds = [(item, _kind(item.formula, formulas, lefts)) for item in trained if item.formula is not None]
-    clusters = sorted({item.cluster for item, _ in kinds})
-    groups = [(str(cluster + 1), [kind for item, kind in kinds if item.cluster == cluster]) for cluster in clusters]
+    numbers = sorted({item.range_index for item, _ in kinds})
+    groups = [(str(k), [kind for item, kind in kinds if item.range_index == k]) for k in numbers]
     groups.append(("all", [kind for _, kind in kinds]))
     columns = ("range", "explanations", *_KINDS)
     rows = tuple(
@@ -96,7 +96,7 @@ def analyze_activations(trained: Explanations, untrained: Explanations, *, share
 
 def _row(pair: tuple[Explanation, str]) -> tuple[int, int, str, float, str]:
     item, kind = pair
-    return item.unit, item.cluster + 1, str(item.formula), item.iou, kind
+    return item.unit, item.range_index, str(item.formula), item.iou, kind
 
 
 def _defaults(untrained: Explanations, k: int) -> tuple[dict[Formula, int], dict[Formula, int]]:

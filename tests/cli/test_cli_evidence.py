@@ -32,7 +32,7 @@ def test_null_and_groups(data):
     text = explain(data, "--null", 9, "--groups", data / "groups.txt", "--seed", 3)
     found = expected(data, clusters=2, null=9, groups=LABELS, seed=3)
     assert ccx.load(data / "run") == found
-    best = next(one for one in found if one.unit == 1 and one.cluster == 1)
+    best = next(one for one in found if one.unit == 1 and one.range_index == 2)
     row = next(line for line in text.splitlines() if line.split()[:1] == ["1"])
     assert f"{best.chance.mean:.3f}" in row.split()
     assert head_of(text).split()[:9] == ["unit", "gain", "IoU", "null", "mean", "null", "max", "z", "p"]
@@ -57,7 +57,7 @@ def test_fit_and_score(data, monkeypatch, given, fit):
     assert ccx.load(data / "run") == found
     assert "held out" in head_of(text)
     assert "held out: IoU of the same formula" in text
-    best = next(one for one in found if one.unit == 1 and one.cluster == 1)
+    best = next(one for one in found if one.unit == 1 and one.range_index == 2)
     cells = next(line for line in text.splitlines() if line.split()[:1] == ["1"]).split()
     assert f"{best.held_out.iou:.3f}" in cells
     # Shares are shares of the cells that were explained.

@@ -162,7 +162,7 @@ def test_metrics_compute_what_is_missing(ccx_, place):
     units = rows(folder / "metrics_units.csv")
     assert [float(row["iou"]) for row in units] == [item.iou for item in found]
     for row in rows(folder / "metrics.csv"):
-        own = [unit for unit in units if row["range"] in ("all", str(int(unit["cluster"]) + 1))]
+        own = [unit for unit in units if row["range"] in ("all", str(int(unit["range_index"])))]
         values = [float(unit[row["metric"]]) for unit in own]
         assert float(row["mean"]) == pytest.approx(np.mean(values))
         assert float(row["sd"]) == pytest.approx(np.std(values))

@@ -294,7 +294,7 @@ def test_measure_gives_the_metrics_of_each_explanation(explained):
     steps = []
     records = metrics.measure(found, activations, concepts, threads=2, progress=lambda *step: steps.append(step))
     assert steps == [(done + 1, len(found)) for done in range(len(found))]
-    assert [(r["unit"], r["cluster"]) for r in records] == [(e.unit, e.cluster) for e in found]
+    assert [(r["unit"], r["range_index"]) for r in records] == [(e.unit, e.range_index) for e in found]
     n_cells = valid.reshape(9, -1).sum(axis=1)
     for item, record in zip(found, records, strict=True):
         assert record["formula"] == (None if item.formula is None else str(item.formula))
@@ -367,7 +367,7 @@ def test_records_make_a_data_frame(explained):
 
     activations, concepts, found, _ = explained
     frame = pd.DataFrame(metrics.measure(found, activations, concepts))
-    assert list(frame) == ["unit", "cluster", "lower", "upper", "formula", *METRICS]
+    assert list(frame) == ["unit", "range_index", "lower", "upper", "formula", *METRICS]
     assert all(frame[name].dtype == np.float64 for name in ("lower", "upper", *METRICS))
 
 

@@ -47,10 +47,10 @@ def expected_of(
     counted = positions.valid_positions(valid, maps.shape[2:])
     for unit in range(maps.shape[1]):
         values = reference.upsample(maps[:, unit], concepts.shape)
-        for cluster, limits in enumerate(ranges(maps[:, unit][counted])):
+        for number, limits in enumerate(ranges(maps[:, unit][counted]), start=1):
             bitmap = reference.inside(values, limits)
             (found,) = ccx.explain_bitmaps(bitmap[None], concepts, threads=1, **options)
-            rows.append((unit, cluster, tuple(limits), *what_was_found(found)))
+            rows.append((unit, number, tuple(limits), *what_was_found(found)))
     return rows
 
 
@@ -62,7 +62,7 @@ def what_was_found(found: ccx.Explanation) -> tuple[Any, ...]:
 
 
 def rows_of(found: ccx.Explanations) -> list[tuple[Any, ...]]:
-    return [(one.unit, one.cluster, one.range, *what_was_found(one)) for one in found]
+    return [(one.unit, one.range_index, one.range, *what_was_found(one)) for one in found]
 
 
 # Activations to explanations -----------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_units_without_explanation_do_not_stop_the_others() -> None:
         6: ["explained"] * 3,
     }
     silent, two_values = found.of_unit(1)[0], found.of_unit(4)[0]
-    assert (silent.range, silent.cluster, silent.formula, silent.iou, silent.visited) == (None, 0, None, 0.0, 0)
+    assert (silent.range, silent.range_index, silent.formula, silent.iou, silent.visited) == (None, 1, None, 0.0, 0)
     assert two_values.range == (1.0, 1.0)
     assert [one.unit for one in found] == sorted(one.unit for one in found)
     assert list(found.of_unit(0)) == list(ccx.explain(maps[:, :1], CONCEPTS, clusters=3))

@@ -58,7 +58,7 @@ def test_the_folder_holds_what_is_returned(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert all(len(row.pop("checksum")) == 16 for row in rows)
     assert rows == found.to_records()
-    keys = [(row["unit"], row["cluster"]) for row in rows]
+    keys = [(row["unit"], row["range_index"]) for row in rows]
     assert keys == sorted(set(keys))
     assert {row["status"] for row in rows} == {"explained", "silent", "constant", "single_value"}
     about = json.loads((tmp_path / "run.json").read_text())
@@ -71,7 +71,7 @@ def test_times_stand_in_a_file_of_their_own(whole: Path) -> None:
     rows = (whole / "rows.jsonl").read_text()
     assert "seconds" not in rows
     timings = [json.loads(line) for line in (whole / "timings.jsonl").read_text().splitlines()]
-    assert [(one["unit"], one["cluster"]) for one in timings] == [(one.unit, one.cluster) for one in ccx.load(whole)]
+    assert [(one["unit"], one["range_index"]) for one in timings] == [(one.unit, one.range_index) for one in ccx.load(whole)]
     for one in timings:
         assert set(one["seconds"]) <= {"ranges", "histogram", "search", "evidence"}
         assert min(one["seconds"].values()) >= 0

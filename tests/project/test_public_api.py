@@ -117,8 +117,8 @@ def test_every_option_is_documented(function: Any) -> None:
 def test_results_have_the_fields_that_tools_read() -> None:
     fields = list(ccx.Explanation.__dataclass_fields__)
     assert fields == [
-        "unit", "cluster", "range", "formula", "iou", "intersection", "union", "bitmap_cells", "formula_cells",
-        "status", "visited", "expanded", "estimated", "optimal", "upper_bound", "evaluations", "alternatives", "score",
+        "unit", "range_index", "range", "formula", "iou", "iou_gain", "intersection", "union", "bitmap_cells",
+        "formula_cells", "status", "visited", "expanded", "estimated", "optimal", "upper_bound", "evaluations", "alternatives", "score",
         "chance", "held_out",
     ]  # fmt: skip
     assert [str(status) for status in ccx.Status] == [

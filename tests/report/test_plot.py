@@ -27,9 +27,9 @@ def test_a_unit_has_a_row_for_each_range_highest_first():
     images = np.zeros((4, 12, 16, 3), np.uint8)
     figure = ccx.plot(found.of_unit(0), concepts, activations=activations, images=images, pictures=3)
     rows = rows_of(figure)
-    assert [f"range {item.cluster + 1} " in title for item, (title, _) in zip(reversed(found[:3]), rows, strict=True)]
+    assert [f"range {item.range_index} " in title for item, (title, _) in zip(reversed(found[:3]), rows, strict=True)]
     for item, (title, n_pictures) in zip(reversed(list(found.of_unit(0))), rows, strict=True):
-        assert f"range {item.cluster + 1} (" in title
+        assert f"range {item.range_index} (" in title
         assert f"IoU {item.iou:.3f}  {item.formula}" in title
         assert n_pictures == 3
     one = rows_of(ccx.plot(found[1], concepts, activations=activations, pictures=3))

@@ -19,7 +19,7 @@ from PIL import Image
 import ccx
 from ccx.errors import DTypeError, InputError, ShapeError, StoreError
 from ccx.formula import And, Concept, Not, Or, parse
-from ccx.report import KnownUnit, best_range, gain, render, write_report
+from ccx.report import KnownUnit, render, write_report
 from ccx.report.drawing import drawable, outline, photo
 from ccx.report.formulas import Painter, shown_name
 
@@ -247,19 +247,21 @@ def test_a_failed_write_leaves_the_old_report(tmp_path):
         write_report(tmp_path / "missing" / "report.html", explained(concepts, activations), concepts)
 
 
-def test_gain_ranks_beyond_always_true_formulas():
+def test_units_are_ranked_by_what_goes_beyond_always_true_formulas():
     concepts, activations = tiny()
     found = explained(concepts, activations)
-    n_cells = concepts.n_cells
-    for item in found.explained:
-        assert gain(item, n_cells) == item.iou - item.bitmap_cells / n_cells
-    always_true = dataclasses.replace(
-        found[0], cluster=9, iou=0.9, bitmap_cells=9 * n_cells // 10, formula=parse("(sky OR NOT sky)")
-    )
-    assert best_range([always_true, *found.of_unit(0)], n_cells).cluster != 9
-    nothing = found.of_unit(2)[0]
-    assert gain(nothing, n_cells) == 0
-    assert best_range([nothing, always_true], n_cells) is always_true
+    assert [item.iou_gain for item in found] == [
+        None if item.formula is None else item.iou - item.bitmap_cells / concepts.n_cells for item in found
+    ]
+    page = render(found, concepts)
+    places = [page.index(f'id="unit-{item.unit}"') for item in found.best()]
+    assert places == sorted(places)
+    old = ccx.Explanations(
+        [dataclasses.replace(item, iou_gain=None) for item in found],
+        settings=found.settings, concepts_hash=found.concepts_hash, version=found.version,
+    )  # fmt: skip
+    assert "gain 0." in page
+    assert "gain 0." not in render(old, concepts)  # of an older version, which stored none
 
 
 FORMULAS = st.recursive(

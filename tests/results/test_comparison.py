@@ -55,11 +55,11 @@ def test_the_optimum_beside_a_narrow_beam(problem):
     assert f"worse in {len(short)} of 40 rows" in repr(compared)
     assert compared.table().row_count == len(short)
     assert compared.table(2).caption == f"... and {len(short) - 2} more"
-    assert compared[-1] == Compared(39, 0, 0.0, 0.0, None, None)
+    assert compared[-1] == Compared(39, 1, 0.0, 0.0, None, None)
     assert compared[-1].shortfall == 0.0
     assert compared.to_records()[0] == {
         "unit": 0,
-        "cluster": 0,
+        "range_index": 1,
         "score": best[0].score,
         "other_score": beam[0].score,
         "shortfall": compared[0].shortfall,
@@ -70,7 +70,7 @@ def test_the_optimum_beside_a_narrow_beam(problem):
     assert json.dumps(compared.to_records())
 
 
-def test_rows_are_matched_by_unit_and_cluster(problem):
+def test_rows_are_matched_by_unit_and_range(problem):
     best = found_by(problem, search="optimal")
     compared = best[3:10].compare(best[5:])
     assert [one.unit for one in compared] == [5, 6, 7, 8, 9]
@@ -94,7 +94,7 @@ def test_what_cannot_be_compared_is_refused(problem):
         best.compare(found_by((bitmaps, concepts.subset(names=concepts.names[:3]))))
     with pytest.raises(InputError, match="other: expected rows of the same units, got none"):
         best[:2].compare(best[2:])
-    with pytest.raises(InputError, match=r"other: expected the same bitmaps, .* for unit 0, cluster 0"):
+    with pytest.raises(InputError, match=r"other: expected the same bitmaps, .* for unit 0, range 1"):
         best.compare(found_by((~bitmaps, concepts)))
 
 

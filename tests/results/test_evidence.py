@@ -34,13 +34,13 @@ def test_resolution() -> None:
 
 def test_tables_show_what_there_is() -> None:
     assert repr(FOUND).splitlines()[1:] == [
-        "unit  cluster       range    IoU  null mean  null max    z     p  held out  held out p  formula",
-        "   0        0  (0.5, inf)  0.180      0.051     0.100  2.6  0.01     0.250           1  "
+        "unit         range   gain    IoU  null mean  null max    z     p  held out  held out p  formula",
+        "   0  1 (0.5, inf)  0.080  0.180      0.051     0.100  2.6  0.01     0.250           1  "
         "((pedestrian OR bicyclist) AND NOT road)",
-        f"   1        0              0.000{56 * chr(32)}[silent]",
-        f"   2        0  (0.5, inf)  0.180{56 * chr(32)}((pedestrian OR bicyclist) AND NOT road)",
+        f"   1             1         0.000{56 * chr(32)}[silent]",
+        f"   2  1 (0.5, inf)  0.080  0.180{56 * chr(32)}((pedestrian OR bicyclist) AND NOT road)",
     ]
-    assert [column.header for column in FOUND[2:].table().columns] == ["unit", "cluster", "range", "IoU", "formula"]
+    assert [column.header for column in FOUND[2:].table().columns] == ["unit", "range", "gain", "IoU", "formula"]
     only_chance = table_of(example(chance=Chance(9, 0.1, 0.2, None, 0.1)))
     assert [column.header for column in only_chance.table().columns][4:] == ["null mean", "null max", "p", "formula"]
     assert "<td>0.051</td><td>0.100</td><td>2.6</td><td>0.01</td>" in FOUND._repr_html_()

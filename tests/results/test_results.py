@@ -23,9 +23,9 @@ import ccx
 from ccx.errors import InputError, MissingExtraError, StoreError
 from ccx.evidence import Chance, HeldOut
 from ccx.formula import Concept, Formula, left_deep, parse
-from ccx.results import ROW_KEY, Candidate, Explanation, Explanations, Status
+from ccx.results import FORMAT, ROW_KEY, RUN_FORMAT, Candidate, Explanation, Explanations, Status
 from ccx.store import RowLog
-from tests.support.seals import unseal
+from tests.support.seals import before_range_index, unseal
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 names = st.sampled_from(["sky", "traffic light", "<b>[red]</b>", "AND", "木", '"', "\ud800", "\u2028"]) | st.text(
@@ -76,15 +76,17 @@ def held_out(draw: st.DrawFn) -> HeldOut:
 
 
 @st.composite
-def explanations(draw: st.DrawFn, unit: int = 0, cluster: int = 0) -> Explanation:
+def explanations(draw: st.DrawFn, unit: int = 0, range_index: int = 1) -> Explanation:
     status = draw(st.sampled_from(Status))
     ends = draw(
         st.none() | st.lists(finite | st.sampled_from([math.inf, -math.inf]), min_size=2, max_size=2).map(sorted)
     )
-    found: dict[str, Any] = {"intersection": 0, "union": 0, "iou": 0.0, "formula": None, "score": 0.0}
+    found: dict[str, Any] = {"intersection": 0, "union": 0, "iou": 0.0, "formula": None, "score": 0.0, "iou_gain": None}
     found |= {"bitmap_cells": 0, "formula_cells": 0, "optimal": draw(st.booleans())}
     if status is Status.EXPLAINED:
         found |= draw(cells()) | {"formula": draw(formulas())}
+        n_cells = draw(st.integers(found["union"], 2**63 - 1))
+        found["iou_gain"] = draw(st.none() | st.just(found["iou"] - found["bitmap_cells"] / n_cells))
         found["score"] = found["iou"] * draw(st.floats(0, 1))
         n_bitmap, known = found["bitmap_cells"], {str(found["formula"])}
         others = []
@@ -105,7 +107,7 @@ def explanations(draw: st.DrawFn, unit: int = 0, cluster: int = 0) -> Explanatio
         found["bitmap_cells"] = found["union"] = draw(st.integers(1, 2**40))
     return Explanation(
         unit=unit,
-        cluster=cluster,
+        range_index=range_index,
         range=None if ends is None else tuple(ends),
         status=status,
         visited=draw(st.integers(0, 2**40)),
@@ -117,7 +119,7 @@ def explanations(draw: st.DrawFn, unit: int = 0, cluster: int = 0) -> Explanatio
 
 @st.composite
 def tables(draw: st.DrawFn) -> Explanations:
-    keys = sorted(draw(st.sets(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=6)))
+    keys = sorted(draw(st.sets(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=6)))
     json_values = (
         st.none() | st.booleans() | st.integers() | finite | st.text(max_size=3) | st.lists(finite, max_size=2)
     )
@@ -129,13 +131,14 @@ def tables(draw: st.DrawFn) -> Explanations:
     )
 
 
-def example(unit: int = 0, cluster: int = 0, **changes: Any) -> Explanation:
+def example(unit: int = 0, range_index: int = 1, **changes: Any) -> Explanation:
     values: dict[str, Any] = {
         "unit": unit,
-        "cluster": cluster,
+        "range_index": range_index,
         "range": (0.5, math.inf),
         "formula": parse("((pedestrian OR bicyclist) AND NOT road)"),
         "iou": 0.18,
+        "iou_gain": 0.08,
         "intersection": 18,
         "union": 100,
         "bitmap_cells": 40,
@@ -151,13 +154,14 @@ def example(unit: int = 0, cluster: int = 0, **changes: Any) -> Explanation:
     return Explanation(**values | changes)
 
 
-def silent(unit: int, cluster: int = 0) -> Explanation:
+def silent(unit: int, range_index: int = 1) -> Explanation:
     return example(
         unit,
-        cluster,
+        range_index,
         range=None,
         formula=None,
         iou=0.0,
+        iou_gain=None,
         intersection=0,
         union=0,
         bitmap_cells=0,
@@ -175,8 +179,8 @@ def table_of(*items: Explanation) -> Explanations:
     return Explanations(items, settings={"beam": 5, "ranges": (1, 2)}, concepts_hash="00ff", version="0.1.0")
 
 
-HALF = {"iou": 0.5, "intersection": 50, "bitmap_cells": 60, "formula_cells": 90, "score": 0.5}
-MIXED = table_of(example(2, 0), example(2, 1, formula=parse("sky"), **HALF), silent(7), example(9))
+HALF = {"iou": 0.5, "iou_gain": 0.35, "intersection": 50, "bitmap_cells": 60, "formula_cells": 90, "score": 0.5}
+MIXED = table_of(example(2, 1), example(2, 2, formula=parse("sky"), **HALF), silent(7), example(9))
 
 
 # ---------------------------------------------------------------------------- files and records
@@ -250,7 +254,7 @@ def test_the_schema_refuses_what_load_refuses() -> None:
 def test_other_impossible_records(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Explanation.from_record(example().to_record() | change)
-    with pytest.raises(InputError, match="record: expected the fields unit, cluster"):
+    with pytest.raises(InputError, match="record: expected the fields unit, range_index"):
         Explanation.from_record([])  # type: ignore[arg-type]
 
 
@@ -286,7 +290,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("ccx.explanations/1", "ccx.explanations/3", r"version 3 of ccx\.explanations, and this ccx reads version 2"),
+        ("ccx.explanations/1", "ccx.explanations/4", r"version 4 of ccx\.explanations, and this ccx reads version 3"),
         ("ccx.explanations/1", "ccx.run/1", r"has format 'ccx\.run/1'; check the path"),
         ('"concepts_hash"', '"hash"', "damaged: no concepts_hash"),
         ('"settings":{"beam":5,"ranges":[1,2]}', '"settings":[]', "damaged: no settings"),
@@ -324,6 +328,7 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
 def test_a_run_folder_comes_back(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {
         "key": ROW_KEY,
+        "format": RUN_FORMAT,
         "settings": MIXED.settings,
         "hashes": {"concepts": MIXED.concepts_hash, "activations": "aa"},
         "version": MIXED.version,
@@ -340,8 +345,9 @@ def test_a_run_folder_comes_back(tmp_path: Path) -> None:
         assert Explanations.load(tmp_path) == MIXED  # while it is being written
     with pytest.raises(StoreError, match="differs in content of concepts"):
         RowLog(tmp_path, **arguments | {"hashes": {"concepts": "other", "activations": "aa"}})
+    before_range_index(tmp_path)
     unseal(tmp_path)
-    assert Explanations.load(tmp_path) == MIXED  # of a version before checksums
+    assert list(Explanations.load(tmp_path)) == without_gain(MIXED)  # of a version before checksums
     rows = (tmp_path / "rows.jsonl").read_text()
     (tmp_path / "rows.jsonl").write_text(rows.replace('"visited":1200', '"visited":null', 1))
     with pytest.raises(StoreError, match="explanation 0: visited: expected int, got None"):
@@ -366,7 +372,7 @@ def test_every_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None
     found = table_of(example(), silent(1))
     found.save(tmp_path / "found.json")
     about: dict[str, Any] = {"settings": found.settings, "hashes": {"concepts": "00ff"}, "version": found.version}
-    with RowLog(tmp_path / "run", key=ROW_KEY, **about) as log:
+    with RowLog(tmp_path / "run", key=ROW_KEY, format=RUN_FORMAT, **about) as log:
         for item in found:
             log.append(item.to_record(), {"seconds": 0.5})
     n_refused = 0
@@ -386,6 +392,48 @@ def test_every_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None
     assert n_refused > 10_000
 
 
+def without_gain(found: Explanations) -> list[Explanation]:
+    return [dataclasses.replace(item, iou_gain=None) for item in found]
+
+
+@pytest.mark.states("Stored results", "formats 1 and 2, whose ranges count from 0", "accepted", "ranges count from 1")
+def test_results_of_older_formats_are_migrated(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"settings": MIXED.settings, "hashes": {"concepts": "00ff"}, "version": MIXED.version}
+    run = {"key": ROW_KEY, "format": RUN_FORMAT, **about}
+    path, folder = tmp_path / "found.json", tmp_path / "run"
+    MIXED.save(path)
+    with RowLog(folder, **run) as log:
+        for record in MIXED.to_records():
+            log.append(record)
+    expected = without_gain(MIXED)
+    for place in (path, folder):
+        before_range_index(place)
+        assert list(Explanations.load(place)) == expected
+        unseal(place)
+        assert list(Explanations.load(place)) == expected
+    assert Explanations.load(path).best().units == (2, 9, 7)  # by IoU
+    Explanations.load(path).save(path)
+    assert f'"{FORMAT}"' in path.read_text()
+    assert list(Explanations.load(path)) == expected
+    with pytest.raises(StoreError, match=r"version 1 of ccx\.run, and this ccx reads version 3; .* make it again"):
+        RowLog(folder, **run)
+
+
+def test_cluster_is_deprecated() -> None:
+    with pytest.warns(DeprecationWarning, match="range_index now, and counts from 1"):
+        assert example(range_index=3).cluster == 2
+
+
+def test_best() -> None:
+    big = example(3, 2, iou=0.6, iou_gain=0.08, intersection=60, bitmap_cells=80, formula_cells=80, score=0.6)
+    found = table_of(silent(0), example(2, 1), example(2, 2, **HALF), example(3, 1), big, silent(4), example(1))
+    best = found.best()
+    assert [(item.unit, item.range_index) for item in best] == [(2, 2), (1, 1), (3, 2), (0, 1), (4, 1)]
+    assert best.settings == found.settings
+    assert table_of(silent(1, 2), example(1, 1, iou_gain=-0.1)).best()[0].range_index == 1
+    assert not table_of().best()
+
+
 def test_results_before_checksums_are_checked_against_themselves(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     MIXED.save(path)
@@ -394,7 +442,7 @@ def test_results_before_checksums_are_checked_against_themselves(tmp_path: Path)
     text = path.read_text()
     for old, new, problem in (
         ('"union":100', '"union":101', "explanation 0: union: expected the cells of bitmap and formula, 100, got 101"),
-        ('"cluster":1', '"cluster":0', "explanations: expected one a unit and range, got unit 2, cluster 0 twice"),
+        ('"range_index":2', '"range_index":1', "explanations: expected one per unit and range, got unit 2, range 1 twice"),
     ):
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(StoreError, match=rf"found\.json: damaged: {problem}"):
@@ -415,6 +463,9 @@ HELD_OUT = HeldOut(0.5, 0.5, 5, 10, 7, 8, Chance(9, 0.1, 0.6, 2.0, 0.2))
         ({"union": 99, "iou": 18 / 99}, "union: expected the cells of bitmap and formula, 100, got 99"),
         ({"bitmap_cells": 41}, "union: expected the cells of bitmap and formula, 101, got 100"),
         ({"unit": -1}, "unit: expected a number of at least 0"),
+        ({"range_index": 0}, "range_index: expected a number of at least 1"),
+        ({"iou_gain": 0.18 - 0.41}, r"iou_gain: expected the IoU 0\.18 minus the share of 40 cells"),
+        ({"iou_gain": 0.19}, r"iou_gain: expected the IoU 0\.18 minus the share of 40 cells"),
         ({"visited": -1}, "visited: expected a number of at least 0"),
         ({"range": (1.0, 0.5)}, "range: expected an ascending range"),
         ({"status": Status.SILENT}, "status: expected explained with a formula"),
@@ -454,6 +505,7 @@ def test_contradictions_are_neither_read_nor_written(tmp_path: Path, changes: di
     [
         ({"score": 0.1}, "score: expected 0 without a formula"),
         ({"iou": 0.1}, "iou: expected 0 without a formula"),
+        ({"iou_gain": 0.1}, "iou_gain: expected nothing without a formula"),
         ({"formula_cells": 3}, "formula_cells: expected 0 without a formula"),
         ({"alternatives": (Candidate(parse("a"), 0.5, 1, 2),)}, "alternatives: expected nothing without a formula"),
         ({"chance": CHANCE}, "chance: expected nothing without a formula"),
@@ -484,7 +536,7 @@ def test_scores_are_what_settings_say(tmp_path: Path) -> None:
 
 def test_sequence() -> None:
     assert len(MIXED) == 4
-    assert MIXED[0] == example(2, 0)
+    assert MIXED[0] == example(2, 1)
     assert MIXED[-1] is list(MIXED)[3]
     assert MIXED[1:] == Explanations(
         list(MIXED)[1:], settings=MIXED.settings, concepts_hash=MIXED.concepts_hash, version=MIXED.version
@@ -492,7 +544,7 @@ def test_sequence() -> None:
     assert MIXED[0] in MIXED
     assert MIXED.index(silent(7)) == 2
     assert MIXED.units == (2, 7, 9)
-    assert [item.cluster for item in MIXED.of_unit(2)] == [0, 1]
+    assert [item.range_index for item in MIXED.of_unit(2)] == [1, 2]
     assert MIXED.explained.units == (2, 9)
     assert not MIXED[:0]
     with pytest.raises(IndexError):
@@ -549,11 +601,11 @@ def test_summary() -> None:
 def test_repr() -> None:
     assert repr(MIXED).splitlines() == [
         "Explanations: 4 of 3 units, 3 explained, median IoU 0.180",
-        "unit  cluster       range    IoU  formula",
-        "   2        0  (0.5, inf)  0.180  ((pedestrian OR bicyclist) AND NOT road)",
-        "   2        1  (0.5, inf)  0.500  sky",
-        "   7        0              0.000  [silent]",
-        "   9        0  (0.5, inf)  0.180  ((pedestrian OR bicyclist) AND NOT road)",
+        "unit         range   gain    IoU  formula",
+        "   2  1 (0.5, inf)  0.080  0.180  ((pedestrian OR bicyclist) AND NOT road)",
+        "   2  2 (0.5, inf)  0.350  0.500  sky",
+        "   7             1         0.000  [silent]",
+        "   9  1 (0.5, inf)  0.080  0.180  ((pedestrian OR bicyclist) AND NOT road)",
     ]
     assert repr(table_of()) == "Explanations: 0 of 0 units, 0 explained"
     many = table_of(*(example(unit, formula=Concept("x" * 500)) for unit in range(1000)))
@@ -633,7 +685,7 @@ def test_pandas() -> None:
     assert frame["alternatives"][0] == ("pedestrian",)
     assert frame["status"].tolist()[2] == "silent"
     assert frame.columns.tolist() == [
-        *("unit", "cluster", "lower", "upper", "formula", "length", "iou", "score", "intersection", "union"),
+        *("unit", "range_index", "lower", "upper", "formula", "length", "iou", "iou_gain", "score", "intersection", "union"),
         *("bitmap_cells", "formula_cells", "status", "visited", "expanded", "estimated", "optimal"),
         *("upper_bound", "evaluations", "alternatives"),
         *("null_mean", "null_maximum", "z", "p", "held_out_iou", "held_out_score", "held_out_p"),
@@ -653,7 +705,7 @@ def test_pandas_is_named_when_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def check_invariants(item: Explanation) -> None:
     """Check what every explanation of ccx must satisfy."""
     assert item.unit >= 0
-    assert item.cluster >= 0
+    assert item.range_index >= 1
     assert item.range is None or item.range[0] <= item.range[1]
     assert (item.formula is not None) == (item.status is Status.EXPLAINED)
     assert item.union == item.bitmap_cells + item.formula_cells - item.intersection

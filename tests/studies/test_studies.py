@@ -213,8 +213,8 @@ def explanations(formulas, n_ranges, concepts_hash="h"):
     """Return explanations of units with `n_ranges` formulas each, None = none."""
     items = [
         Explanation(
-            unit=i // n_ranges, cluster=i % n_ranges, range=(0.0, 1.0), formula=None if text is None else parse(text),
-            iou=0.5, intersection=1, union=2, bitmap_cells=1, formula_cells=2,
+            unit=i // n_ranges, range_index=i % n_ranges + 1, range=(0.0, 1.0), formula=None if text is None else parse(text),
+            iou=0.5, iou_gain=None, intersection=1, union=2, bitmap_cells=1, formula_cells=2,
             status=Status.NO_OVERLAP if text is None else Status.EXPLAINED, visited=0, optimal=False, score=0.5,
         )
         for i, text in enumerate(formulas)
@@ -267,14 +267,14 @@ def test_metrics(data):
     concepts, activations = data
     found = ccx.explain(activations, concepts, clusters=2, length=2, progress=False)
     measured = studies.metrics(found, activations, concepts, masking=lambda item: item.unit / 10, progress=False)
-    assert [(row["unit"], row["cluster"]) for row in measured.units] == [(item.unit, item.cluster) for item in found]
+    assert [(row["unit"], row["range_index"]) for row in measured.units] == [(item.unit, item.range_index) for item in found]
     for row, item in zip(measured.units, found, strict=True):
         assert row["iou"] == item.iou
         assert row["concept_masking"] == (None if item.formula is None else item.unit / 10)
     explained = [item for item in found if item.formula is not None]
     rows = {(row["metric"], row["range"]): row for row in measured.summary}
     assert rows["iou", "all"]["mean"] == pytest.approx(np.mean([item.iou for item in explained]))
-    assert rows["iou", "2"]["sd"] == pytest.approx(np.std([item.iou for item in explained if item.cluster == 1]))
+    assert rows["iou", "2"]["sd"] == pytest.approx(np.std([item.iou for item in explained if item.range_index == 2]))
     assert rows["concept_masking", "1"]["explanations"] == 5
     assert all(value is None or np.isfinite(value) for row in measured.units.rows for value in row[5:])
 
