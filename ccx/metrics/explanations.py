@@ -79,9 +79,11 @@ def measure(
             mask = concepts.mask(item.formula, packed=True, threads=threads)
         overlap = Overlap.of(bitmap, mask, n_cells=n_cells, threads=threads)
         lower, upper = item.range or (None, None)
+        record: dict[str, Any]
         formula = None if item.formula is None else str(item.formula)
         record = {"unit": item.unit, "range_index": item.range_index, "lower": lower, "upper": upper}
-        records.append(record | {"formula": formula} | {name: float(value) for name, value in overlap.to_dict().items()})
+        record |= {"formula": formula, **{name: float(value) for name, value in overlap.to_dict().items()}}
+        records.append(record)
         if progress is not None:
             progress(done + 1, len(explained))
     return records

@@ -471,9 +471,9 @@ def _run(
         log = None
         if out is not None:
             hashes = {"concepts": concepts.content_hash, **hashes}
-            log = stack.enter_context(RowLog(
-                out, key=ROW_KEY, format=RUN_FORMAT, settings=settings, hashes=hashes, version=VERSION
-            ))
+            log = stack.enter_context(
+                RowLog(out, key=ROW_KEY, format=RUN_FORMAT, settings=settings, hashes=hashes, version=VERSION)
+            )
             items = _stored(log)
         # The last unit of a killed run may lack ranges: it is computed again, its rows are not written twice.
         last = items[-1].unit if items else -1

@@ -71,7 +71,9 @@ def test_times_stand_in_a_file_of_their_own(whole: Path) -> None:
     rows = (whole / "rows.jsonl").read_text()
     assert "seconds" not in rows
     timings = [json.loads(line) for line in (whole / "timings.jsonl").read_text().splitlines()]
-    assert [(one["unit"], one["range_index"]) for one in timings] == [(one.unit, one.range_index) for one in ccx.load(whole)]
+    assert [(one["unit"], one["range_index"]) for one in timings] == [
+        (one.unit, one.range_index) for one in ccx.load(whole)
+    ]
     for one in timings:
         assert set(one["seconds"]) <= {"ranges", "histogram", "search", "evidence"}
         assert min(one["seconds"].values()) >= 0

@@ -442,7 +442,11 @@ def test_results_before_checksums_are_checked_against_themselves(tmp_path: Path)
     text = path.read_text()
     for old, new, problem in (
         ('"union":100', '"union":101', "explanation 0: union: expected the cells of bitmap and formula, 100, got 101"),
-        ('"range_index":2', '"range_index":1', "explanations: expected one per unit and range, got unit 2, range 1 twice"),
+        (
+            '"range_index":2',
+            '"range_index":1',
+            "explanations: expected one per unit and range, got unit 2, range 1 twice",
+        ),
     ):
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(StoreError, match=rf"found\.json: damaged: {problem}"):
@@ -685,7 +689,8 @@ def test_pandas() -> None:
     assert frame["alternatives"][0] == ("pedestrian",)
     assert frame["status"].tolist()[2] == "silent"
     assert frame.columns.tolist() == [
-        *("unit", "range_index", "lower", "upper", "formula", "length", "iou", "iou_gain", "score", "intersection", "union"),
+        *("unit", "range_index", "lower", "upper", "formula", "length", "iou", "iou_gain"),
+        *("score", "intersection", "union"),
         *("bitmap_cells", "formula_cells", "status", "visited", "expanded", "estimated", "optimal"),
         *("upper_bound", "evaluations", "alternatives"),
         *("null_mean", "null_maximum", "z", "p", "held_out_iou", "held_out_score", "held_out_p"),

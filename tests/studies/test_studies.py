@@ -213,7 +213,8 @@ def explanations(formulas, n_ranges, concepts_hash="h"):
     """Return explanations of units with `n_ranges` formulas each, None = none."""
     items = [
         Explanation(
-            unit=i // n_ranges, range_index=i % n_ranges + 1, range=(0.0, 1.0), formula=None if text is None else parse(text),
+            unit=i // n_ranges, range_index=i % n_ranges + 1, range=(0.0, 1.0),
+            formula=None if text is None else parse(text),
             iou=0.5, iou_gain=None, intersection=1, union=2, bitmap_cells=1, formula_cells=2,
             status=Status.NO_OVERLAP if text is None else Status.EXPLAINED, visited=0, optimal=False, score=0.5,
         )
@@ -267,7 +268,9 @@ def test_metrics(data):
     concepts, activations = data
     found = ccx.explain(activations, concepts, clusters=2, length=2, progress=False)
     measured = studies.metrics(found, activations, concepts, masking=lambda item: item.unit / 10, progress=False)
-    assert [(row["unit"], row["range_index"]) for row in measured.units] == [(item.unit, item.range_index) for item in found]
+    assert [(row["unit"], row["range_index"]) for row in measured.units] == [
+        (item.unit, item.range_index) for item in found
+    ]
     for row, item in zip(measured.units, found, strict=True):
         assert row["iou"] == item.iou
         assert row["concept_masking"] == (None if item.formula is None else item.unit / 10)
