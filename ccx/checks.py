@@ -9,6 +9,9 @@ from typing import Any
 
 from ccx.errors import DTypeError, InputError
 
+UNBOUNDED = 1 << 62
+"""As the least, negated, or the most of `integer`: none."""
+
 
 def require_kind(argument: str, value: Any, kind: type | tuple[type, ...], wanted: str, remedy: str) -> None:
     """Raise `DTypeError` unless `value` is of a kind."""
@@ -62,15 +65,33 @@ def shown(value: Any) -> str:
 
 
 def integer(argument: str, value: Any, least: int, most: int, remedy: str) -> int:
-    """Return a whole number between two others, or raise `InputError`."""
+    """Return a whole number between two others, or raise `InputError`; True and False are no numbers."""
     try:
-        number = operator.index(value)
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
     except (TypeError, ValueError):
         number = least - 1
     if not least <= number <= most:
-        wanted = f"an integer >= {least}" if most >= 1 << 62 else f"{least} to {most}"
+        wanted = f"{least} to {most}" if most < UNBOUNDED else "an integer" + f" >= {least}" * (least > -UNBOUNDED)
         raise InputError(argument, wanted=wanted, got=shown(value), remedy=remedy)
     return number
+
+
+def sides(argument: str, value: Any, remedy: str, wanted: str = "(H, W), two integers >= 1") -> tuple[int, int]:
+    """Return the height and width of a grid or picture, both at least 1, or raise `InputError`."""
+    try:
+        height, width = (operator.index(side) for side in value)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise InputError(argument, wanted=wanted, got=shown(value), remedy=remedy)
+    return height, width
+
+
+def choice(argument: str, value: Any, options: Iterable[str], remedy: str) -> None:
+    """Raise `InputError` unless a value is one of some texts."""
+    known = tuple(options)
+    if not isinstance(value, str) or value not in known:
+        raise InputError(argument, wanted=" or ".join(map(repr, known)), got=shown(value), remedy=remedy)
 
 
 def is_between(value: Any, lower: float, upper: float) -> bool:

@@ -7,14 +7,13 @@ lie in no range, and a cluster of one distinct value gives a range that holds no
 
 from __future__ import annotations
 
-import operator
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ccx import memory
-from ccx.checks import is_between, shown
+from ccx.checks import UNBOUNDED, choice, integer, is_between, shown
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
 from ccx.kernels.conversion import as_array, as_floats, describe, require_host
 from ccx.kernels.ieee import ieee
@@ -60,17 +59,8 @@ def unit_ranges(
         When ``method="sklearn"`` and scikit-learn is not installed.
 
     """
-    known: object = method
-    if not isinstance(known, str) or method not in get_args(Method):
-        remedy = "leave it out for the optimum"
-        raise InputError(argument="method", wanted="'optimal' or 'sklearn'", got=shown(method), remedy=remedy)
-    try:
-        n_clusters = operator.index(clusters)
-    except (TypeError, ValueError):
-        n_clusters = 0
-    if n_clusters < 1:
-        remedy = "1 stands for the top quantile"
-        raise InputError(argument="clusters", wanted="an integer >= 1", got=shown(clusters), remedy=remedy)
+    choice("method", method, get_args(Method), "leave it out for the optimum")
+    n_clusters = integer("clusters", clusters, 1, UNBOUNDED, "1 stands for the top quantile")
     if n_clusters == 1:
         return np.array([top_quantile(values, quantile)])
     return optimal_ranges(values, n_clusters) if method == "optimal" else sklearn_ranges(values, n_clusters)

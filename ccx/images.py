@@ -115,7 +115,7 @@ def read_head(path: PathLike) -> Head:
         os.close(descriptor)
     if head is not None and is_whole:
         return head
-    with opened(_content(path), path) as image:
+    with opened(content_of(path), path) as image:
         if head is None:
             head = pillow_head(image, path)
         if not is_whole:
@@ -329,7 +329,7 @@ def open_image(source: PathLike | bytes, where: PathLike | None = None, *, is_dr
         Decode a JPEG no finer than it takes to see that it can be decoded.
 
     """
-    content = source if isinstance(source, bytes) else _content(source)
+    content = source if isinstance(source, bytes) else content_of(source)
     place: PathLike = where if where is not None else "image" if isinstance(source, bytes) else source
     with opened(content, place) as image:
         head = head_of(content, image, place)
@@ -412,7 +412,8 @@ def _upright(picture: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
 # Decoding
 
 
-def _content(path: PathLike) -> bytes:
+def content_of(path: PathLike) -> bytes:
+    """Return the bytes of a picture file, of at most `MAX_BYTES`."""
     return read_regular(path, MAX_BYTES)
 
 

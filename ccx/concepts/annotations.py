@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ccx import memory
-from ccx.checks import texts
+from ccx.checks import sides, texts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows
 from ccx.kernels.conversion import as_array, checked_sparse, describe
+
+Flags = npt.NDArray[np.bool_]
 
 _MASK_BATCH_BYTES = 1 << 26
 _MOST_LAYERS = 6  # that are believed whatever the names: Broden has as many
@@ -152,7 +154,7 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
     return batch[0], batch[1]
 
 
-def check_layers(labels: Any, valid: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+def check_layers(labels: Any, valid: Any) -> tuple[npt.NDArray[Any], Flags | None]:
     """Check one batch: int[n, L, H, W] or int[n, H, W], bool[n, H, W] or None -> int[n, L, H, W]."""
     array = as_array(labels, "labels")
     if array.dtype.kind not in "iu":
@@ -188,9 +190,8 @@ def check_valid(valid: npt.NDArray[Any], n_samples: int, shape: tuple[int, int])
     return valid
 
 
-def label_batches(labels: npt.NDArray[Any], valid: npt.NDArray[Any] | None) -> Iterable[Any]:
-    """Cut an array of label maps into (labels, valid) batches of about 4 million cells."""
-    layers, flags = check_layers(labels, valid)
+def label_batches(layers: npt.NDArray[Any], flags: Flags | None) -> Iterator[tuple[npt.NDArray[Any], Flags | None]]:
+    """Cut what `check_layers` returned into batches of about 4 million cells."""
     size = max(1, (1 << 22) // (layers.shape[2] * layers.shape[3]))
     for start in range(0, layers.shape[0], size):
         stop = start + size
@@ -212,7 +213,7 @@ class MaskSource:
         if self._sparse:
             self._masks: Any = [_checked_sparse(mask) for mask in masks]
             self.n_samples = self._masks[0].shape[0]
-            self.shape = _grid(shape, "a list of sparse masks")
+            self.shape = sides("shape", shape, "pass the grid of the masks")
             wanted = (self.n_samples, self.shape[0] * self.shape[1])
             for mask in self._masks:
                 if mask.shape != wanted:
@@ -226,11 +227,11 @@ class MaskSource:
                 remedy = "one mask per concept and sample; for sets of other grids use H = 1"
                 raise ShapeError("masks", wanted="bool[C, N, H, W]", got=describe(array), remedy=remedy)
             self.shape = array.shape[2:]
-            if shape is not None and _grid(shape, "these masks") != self.shape:
+            if shape is not None and sides("shape", shape, "leave shape out: dense masks have their own") != self.shape:
                 remedy = "leave shape out: dense masks have their own"
                 raise ShapeError("masks", wanted=f"a grid of {shape}", got=describe(array), remedy=remedy)
         elif array.dtype == np.uint64 and shape is not None:
-            self.shape = _grid(shape, "packed masks")
+            self.shape = sides("shape", shape, "pass the grid of the masks")
             n_words = rows.n_words(self.shape[0] * self.shape[1])
             if array.ndim != 3 or array.shape[2] != n_words:
                 remedy = "pack bool[C, N, H * W] with ccx.kernels.pack"
@@ -271,14 +272,3 @@ def _checked_sparse(mask: Any) -> Any:
         remedy = "compare first: mask != 0; label maps go to Concepts.from_label_maps(labels, names)"
         raise DTypeError("masks", wanted="sparse masks of 0 and 1", got=f"{rows_of.dtype}", remedy=remedy)
     return rows_of
-
-
-def _grid(shape: tuple[int, int] | None, what: str) -> tuple[int, int]:
-    try:
-        height, width = map(operator.index, shape or ())
-    except (TypeError, ValueError):
-        height = width = 0
-    if height < 1 or width < 1:
-        remedy = "pass shape=(H, W)"
-        raise InputError("shape", wanted=f"the grid (H, W) of {what}", got=repr(shape), remedy=remedy)
-    return height, width

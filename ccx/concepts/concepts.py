@@ -137,26 +137,22 @@ class Concepts:
             ids = None if numbers == tuple(range(1, len(names) + 1)) else np.array(numbers)
         names = check_names(names)
         if hasattr(labels, "shape"):
-            array = as_array(labels, "labels")
-            flags = None if valid is None else as_array(valid, "valid")
-            n_samples = array.shape[0] if array.ndim else 0
-            batches: Iterable[Any] = label_batches(array, flags)
+            layers, flags = check_layers(labels, valid)
+            n_samples, batches = layers.shape[0], label_batches(layers, flags)
         elif valid is not None:
             remedy = "let the iterable yield (labels, valid) pairs"
             raise InputError("valid", wanted="an array of labels beside it", got="batches of labels", remedy=remedy)
         elif isinstance(labels, Iterable):
             announced = check_order(labels, "labels")
-            n_samples, batches = announced or 0, labels
+            n_samples, batches = announced or 0, (check_layers(*split_batch(batch)) for batch in labels)
         else:
             remedy = "convert with numpy.asarray first"
             raise DTypeError("labels", wanted="integer ids", got=type(labels).__name__, remedy=remedy)
         keys = None if keys is None else check_keys("keys", keys, n_samples or None)
         builder: AtomBuilder | None = None
         shape, done = (0, 0), 0
-        for batch in batches:
-            layers, flags = check_layers(*split_batch(batch))
-            if ids is not None:
-                layers = concept_ids(layers, ids)
+        for layers, flags in batches:
+            maps = layers if ids is None else concept_ids(layers, ids)
             if builder is None:
                 check_layer_count(layers, len(names))
                 shape = layers.shape[2:]
@@ -167,8 +163,8 @@ class Concepts:
                 remedy = "bring all batches to one grid"
                 raise ShapeError("labels", wanted=f"a grid of {shape}", got=describe(layers), remedy=remedy)
             n, n_layers, n_cells = *layers.shape[:2], shape[0] * shape[1]
-            native = layers.astype(layers.dtype.newbyteorder("="), copy=False).reshape(n, n_layers, n_cells)
-            builder.add_label_maps(native, None if flags is None else flags.reshape(n, n_cells))
+            valid_cells = None if flags is None else flags.reshape(n, n_cells)
+            builder.add_label_maps(maps.reshape(n, n_layers, n_cells), valid_cells)
             done += n
             if progress is not None:
                 progress(done, n_samples)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ccx.concepts.annotations import name_problem
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.ids import IdTable
-from ccx.datasets.label_maps import Coding, label_map_size, read_broden_ids
+from ccx.datasets.label_maps import Coding, label_map_size, read_broden_ids, require_size
 from ccx.datasets.tables import Table, line_error, path_of, read_table, unique_names
 from ccx.errors import InputError, StoreError
 from ccx.images import photograph_size, read_image
@@ -112,7 +112,7 @@ class Broden(Dataset):
                 continue
             path = self._path(given)
             ids = read_broden_ids(path)
-            _check_size(path, ids.shape, sample.label_size)
+            require_size(path, ids.shape, sample.label_size, "index.csv")
             self._table.concepts(ids, shape, path, layer)
         return layers, None
 
@@ -130,12 +130,12 @@ class Broden(Dataset):
             try:
                 if given is None:
                     path = self._path(sample.image)
-                    _check_size(path, photograph_size(path), sample.image_size)
+                    require_size(path, photograph_size(path), sample.image_size, "index.csv")
                 elif isinstance(given, int):
                     self._concept(given, sample)
                 else:
                     path = self._path(given)
-                    _check_size(path, label_map_size(path, Coding.BYTES), sample.label_size)
+                    require_size(path, label_map_size(path, Coding.BYTES), sample.label_size, "index.csv")
             except StoreError as error:
                 problems.append(str(error))
         return problems, sample.label_size
@@ -146,12 +146,6 @@ class Broden(Dataset):
 
     def _settings(self) -> Source:
         return {}
-
-
-def _check_size(path: str, found: Size, wanted: Size) -> None:
-    if found != wanted:
-        problem = f"{found[0]}×{found[1]} pixels, index.csv says {wanted[0]}×{wanted[1]}"
-        raise store_error(path, problem, "give the files that belong together")
 
 
 def _rows(index: Table, subset: str, split: str | None, categories: Sequence[str]) -> list[_Row]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import operator
 import os
 import shutil
 from collections import deque
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx._version import VERSION
+from ccx.checks import sides
 from ccx.concepts import FILE_FORMAT, Concepts
 from ccx.concepts.annotations import require_memory
 from ccx.errors import FilesError, InputError, StoreError
@@ -86,7 +86,7 @@ def build(
     check_progress(progress)
     if not len(dataset):
         raise InputError("dataset", wanted="at least one image", got="none", remedy="check path and subset")
-    shape = None if shape is None else _checked_shape(shape)
+    shape = None if shape is None else sides("shape", shape, "write for instance (112, 112)")
     if out is None:
         return _Building(dataset, _grid(dataset, shape, workers, progress), n_workers, None).run(progress)
     target = Path(out)
@@ -101,16 +101,6 @@ def build(
             concepts.save(target, source=json_text(source, "dataset"))
     shutil.rmtree(folder, ignore_errors=True)
     return concepts
-
-
-def _checked_shape(shape: Any) -> Size:
-    try:
-        height, width = (operator.index(side) for side in shape)
-    except (TypeError, ValueError):
-        height = width = 0
-    if height < 1 or width < 1:
-        raise InputError("shape", wanted="a grid (H, W)", got=repr(shape), remedy="write for instance (112, 112)")
-    return height, width
 
 
 def _stored(path: Path, source: Mapping[str, Any], keys: tuple[str, ...] | None) -> Concepts:

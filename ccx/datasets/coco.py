@@ -8,13 +8,14 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import choice
 from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
-from ccx.datasets.label_maps import Coding, label_map_size, read_rgb_numbers, sampled
+from ccx.datasets.label_maps import Coding, label_map_size, read_rgb_numbers, require_size, sampled
 from ccx.datasets.regions import Runs, check_region, coco_masks, decoded, runs_of
 from ccx.datasets.tables import path_of, unique_names
 from ccx.errors import FilesError, InputError, StoreError
@@ -24,7 +25,6 @@ from ccx.store.files import read_bytes, store_error
 
 Crowd: TypeAlias = Literal["label", "void", "skip"]
 _SHORT = reprlib.Repr()  # of values that may be of any size and depth
-_CROWDS = ("label", "void", "skip")
 
 
 class _Region(NamedTuple):
@@ -47,8 +47,7 @@ class _Coco(Dataset):
     """What both formats share: one JSON file with images, annotations and categories."""
 
     def __init__(self, images: PathLike, annotations: PathLike, crowd: Crowd) -> None:
-        if crowd not in _CROWDS:
-            raise InputError("crowd", wanted=f"one of {_CROWDS}", got=repr(crowd), remedy="see the documentation")
+        choice("crowd", crowd, get_args(Crowd), "leave it out for label")
         self._images = path_of("images", images, folder=True)
         self._file = path_of("annotations", annotations, folder=False)
         self._stat = stat_of(self._file)
@@ -113,7 +112,7 @@ class _Coco(Dataset):
         for path in paths:
             try:
                 found = photograph_size(path) if path == paths[0] else label_map_size(path, Coding.BYTES)
-                _check_size(path, found, sample.size, self._file)
+                require_size(path, found, sample.size, self._file)
             except StoreError as error:
                 problems.append(str(error))
         return problems, sample.size
@@ -289,7 +288,7 @@ class CocoPanoptic(_Coco):
             return empty, np.zeros(empty.shape[1:], np.bool_) if self._is_void else None
         path = self._folder / sample.map
         numbers = read_rgb_numbers(path)
-        _check_size(path, numbers.shape, sample.size, self._file)
+        require_size(path, numbers.shape, sample.size, self._file)
         ids = sampled(numbers, shape)
         regions = sorted(sample.regions)
         concepts = [0 if region.is_crowd and self._crowd != "label" else region.concept for region in regions]
@@ -306,12 +305,6 @@ class CocoPanoptic(_Coco):
 
     def _settings(self) -> Source:
         return {**super()._settings(), "unlabelled_is_void": self._is_void}
-
-
-def _check_size(path: Path, found: tuple[int, ...], wanted: Size, file: Path) -> None:
-    if found != wanted:
-        problem = f"{found[0]}×{found[1]} pixels, {file} says {wanted[0]}×{wanted[1]}"
-        raise store_error(path, problem, "give the files that belong together")
 
 
 def _parsed(path: Path) -> dict[str, Any]:

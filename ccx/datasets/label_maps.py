@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from ccx.images import (
     DAMAGED,
-    MAX_BYTES,
     PNG,
     Head,
     check_pixels,
+    content_of,
     decode,
     head_of,
     is_turned,
@@ -28,7 +28,7 @@ from ccx.images import (
 )
 from ccx.kernels.pictures import MAX_FILTER, Ids, cell_indices
 from ccx.store import PathLike
-from ccx.store.files import read_regular, store_error
+from ccx.store.files import store_error
 
 NPY = ".npy"
 
@@ -79,7 +79,7 @@ def read_ids(path: PathLike) -> Ids | npt.NDArray[Any]:
     """
     if _is_npy(path):
         return _npy_array(path)
-    content = _content(path)
+    content = content_of(path)
     if (found := _png_ids(path, content, (_GRAY, _PALETTE))) is not None:
         return found
     with opened(content, path) as image:
@@ -112,7 +112,7 @@ def read_broden_ids(path: PathLike) -> Ids | npt.NDArray[Any]:
         If it cannot be read, or is no such PNG.
 
     """
-    content = _content(path)
+    content = content_of(path)
     if (found := _png_ids(path, content, (_RGB, _RGBA))) is not None:
         return found
     return _rgb_numbers(path, content) & np.uint32(0xFFFF)
@@ -174,7 +174,7 @@ def read_rgb_numbers(path: PathLike) -> npt.NDArray[np.uint32]:
         If it cannot be read, or is no PNG of 8 bits per colour.
 
     """
-    return _rgb_numbers(path, _content(path))
+    return _rgb_numbers(path, content_of(path))
 
 
 def _rgb_numbers(path: PathLike, content: bytes) -> npt.NDArray[np.uint32]:
@@ -195,10 +195,17 @@ def read_colors(path: PathLike) -> npt.NDArray[np.uint8]:
         If it cannot be read, or its colours are not those that were saved; what `ccx.images.read_image` refuses, too.
 
     """
-    content = _content(path)
+    content = content_of(path)
     with opened(content, path) as image:
         _check(head_of(content, image, path), Coding.COLORS, path)
     return np.asarray(open_image(content, path))
+
+
+def require_size(path: PathLike, found: tuple[int, ...], wanted: tuple[int, int], source: PathLike) -> None:
+    """Raise `StoreError` unless a picture has the size (h, w) that its data set says."""
+    if found != wanted:
+        problem = f"{found[0]}×{found[1]} pixels, {source} says {wanted[0]}×{wanted[1]}"
+        raise store_error(path, problem, "give the files that belong together")
 
 
 def sampled(pixels: npt.NDArray[Any], shape: tuple[int, int] | None) -> npt.NDArray[Any]:
@@ -254,7 +261,7 @@ def _is_npy(path: PathLike) -> bool:
 
 def _npy_array(path: PathLike) -> npt.NDArray[Any]:
     """Return the whole numbers [h, w] of a .npy file."""
-    file = io.BytesIO(_content(path))
+    file = io.BytesIO(content_of(path))
     remedy = "save whole numbers [h, w] with numpy.save"
     try:
         version = np.lib.format.read_magic(file)
@@ -271,7 +278,3 @@ def _npy_array(path: PathLike) -> npt.NDArray[Any]:
     numbers = np.frombuffer(file.getbuffer(), dtype, offset=file.tell())
     numbers = numbers.reshape(shape, order="F" if is_fortran else "C")
     return numbers.astype(np.uint8) if dtype.kind == "b" else numbers
-
-
-def _content(path: PathLike) -> bytes:
-    return read_regular(path, MAX_BYTES)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from ccx.checks import UNBOUNDED, choice, integer
 from ccx.errors import InputError, MissingExtraError, StoreError
 from ccx.models.checkpoints import fill, read_checkpoint
 from ccx.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -129,15 +130,11 @@ def load(
     _require_torchvision()
     _check_name(name)
     chosen = _ALIASES.get(weights, weights)
-    if chosen not in get_args(Weights):
-        wanted = " or ".join(f'"{one}"' for one in get_args(Weights))
-        raise InputError("weights", wanted=wanted, got=repr(weights), remedy="give file= for weights of your own")
+    choice("weights", chosen, get_args(Weights), "give file= for weights of your own")
     if chosen == "none" and file is not None:
         remedy = "say by weights= how its images were normalised: as for imagenet or places365"
         raise InputError("weights", wanted="no file beside none", got=str(file), remedy=remedy)
-    n_classes = _N_CLASSES[chosen] if classes is None else classes
-    if isinstance(n_classes, bool) or n_classes < 1:
-        raise InputError("classes", wanted="an integer of at least 1", got=repr(classes), remedy="leave it out")
+    n_classes = _N_CLASSES[chosen] if classes is None else integer("classes", classes, 1, UNBOUNDED, "leave it out")
     source = None if chosen == "none" else _checkpoint(name, chosen, file)
     if source is not None and not source.exists():
         remedy = "check the path; 'ccx download' lists published weights; the weights none (untrained) need no file"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from dataclasses import asdict, dataclass
 from numbers import Real
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import choice, sides
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.images import open_image, rgb
 
@@ -51,13 +51,8 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         given: Any = self.size
-        try:
-            height, width = map(operator.index, given if isinstance(given, (list, tuple)) else (given, given))
-        except (TypeError, ValueError):
-            height = width = 0
-        if min(height, width) < 1:
-            raise InputError("size", wanted="height and width of at least 1", got=repr(self.size), remedy="write 224")
-        object.__setattr__(self, "size", (height, width))
+        pair = given if isinstance(given, (list, tuple)) else (given, given)
+        object.__setattr__(self, "size", sides("size", pair, "write 224", "height and width of at least 1"))
         for name in ("mean", "std"):
             given = getattr(self, name)
             try:
@@ -69,9 +64,7 @@ class Preprocessing:
                 wanted = f"three {'positive ' if name == 'std' else ''}numbers, for red, green and blue"
                 raise InputError(name, wanted=wanted, got=repr(given), remedy="give them on the scale 0 to 1")
             object.__setattr__(self, name, values)
-        if self.resampling not in _RESAMPLINGS:
-            wanted = " or ".join(_RESAMPLINGS)
-            raise InputError("resampling", wanted=wanted, got=repr(self.resampling), remedy="leave it out for bilinear")
+        choice("resampling", self.resampling, _RESAMPLINGS, "leave it out for bilinear")
 
     def __call__(self, image: Any) -> torch.Tensor:
         """Return float32[3, height, width] of one image.

@@ -370,7 +370,7 @@ def image_batches(loader: Iterable[Any]) -> Iterator[torch.Tensor]:
         except (TypeError, ValueError, RuntimeError) as error:
             remedy = "let it yield images or (images, ...)"
             raise DTypeError("loader", wanted="arrays of images", got=type(first).__name__, remedy=remedy) from error
-        described = f"{str(images.dtype).removeprefix('torch.')}{list(images.shape)}"
+        described = outputs.tensor_text(images)
         if not images.is_floating_point():
             remedy = "normalise the images as the model expects them"
             raise DTypeError("loader", wanted="images of floats", got=described, remedy=remedy)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ccx.checks import UNBOUNDED, integer, items, sides
 from ccx.errors import InputError, ShapeError
 
 if TYPE_CHECKING:
@@ -106,43 +103,18 @@ def check_layout(tokens: Any, skip: Any, unit_axis: Any, units: Any) -> Layout:
         If something is of another kind.
 
     """
-    grid = None
-    if tokens is not None:
-        try:
-            height, width = (operator.index(side) for side in tokens)
-        except (TypeError, ValueError):
-            height = width = 0
-        if min(height, width) < 1:
-            raise InputError("tokens", wanted="None or (h, w)", got=repr(tokens), remedy="write tokens=(14, 14)")
-        grid = (height, width)
-    if _index(skip) is None or skip < 0:
-        raise InputError("skip", wanted="an integer of at least 0", got=repr(skip), remedy="1 skips a class token")
-    if unit_axis is not None and _index(unit_axis) is None:
-        raise InputError("unit_axis", wanted="None or an integer", got=repr(unit_axis), remedy="leave it out")
-    return Layout(grid, int(skip), None if unit_axis is None else int(unit_axis), _units(units))
+    wanted = "None or (h, w)"
+    return Layout(
+        None if tokens is None else sides("tokens", tokens, "write tokens=(14, 14)", wanted),
+        integer("skip", skip, 0, UNBOUNDED, "1 skips a class token"),
+        None if unit_axis is None else integer("unit_axis", unit_axis, -UNBOUNDED, UNBOUNDED, "leave it out"),
+        None if units is None else _units(units),
+    )
 
 
-def _units(units: Any) -> tuple[int, ...] | None:
-    if units is None:
-        return None
-    if not isinstance(units, Iterable) or isinstance(units, (str, bytes)):
-        raise InputError("units", wanted="a list of units", got=repr(units), remedy=f"write units=[{units!r}]")
-    chosen = set()
-    for unit in units:
-        index = _index(unit)
-        if index is None or index < 0:
-            raise InputError("units", wanted="integers from 0", got=repr(unit), remedy="give indices of units")
-        chosen.add(index)
+def _units(units: Any) -> tuple[int, ...]:
+    remedy = "give indices of units"
+    chosen = {integer("units", unit, 0, UNBOUNDED, remedy) for unit in items("units", units, "a list of units", remedy)}
     if not chosen:
         raise InputError("units", wanted="at least one unit", got="none", remedy="leave it out for all")
     return tuple(sorted(chosen))
-
-
-def _index(value: Any) -> int | None:
-    """Return an integer as such; None for anything else, a bool included."""
-    if isinstance(value, (bool, np.bool_)):
-        return None
-    try:
-        return operator.index(value)
-    except (TypeError, ValueError):
-        return None

@@ -15,6 +15,7 @@ from ccx.kernels.conversion import as_array
 from ccx.keys import Keys
 from ccx.listing import data_keys, picture_files
 from ccx.networks import check_order
+from ccx.networks.outputs import tensor_text
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +144,7 @@ def as_batch(value: Any, n_inputs: int | None = 1) -> Batch:
     is_image = tensor.ndim == 4 or (tensor.ndim == 3 and str(tensor.dtype) == "torch.uint8")
     if is_image and not tensor.is_floating_point():
         remedy = "normalise the images as the model expects them, or pass preprocessing= and single images"
-        raise DTypeError("loader", wanted="images of floats", got=_described(tensor), remedy=remedy)
+        raise DTypeError("loader", wanted="images of floats", got=tensor_text(tensor), remedy=remedy)
     return Batch((tensor,), {}, tensor.shape[0])
 
 
@@ -162,7 +163,7 @@ def _n_in_all(tensors: Mapping[str, torch.Tensor]) -> int:
         wanted = "batches whose tensors have one number of samples"
         raise ShapeError("loader", wanted=wanted, got=str(sizes), remedy="drop what is no input of the model")
     if all(tensor.ndim < 2 for tensor in tensors.values()):
-        got = ", ".join(map(_described, tensors.values()))
+        got = ", ".join(map(tensor_text, tensors.values()))
         wanted = "batches [n, ...] of two axes or more, with something in them"
         raise ShapeError("loader", wanted=wanted, got=got, remedy="let it yield batches, not single samples")
     return next(iter(sizes.values()))
@@ -179,7 +180,7 @@ def _tensor(value: Any, what: str) -> torch.Tensor:
     if tensor.ndim < 1 or tensor.numel() == 0:
         wanted = f"{what} [n, ...], with something in it"
         remedy = "let it yield batches, and nothing but tensors"
-        raise ShapeError("loader", wanted=wanted, got=_described(tensor), remedy=remedy)
+        raise ShapeError("loader", wanted=wanted, got=tensor_text(tensor), remedy=remedy)
     return tensor
 
 
@@ -198,10 +199,6 @@ def _is_stored(value: Any) -> bool:
     return not isinstance(value, type) and all(
         hasattr(value, name) for name in ("shape", "dtype", "__getitem__", "__len__")
     )
-
-
-def _described(tensor: torch.Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 def _cut(samples: Callable[[slice], Any], n_samples: int, batch_size: int, keys: Keys | None) -> Source:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from ccx import memory, networks
+from ccx.checks import UNBOUNDED, choice, integer
 from ccx.errors import InputError
 from ccx.jobs import Progress, check_progress, progress_reporter
 from ccx.keys import Activations, check_keys
@@ -261,16 +262,13 @@ def _layer_names(layers: Any, module: Any) -> tuple[str, ...]:
 def _check_options(
     call: Any, batch_size: Any, workers: Any, precision: Any, dtype: Any, data_id: Any, inputs: Any
 ) -> None:
-    numbers = (("call", call, None), ("batch_size", batch_size, 1), ("workers", workers, 0), ("inputs", inputs, 1))
-    for name, value, least in numbers:
-        if name in ("call", "inputs") and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-            wanted = "an integer" if least is None else f"an integer of at least {least}"
-            raise InputError(name, wanted=wanted, got=repr(value), remedy="leave it out")
-    for name, value, kinds in (("precision", precision, get_args(Precision)), ("dtype", dtype, get_args(StoredDtype))):
-        if value not in kinds:
-            wanted = " or ".join(f'"{kind}"' for kind in kinds)
-            raise InputError(name, wanted=wanted, got=repr(value), remedy="leave it out for float32")
+    remedy = "leave it out"
+    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+        integer(name, value, least, UNBOUNDED, remedy)
+    for name, value, least in (("call", call, -UNBOUNDED), ("inputs", inputs, 1)):
+        if value is not None:
+            integer(name, value, least, UNBOUNDED, remedy)
+    choice("precision", precision, get_args(Precision), "leave it out for float32")
+    choice("dtype", dtype, get_args(StoredDtype), "leave it out for float32")
     if data_id is not None and (not isinstance(data_id, str) or not data_id):
         raise InputError("data_id", wanted="None or a text", got=repr(data_id), remedy="leave it out to hash the data")

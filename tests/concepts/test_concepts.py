@@ -424,15 +424,15 @@ def from_masks(masks: Any = MASKS, *args: Any, **options: Any) -> Callable[[], C
         (
             from_masks(np.zeros((2, 3, 1), np.uint64), shape=(0, 9)),
             InputError,
-            r"shape: expected the grid .* got \(0, 9\)",
+            r"shape: expected \(H, W\), two integers >= 1, got \(0, 9\)",
         ),
         (from_masks(np.full((2, 3, 1), 16, np.uint64), shape=(2, 2)), InputError, "masks: expected zeros in the bits"),
         (
             from_masks([sparse.csr_array((3, 4))]),
             InputError,
-            r"shape: expected the grid \(H, W\) of a list of sparse masks",
+            r"shape: expected \(H, W\), two integers",
         ),
-        (from_masks([sparse.csr_array((3, 4))], shape=5), InputError, r"shape: expected the grid \(H, W\)"),
+        (from_masks([sparse.csr_array((3, 4))], shape=5), InputError, r"shape: expected \(H, W\), two integers"),
         (
             from_masks([sparse.csr_array((3, 4))], shape=(2, 3)),
             ShapeError,

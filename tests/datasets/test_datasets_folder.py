@@ -133,7 +133,7 @@ def test_sizes_that_differ_are_all_named_and_need_a_shape(tmp_path: Path) -> Non
         good.concepts(progress=False)
     assert good.concepts((3, 2), progress=False).count("x") == 12
     for shape in ((0, 3), "ab", 5, (3, 3, 3), (1.5, 2)):
-        with pytest.raises(InputError, match=r"shape: expected a grid \(H, W\)"):
+        with pytest.raises(InputError, match=r"shape: expected \(H, W\), two integers >= 1"):
             good.concepts(shape, progress=False)
 
 

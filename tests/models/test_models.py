@@ -109,7 +109,7 @@ def test_names_and_weights_that_are_none():
         ),
         ({"weights": "places365", "name": "vgg16"}, "known to publish alexnet, densenet161, resnet18"),
         ({"weights": "places365", "name": "vgg16", "file": "."}, "got the folder"),
-        ({"weights": "none", "classes": 0}, "classes: expected an integer of at least 1"),
+        ({"weights": "none", "classes": 0}, "classes: expected an integer >= 1"),
         ({"weights": "none", "classes": True}, "classes"),
     ]:
         with pytest.raises(InputError, match=message):

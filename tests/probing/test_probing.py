@@ -411,9 +411,9 @@ def test_data_that_cannot_be_probed(models):
 def test_options_that_are_none(models):
     model, images = models.net(), models.images()
     for options, message in [
-        ({"units": 3}, "units: expected a list of units, got 3; write units="),
+        ({"units": 3}, "units: expected a list of units, got 3; give indices"),
         ({"units": []}, "units: expected at least one"),
-        ({"units": [-1]}, "units: expected integers from 0"),
+        ({"units": [-1]}, "units: expected an integer >= 0"),
         ({"units": [True]}, "units"),
         ({"tokens": 3}, r"tokens: expected None or \(h, w\)"),
         ({"tokens": (0, 3)}, "tokens"),
@@ -423,9 +423,9 @@ def test_options_that_are_none(models):
         ({"unit_axis": 0}, "unit_axis: expected an axis of"),
         ({"unit_axis": 4}, "unit_axis: expected an axis of"),
         ({"call": 0.5}, "call"),
-        ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected an integer >= 1, got 0"),
         ({"workers": -1}, "workers"),
-        ({"precision": "half"}, 'precision: expected "float32" or "bfloat16" or "float16"'),
+        ({"precision": "half"}, "precision: expected 'float32' or 'bfloat16' or 'float16'"),
         ({"dtype": "float64"}, "dtype"),
         ({"data_id": ""}, "data_id"),
         ({"progress": 3}, "progress"),

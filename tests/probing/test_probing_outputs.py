@@ -465,7 +465,7 @@ def test_several_inputs(tmp_path):
     with pytest.raises(ShapeError, match="one number of samples"):
         ccx.probe(Masked(), [(x, mask[:5])], "layer", inputs=2)
     for wrong in (0, True, 1.5):
-        with pytest.raises(InputError, match="inputs: expected an integer of at least 1"):
+        with pytest.raises(InputError, match="inputs: expected an integer >= 1"):
             ccx.probe(Masked(), pairs, "layer", inputs=wrong)
 
 
