@@ -28,7 +28,6 @@ _ENCODINGS = {  # the longer marks first: UTF-32's begins like UTF-16's
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _NUMBERED = re.compile(r"\d+(\s*[:;,.)=]\s*|\s+)\S")  # a line of a list that holds more than a name
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+', re.DOTALL)
 
 
 class Named(NamedTuple):
@@ -135,7 +134,11 @@ def read_table(path: Path, needs: Sequence[str] = ()) -> Table:
 
 def line_error(path: Path, line: int, problem: str, remedy: str) -> StoreError:
     """Return the error to raise about a line of a file."""
-    return store_error(f"{path}, line {line}", problem, remedy)
+    return _error_at(path, f"line {line}", problem, remedy)
+
+
+def _error_at(path: Path, place: str, problem: str, remedy: str) -> StoreError:
+    return store_error(f"{path}, {place}", problem, remedy)
 
 
 def _delimiter(path: Path, text: str, needs: Sequence[str]) -> str:
@@ -218,7 +221,7 @@ def named(names: Any, first_id: int = 1) -> Named:
     InputError
         If names or ids are missing or occur twice.
     StoreError
-        The same of a file, with the line.
+        The same of a file, with the line (of .json, the entry).
 
     """
     if isinstance(names, (str, Path)):
@@ -274,7 +277,7 @@ def _names_of_lines(path: Path, lines: Sequence[str], first_id: int) -> Named:
         problem = f"each line begins with a number, as {lines[at[0]]!r:.40}"
         raise store_error(path, problem, "write names alone, or a .csv with the columns id and name")
     ids, names = [first_id + k for k in at], [lines[k] for k in at]
-    return _checked(path, ids, names, None, lambda k: at[k] + 1)
+    return _checked(path, ids, names, None, lambda k: f"line {at[k] + 1}")
 
 
 def _names_of_table(table: Table, first_id: int) -> Named:
@@ -290,7 +293,7 @@ def _names_of_table(table: Table, first_id: int) -> Named:
     if not found:
         _check_no_ids(table)
     ids = found[0] if found else list(range(first_id, first_id + len(names)))
-    return _checked(table.path, ids, names, kinds, lambda k: table.rows[k][0])
+    return _checked(table.path, ids, names, kinds, lambda k: f"line {table.rows[k][0]}")
 
 
 def _check_no_ids(table: Table) -> None:
@@ -306,17 +309,14 @@ def _check_no_ids(table: Table) -> None:
 
 
 def _names_of_json(path: Path, first_id: int) -> Named:
-    text = read_text(path)
-    found = parse_json(text.encode(), path, finite=False)  # a name that is NaN is told with its line
-    is_within = isinstance(found, dict) and "names" in found
-    parts = found if is_within else {"names": found}
+    found = parse_json(read_text(path).encode(), path, finite=False)  # a name that is NaN is told with its place
+    parts = found if isinstance(found, dict) and "names" in found else {"names": found}
     remedy = 'write ["sky", ...], {"1": "sky", ...} or {"names": ..., "categories": ...}'
     if unknown := parts.keys() - {"names", "categories"}:
         raise store_error(path, f"{sorted(unknown)[0]!r:.40} beside names", remedy)
     names, kinds = parts["names"], parts.get("categories")
     if not isinstance(names, (list, dict)):
         raise store_error(path, "no list or mapping of names", remedy)
-    line = _json_lines(text, is_within)
     ids = list(range(first_id, first_id + len(names)))
     if isinstance(names, dict):
         if isinstance(kinds, dict) and kinds.keys() == names.keys():
@@ -327,34 +327,13 @@ def _names_of_json(path: Path, first_id: int) -> Named:
             number = whole_number(key)
             if number is None:
                 problem = f"{key!r:.40} is no id, a whole number of at least 0"
-                raise line_error(path, line(k), problem, remedy)
+                raise _error_at(path, f"entry {k + 1}", problem, remedy)
             ids[k] = number
         names = list(names.values())
     if kinds is not None and not (isinstance(kinds, list) and len(kinds) == len(names)):
         problem = "its categories do not fit its names"
         raise store_error(path, problem, "give one category per name, both as lists or both by id")
-    return _checked(path, ids, names, kinds, line)
-
-
-def _json_lines(text: str, is_within: bool) -> Callable[[int], int]:
-    """Return a function from the number of a name to its line; they are at the top, or an object's "names"."""
-
-    def line(number: int) -> int:
-        depth, here, tokens = 0, not is_within, list(_JSON_TOKEN.finditer(text))
-        for k, token in enumerate(tokens):
-            if token[0] in ("[", "{"):
-                depth += 1
-            elif token[0] in ("]", "}"):
-                depth -= 1
-            if depth == 1 and is_within and token[0] == ":":
-                here = tokens[k - 1][0] == '"names"'
-            elif depth == 1 + is_within and here and token[0] in ("[", "{", ","):
-                if number == 0:
-                    return text.count("\n", 0, tokens[k + 1].start()) + 1
-                number -= 1
-        return 1
-
-    return line
+    return _checked(path, ids, names, kinds, lambda k: f"entry {k + 1}")
 
 
 def _checked(
@@ -362,9 +341,9 @@ def _checked(
     ids: Sequence[int],
     names: Sequence[Any],
     categories: Sequence[Any] | None,
-    line: Callable[[int], int],
+    place: Callable[[int], str],
 ) -> Named:
-    """Return names of a file after a check of each, and of ids and categories; `line` says where each stands."""
+    """Return names of a file after a check of each, and of ids and categories; `place` says where each stands."""
     if not names:
         raise store_error(path, "holds no name", "give one name per concept")
     columns = [("name", names)] if categories is None else [("name", names), ("category", categories)]
@@ -372,13 +351,13 @@ def _checked(
         for what, values in columns:
             if problem := name_problem(values[k]):
                 remedy = "write a name" if what == "name" else "give each name a category, or none"
-                raise line_error(path, line(k), f"the {what} is {problem}", remedy)
+                raise _error_at(path, place(k), f"the {what} is {problem}", remedy)
     for what, found in (("name", names), ("id", ids)):
         first: dict[Any, int] = {}
         for k, value in enumerate(found):
             if (earlier := first.setdefault(value, k)) != k:
-                problem = f"the {what} {value!r:.60} stands on line {line(earlier)}, too"
-                raise line_error(path, line(k), problem, f"give each {what} once")
+                problem = f"the {what} {value!r:.60} stands in {place(earlier)}, too"
+                raise _error_at(path, place(k), problem, f"give each {what} once")
     return Named(tuple(ids), tuple(names), None if categories is None else tuple(categories))
 
 
