@@ -101,7 +101,7 @@ def test_names_and_weights_that_are_none():
         ({"name": "resnet8"}, "name: expected a classifier of torchvision, got 'resnet8'; did you mean resnet18"),
         ({"name": "fcn_resnet50"}, "did you mean resnet50"),
         ({"name": 3}, "did you mean"),
-        ({"weights": "coco"}, 'weights: expected "none" or "imagenet" or "places365", got \'coco\''),
+        ({"weights": "coco"}, "weights: expected 'none' or 'imagenet' or 'places365', got 'coco'"),
         ({"weights": "none", "file": "x"}, "weights: expected no file beside none"),
         (
             {"weights": "places365"},
