@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -209,31 +208,6 @@ def started(root: Path, out: Path) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str]) -> str:
     _, stderr = process.communicate(timeout=120)
     return stderr
-
-
-def test_kill_at_random_moments(folder: Path, tmp_path: Path) -> None:
-    whole = tmp_path / "whole.ccx"
-    began = time.monotonic()
-    assert ended(started(folder, whole)) == ""
-    seconds = time.monotonic() - began
-    rng = random.Random(0)
-    out = tmp_path / "c.ccx"
-    n_killed, n_with_parts = 0, 0
-    for _ in range(20):
-        process = started(folder, out)
-        time.sleep(rng.uniform(0, seconds))
-        process.kill()
-        ended(process)
-        n_killed += process.returncode == -signal.SIGKILL
-        n_with_parts += (tmp_path / ".c.ccx.parts").exists()
-        if out.exists():
-            assert out.read_bytes() == whole.read_bytes()
-            out.unlink()
-    assert n_killed >= 5
-    assert n_with_parts >= 3
-    assert ended(started(folder, out)) == ""
-    assert out.read_bytes() == whole.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.ccx", "whole.ccx"]
 
 
 def test_ctrl_c_keeps_work_and_leaves_no_process(folder: Path, tmp_path: Path) -> None:

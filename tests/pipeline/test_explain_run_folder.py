@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +209,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     run(tmp_path, progress=second_run)
 
 
-# Full disk, kill -9 --------------------------------------------------------------------------------------------------
+# Full disk; kills are in tests/attacks/test_attack_kills.py ------------------------------------------------------------
 
 
 def test_rows_reach_the_disk_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,45 +231,4 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, whole: Path, monkeypatch: pyt
     rows = files_of(whole)["rows.jsonl"]
     assert not kept.exists() or rows.startswith(kept.read_bytes())
     assert run(tmp_path) == ccx.load(whole)
-    assert files_of(tmp_path) == files_of(whole)
-
-
-RUNNER = """
-    import sys
-    from pathlib import Path
-    from ccx.pipeline import explaining
-    from tests.pipeline.test_explain_run_folder import run
-    explaining._FLUSH_SECONDS = float(sys.argv[3])
-    run(Path(sys.argv[1]), threads=int(sys.argv[2]), progress=lambda *call: print(*call, flush=True))
-"""
-
-
-def start(folder: Path, threads: int, flush_seconds: float) -> subprocess.Popen[bytes]:
-    root = Path(ccx.__file__).parents[1]
-    command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(folder), str(threads), str(flush_seconds)]
-    paths = os.pathsep.join([str(root), str(Path(__file__).parents[2])])
-    return subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths})
-
-
-@pytest.mark.parametrize("flush_seconds", [0.0, 1.0])
-def test_kill_9_at_random_moments(tmp_path: Path, whole: Path, flush_seconds: float) -> None:
-    rng = random.Random(1)
-    n_kills = 0
-    for attempt in range(30):
-        with start(tmp_path, threads=1 + attempt % 3, flush_seconds=flush_seconds) as child:
-            assert child.stdout is not None
-            if n_kills < 3:
-                for _ in range(rng.randrange(1, 9)):  # lines "done total"
-                    child.stdout.readline()
-                time.sleep(rng.uniform(0.0, 0.003))
-                child.kill()
-            child.stdout.read()
-        if child.returncode == 0:
-            break
-        assert child.returncode == -signal.SIGKILL
-        n_kills += 1
-        kept = tmp_path / "rows.jsonl"
-        complete = kept.read_bytes().rpartition(b"\n")[0] if kept.exists() else b""
-        assert files_of(whole)["rows.jsonl"].startswith(complete)
-    assert n_kills == 3
     assert files_of(tmp_path) == files_of(whole)

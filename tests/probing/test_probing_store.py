@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -448,18 +446,6 @@ def test_files_that_may_not_grow(models, tmp_path, every_batch):
             probe(tmp_path / "out", models)
     probe(tmp_path / "out", models)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("kind", ["at-random", "at-every-call"])
-def test_kill_9(tmp_path, kind):
-    command = [sys.executable, "-m", "tests.support.probe_killed", str(tmp_path), kind]
-    root = Path(__file__).parents[2]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(Path(ccx.__file__).parents[1])])}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=env, check=False)
-    assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout)
-    assert counts["kills"] >= 20
-    assert counts["finished"] >= 1
 
 
 def test_probed_activations_go_into_explain(models, tmp_path):
