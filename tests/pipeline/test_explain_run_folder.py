@@ -209,7 +209,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     run(tmp_path, progress=second_run)
 
 
-# Full disk; kills are in tests/attacks/test_attack_kills.py ------------------------------------------------------------
+# Full disk; kills are in tests/attacks/test_attack_kills.py ----------------------------------------------------------
 
 
 def test_rows_reach_the_disk_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
