@@ -26,11 +26,7 @@ def demo() -> packaged.Demo:
 
 @pytest.fixture(scope="module")
 def build() -> ModuleType:
-    # The wheel leaves the build script out, so it is loaded from the checkout.
-    path = Path(__file__).parents[2] / "ccx" / "datasets" / "demo" / "build.py"
-    if not path.exists():
-        pytest.skip("build.py lies in the checkout, not in the wheel")
-    spec = importlib.util.spec_from_file_location("demo_build", path)
+    spec = importlib.util.spec_from_file_location("demo_build", Path(__file__).parents[2] / "tools" / "demo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,6 +1,6 @@
 """The embedded demo: mosaics of photographs, exact labels, units of a real network and a planted unit.
 
-`docs/demo.md` defines the labels, `LICENSES.md` beside this file names every source, and `build.py` rebuilds the
+`docs/demo.md` defines the labels, `LICENSES.md` beside this file names every source, and `tools/demo.py` rebuilds the
 packaged arrays to the hash below.
 """
 

