@@ -138,7 +138,7 @@ class Comparison(Sequence[Compared]):
         }
 
     def to_records(self) -> list[dict[str, Any]]:
-        """Return one record of plain values a row."""
+        """Return one record of plain values per row."""
         return [one.to_record() for one in self]
 
     def table(self, max_rows: int | None = None) -> Table:

@@ -1,6 +1,6 @@
 """What ccx found: one `Explanation` a (unit, range), and `Explanations`, the table of them.
 
-Both are immutable. `Explanations.save` writes one JSON file, a run folder holds the same records one a line
+Both are immutable. `Explanations.save` writes one JSON file, a run folder holds the same records one per line
 (`ccx.store.RowLog`); ``docs/results.md`` and ``results_schema.json`` describe them.
 """
 
@@ -209,11 +209,11 @@ class Explanations(Sequence[Explanation]):
         }
 
     def to_records(self) -> list[dict[str, Any]]:
-        """Return one JSON-able record an explanation (``docs/results.md``)."""
+        """Return one JSON-able record per explanation (``docs/results.md``)."""
         return [item.to_record() for item in self]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a data frame with one row an explanation.
+        """Return a data frame with one row per explanation.
 
         The columns are the fields of `Explanation`, with ``lower`` and ``upper`` for its range (NaN when there is
         none), formulas as text (None when there is none), ``length`` (the number of concepts, 0 without formula),

@@ -17,4 +17,4 @@ IntArray: TypeAlias = NDArray[np.int64]
 Float32Array: TypeAlias = NDArray[np.float32]
 FloatArray: TypeAlias = NDArray[np.float64]
 PackedRows: TypeAlias = NDArray[np.uint64]
-"""Bits, 64 a word, in the last axis (`ccx.kernels.rows`)."""
+"""Bits, 64 per word, in the last axis (`ccx.kernels.rows`)."""

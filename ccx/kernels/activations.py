@@ -111,7 +111,7 @@ def upsample_pack(
 ) -> npt.NDArray[np.uint64]:
     """Pack the cells whose upsampled activation lies inside an open range, in one pass.
 
-    float32[..., h, w] -> uint64[..., n_words], one packed row of H·W bits a map.
+    float32[..., h, w] -> uint64[..., n_words], one packed row of H·W bits per map.
 
     Raises
     ------
@@ -153,9 +153,9 @@ def range_histogram(
     may overlap. Nothing of the size of the grid is stored: bilinear, ranges and histogram are one pass.
     With `out`, counts are added to those in it: for samples that come in batches.
 
-    Bytes: the atoms' cell map (2·N·P) once a unit, which memory delivers in a tenth of the time that the
+    Bytes: the atoms' cell map (2·N·P) once per unit, which memory delivers in a tenth of the time that the
     operations take: 3 multiply-adds, 2K comparisons at most (only the thresholds that lie between
-    the extremes of the two source rows), one table increment a cell.
+    the extremes of the two source rows), one table increment per cell.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def range_histogram(
     check_atoms(atoms)
     maps = _floats(activations)
     if maps.ndim != 4 or maps.shape[0] != atoms.n_samples or 0 in maps.shape[2:]:
-        wanted = f"float32[{atoms.n_samples}, U, h, w], one row a sample of the concepts"
+        wanted = f"float32[{atoms.n_samples}, U, h, w], one row per sample of the concepts"
         raise ShapeError("activations", wanted=wanted, got=describe(maps), remedy="probe the same samples, in order")
     limits = _numbers(ranges, "ranges")
     if limits.ndim != 3 or limits.shape[0] != maps.shape[1] or limits.shape[2] != 2:
@@ -236,7 +236,7 @@ def _check_out(out: Any, shape: tuple[int, ...], beside: Any) -> None:
 def as_maps(activations: Any, n_samples: int, grid: tuple[int, int]) -> npt.NDArray[np.floating[Any]]:
     """Return activations [N, U], [N, U, T] or [N, U, h, w] as float[N, U, h, w], without copying.
 
-    One value a sample fills the grid of the concepts. T tokens must be its cells, 1×T: patches of an image, or
+    One value per sample fills the grid of the concepts. T tokens must be its cells, 1×T: patches of an image, or
     tokens of another layout, would be stretched over it without a word.
 
     Raises
@@ -266,7 +266,7 @@ def as_maps(activations: Any, n_samples: int, grid: tuple[int, int]) -> npt.NDAr
                 "to interpolate along one axis: activations[:, :, None]"
             )
         )
-        wanted = f"[N, U, T] with one token a cell of the concepts' grid {grid}"
+        wanted = f"[N, U, T] with one token per cell of the concepts' grid {grid}"
         raise ShapeError("activations", wanted=wanted, got=describe(array), remedy=remedy)
     if array.ndim == 4 and _has_channels_last(array.shape, grid):
         remedy = (

@@ -101,7 +101,7 @@ class Atoms:
     def to(self, device: str) -> Atoms:
         """Return these atoms with all arrays on a device: "cpu", "cuda" or "cuda:1".
 
-        A copy is made once a device, and kept for as long as these atoms are.
+        A copy is made once per device, and kept for as long as these atoms are.
 
         Raises
         ------
@@ -310,7 +310,7 @@ def check_weights(atoms: Atoms, weights: Any, n_axes: int | None = None) -> IntA
     check_atoms(atoms)
     weights = as_array(weights, "weights")
     leading = {1: "", 2: "M, "}.get(n_axes or 0, "..., ")
-    wanted = f"int64[{leading}{atoms.n_atoms}], one weight an atom"
+    wanted = f"int64[{leading}{atoms.n_atoms}], one weight per atom"
     remedy = "use atoms.cells or a histogram of the same atoms"
     if weights.dtype != np.int64:
         raise DTypeError("weights", wanted=wanted, got=describe(weights), remedy=remedy)

@@ -68,7 +68,7 @@ class ConceptShapes(NamedTuple):
 def concept_shapes(
     occurring: ConceptRows, shape: tuple[int, int], n_concepts: int, *, threads: int | None = None
 ) -> ConceptShapes:
-    """Return the shapes of all concepts where they occur, once a data set.
+    """Return the shapes of all concepts where they occur, once per data set.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def formula_shapes(masks: Any, bitmap: Any, shape: tuple[int, int], *, threads: 
     """
     areas = converted(popcount(masks, threads=threads), np.int32)
     if areas.ndim != 2:
-        remedy = "give one mask a formula and sample"
+        remedy = "give one mask per formula and sample"
         raise ShapeError("masks", wanted="uint64[F, N, n_words]", got=f"{areas.ndim + 1} axes", remedy=remedy)
     hits = converted(and_popcount(masks, bitmap, threads=threads), np.int32)
     boxes = bounding_boxes(masks, shape, threads=threads)  # which checks the padding, too
@@ -167,7 +167,7 @@ def estimate_extensions(
     bitmap_areas
         int32[U, N].
     n_cells
-        Cells a sample, H·W.
+        Cells per sample, H·W.
     kind
         "mmesh", "cfh" or "areas".
 

@@ -190,7 +190,7 @@ def _check_counts(shape: tuple[int, ...], **counts: IntArray) -> None:
         if array.dtype != np.int64:
             raise DTypeError(argument, wanted=wanted, got=describe(array), remedy="use the counts of ccx.kernels")
         if array.shape != shape:
-            raise ShapeError(argument, wanted=wanted, got=describe(array), remedy="give one count a concept of allowed")
+            raise ShapeError(argument, wanted=wanted, got=describe(array), remedy="give one count per allowed concept")
 
 
 def _checked(atoms: Atoms, weights: Any, concepts: Any, operators: Any) -> tuple[Any, Any, Any]:
@@ -198,7 +198,7 @@ def _checked(atoms: Atoms, weights: Any, concepts: Any, operators: Any) -> tuple
     concepts = as_array(concepts, "concepts")
     operators = as_array(operators, "operators")
     if concepts.ndim != 2 or concepts.shape[1] < 1:
-        remedy = "give one row a formula"
+        remedy = "give one row per formula"
         raise ShapeError("concepts", wanted="int32[F, length >= 1]", got=describe(concepts), remedy=remedy)
     n, length = concepts.shape
     if operators.shape != (n, length - 1):

@@ -49,7 +49,7 @@ def kmeans_1d(sorted_values: NDArray[np.float32], n_clusters: int) -> NDArray[np
     one (see ``ccx.kernels.cpu.kmeans``). The floor is one pass over the values: 4 bytes read and about 20
     floating-point operations each, for sums of about 106 bits; 1.08 million values take 2 ms for this
     pass and 7 ms for the search, where sorting them took 3 ms (one AVX-512 core, 5 clusters). Data that
-    no bound can prune cost O(k n log n): 1.8 s. Memory: 1 byte a value; where nothing is pruned, about 170 + 30 k.
+    no bound can prune cost O(k n log n): 1.8 s. Memory: 1 byte per value; where nothing is pruned, about 170 + 30 k.
 
     References
     ----------

@@ -24,7 +24,7 @@ from ccx.memory import require_bytes
 from ccx.typing import BoolArray, Int32Array, IntArray, PackedRows
 
 MAX_CONCEPTS = 65_535
-_BATCH_CELLS = 1 << 22  # cells a batch: 16 MB of codes
+_BATCH_CELLS = 1 << 22  # cells per batch: 16 MB of codes
 _BYTES_AHEAD = 1 << 26  # of cell maps between two looks at the memory that is left
 
 
@@ -155,7 +155,7 @@ class AtomBuilder:
         return cells, starts, ids
 
     def add_packed_masks(self, rows: PackedRows, valid: BoolArray | None = None) -> None:
-        """Add samples: rows uint64[n, C, n_words], one packed mask a concept, any overlaps; valid bool[n, P]."""
+        """Add samples: rows uint64[n, C, n_words], one packed mask per concept, any overlaps; valid bool[n, P]."""
         rows = as_rows(rows, "masks", self._n_cells)
         require_host(rows, "masks", "masks")
         self._check("masks", rows, valid)

@@ -31,7 +31,7 @@ def permuted_histogram(
     lie on a GPU, and so does the result then; permutations are read in main memory.
 
     Operations: the cells of a word that are of one atom are a mask of 64 bits, built once; each permutation
-    then takes an AND, a popcount and an addition a mask, however many cells the bitmap has. At the
+    then takes an AND, a popcount and an addition per mask, however many cells the bitmap has. At the
     scale of Broden a sample of 196 words has about 1,500 masks.
 
     Raises
@@ -48,7 +48,7 @@ def permuted_histogram(
     n_cells = atoms.shape[0] * atoms.shape[1]
     rows = as_rows(rows, "bitmap", n_cells)
     if rows.ndim != 2 or rows.shape[0] != atoms.n_samples:
-        wanted, remedy = f"uint64[{atoms.n_samples}, {rows.shape[-1]}]", "give one packed row a sample"
+        wanted, remedy = f"uint64[{atoms.n_samples}, {rows.shape[-1]}]", "give one packed row per sample"
         raise ShapeError("bitmap", wanted=wanted, got=describe(rows), remedy=remedy)
     check_padding("bitmap", rows, n_cells)
     orders = as_array(permutations, "permutations")

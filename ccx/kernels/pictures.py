@@ -62,7 +62,7 @@ def look_up(
 ) -> tuple[npt.NDArray[np.uint16], bool]:
     """Return the table's entries at the centre of each cell, uint16[H, W], and whether none is `UNKNOWN`.
 
-    table uint16[65536]: an entry an id. `shape` None = the pixels themselves. `out` uint16[H, W] is filled if given.
+    table uint16[65536]: an entry per id. `shape` None = the pixels themselves. `out` uint16[H, W] is filled if given.
 
     Raises
     ------

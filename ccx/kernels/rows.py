@@ -1,4 +1,4 @@
-"""Packed bit rows: 64 cells a word.
+"""Packed bit rows: 64 cells per word.
 
 Bit j of a row is bit ``j % 64`` of word ``j // 64`` (least significant first); the bits of the last word
 beyond the row, its padding, are zero. Rows stand in the last axis: ``uint64[..., n_words]``. Functions take

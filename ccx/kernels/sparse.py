@@ -33,7 +33,7 @@ def sparse_histogram(
 def sparse_pack(
     cells: IntArray, values: Float32Array, limits: tuple[float, float], n_samples: int, n_cells: int
 ) -> npt.NDArray[np.uint64]:
-    """Pack the cells inside an open range: int64[n], float32[n] -> uint64[N, n_words], one packed row a sample."""
+    """Pack the cells inside an open range: int64[n], float32[n] -> uint64[N, n_words], one packed row per sample."""
     rows: npt.NDArray[np.uint64] = cpu.sparse.sparse_pack(cells, values, limits, n_samples, n_cells)
     return rows
 

@@ -190,7 +190,7 @@ def _label_mask(label_mask: Any, n_samples: int, shape: tuple[int, int]) -> NDAr
         raise DTypeError("label_mask", wanted="bool, or packed uint64", got=describe(array), remedy=remedy)
     if array.shape not in ((n_samples, *shape), (n_samples, n_cells)):
         wanted = f"bool[{n_samples}, {shape[0]}, {shape[1]}], flat or packed"
-        remedy = "pass one mask a sample, of mask_shape"
+        remedy = "pass one mask per sample, of mask_shape"
         raise ShapeError("label_mask", wanted=wanted, got=describe(array), remedy=remedy)
     mask: NDArray[np.bool_] = array.reshape(n_samples, *shape)
     return mask

@@ -1,4 +1,4 @@
-"""Metrics of a bitmap and a mask, all from three numbers a sample.
+"""Metrics of a bitmap and a mask, all from three numbers per sample.
 
 A is the bitmap (where the unit fires), S the mask of a formula. Sums run over all samples, "samples with A"
 are those where A has a cell. Definitions: La Rosa, Gilpin, Capobianco, "Towards a fuller understanding of neurons with
@@ -312,7 +312,7 @@ def _n_samples(cells: IntArray) -> IntArray:
 
 
 def _packed(array: Any, argument: str, n_axes: int, threads: int | None) -> tuple[NDArray[np.uint64], int | None]:
-    """Return packed rows uint64[..., N, n_words] of an array, and its cells a sample; None: packed before.
+    """Return packed rows uint64[..., N, n_words] of an array, and its cells per sample; None: packed before.
 
     `n_axes` is the number of axes of a single bitmap or mask, or more.
     """

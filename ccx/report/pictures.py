@@ -69,7 +69,7 @@ def samples_keys(concepts: Concepts, activations: Any, images: Any, argument: st
     Raises
     ------
     InputError
-        If two of them know of different samples, or there is not one image a sample.
+        If two of them know of different samples, or there is not one image per sample.
 
     """
     known = require_same_samples("activations", activations, concepts)
@@ -78,7 +78,7 @@ def samples_keys(concepts: Concepts, activations: Any, images: Any, argument: st
         whose = "the activations" if concepts.keys is None else "the concepts"
         require_same_samples(argument, Keyed([], keys), Keyed([], known), whose=whose, name=whose.removeprefix("the "))
     elif images is not None and len(images) != concepts.n_samples:
-        wanted, remedy = f"{concepts.n_samples} images", "give one image a sample, in the same order"
+        wanted, remedy = f"{concepts.n_samples} images", "give one image per sample, in the same order"
         raise InputError(argument, wanted=wanted, got=str(len(images)), remedy=remedy)
     return known or keys
 
@@ -136,7 +136,7 @@ class Pictures:
     album
         Where the photographs come from; None = outlines without photographs.
     n_pictures
-        Pictures an explanation.
+        Pictures per explanation.
     detail
         How finely they are drawn.
     samples
@@ -273,7 +273,7 @@ class Pictures:
         return bitmap, mask, cells, shared, cells + popcount(mask, threads=1) - shared
 
     def _check(self, item: Explanation, what: str, n_explained: int, counts: npt.NDArray[np.int64]) -> None:
-        """Raise if a number of cells in an explanation is not what `counts`, one a sample, add up to."""
+        """Raise if a number of cells in an explanation is not what `counts`, one per sample, add up to."""
         if counts.sum() != n_explained:
             wanted = f"those that were explained, with {n_explained} {what} of unit {item.unit} in its range"
             remedy = f"give the same {self._argument} as to explain, samples in the same order"

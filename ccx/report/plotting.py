@@ -50,7 +50,7 @@ def plot(
     Parameters
     ----------
     found
-        An `Explanation`: one row of pictures. `Explanations` of one unit: a row a range, highest range first. Of
+        An `Explanation`: one row of pictures. `Explanations` of one unit: a row per range, highest range first. Of
         several units: how high IoU is, and which concepts are named most.
     concepts
         The concepts that `ccx.explain` was given.
@@ -59,7 +59,7 @@ def plot(
     images
         Photographs, as for `ccx.report.write_report`; None = pictures on gray.
     pictures
-        Pictures a row: the samples on which bitmap (solid line, what lies outside is dark) and formula (dashed line)
+        Pictures per row: the samples on which bitmap (solid line, what lies outside is dark) and formula (dashed line)
         agree on most cells, and last the one on which they differ most.
 
     Returns

@@ -53,17 +53,17 @@ def write_report(path: PathLike, found: Explanations, concepts: Concepts, **opti
         What was explained, in the form in which it was explained; at most one of them. Without it there are no
         pictures.
     images
-        One photograph a sample, to draw the pictures over: anything with a length that is indexed by sample.
+        One photograph per sample, to draw the pictures over: anything with a length that is indexed by sample.
         Entries are uint8[H, W, 3] or [H, W], float in [0, 1] of these shapes, paths of image files, or their bytes;
         they need not have one size. None = pictures on gray.
     title, notes
         Heading (default "What the units respond to"), and paragraphs below it.
     unit_names
-        What to call each unit beside its number: one text a unit of the activations.
+        What to call each unit beside its number: one text per unit of the activations.
     known
         `KnownUnit` s, shown as a check.
     pictures
-        Pictures an explanation: those on which bitmap and formula agree on most cells, and last the one on which
+        Pictures per explanation: those on which bitmap and formula agree on most cells, and last the one on which
         they differ most. By default 4, of more than 200 pictured units 3, drawn more coarsely.
     pictured_units
         So many units, those listed first, get pictures. By default 100 in one file, all in a folder.
@@ -119,7 +119,7 @@ def _viewed(
         raise InputError("bitmaps", wanted="no activations beside them", got="both", remedy="leave one of them out")
     if unit_names is not None and len(unit_names) <= max(found.units, default=-1):
         wanted = f"at least {max(found.units) + 1} names"
-        raise InputError("unit_names", wanted=wanted, got=str(len(unit_names)), remedy="give one name a unit")
+        raise InputError("unit_names", wanted=wanted, got=str(len(unit_names)), remedy="give one name per unit")
     if pictured_units is None:
         pictured_units = len(found.units) if is_folder else _PICTURED_UNITS
     are_many = min(pictured_units, len(found.units)) > _MANY_UNITS

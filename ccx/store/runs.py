@@ -39,7 +39,7 @@ _OTHER_FOLDER = "choose another folder, or delete this one"
 class RowLog:
     """A run folder to which rows are appended in order, and which a killed run resumes.
 
-    ``run.json`` says what the run is, ``rows.jsonl`` holds one JSON object a line, ``timings.jsonl`` what may
+    ``run.json`` says what the run is, ``rows.jsonl`` holds one JSON object per line, ``timings.jsonl`` what may
     differ between two runs of the same thing. The bytes of the first two depend only on version, settings, inputs and
     rows. Opening a folder of the same run keeps its complete rows and drops a torn last line. One `RowLog` at a time
     may hold a folder; the lock dies with its process.

@@ -39,7 +39,7 @@ class Metrics:
 
     @property
     def overview(self) -> Table:
-        """The means by metric and range: one row a metric, with the deviation over all ranges."""
+        """The means by metric and range: one row per metric, with the deviation over all ranges."""
         rows: dict[str, list[float | None]] = {}
         for record in self.summary:
             numbers = [record["mean"], record["sd"]] if record["range"] == "all" else [record["mean"]]
@@ -117,7 +117,7 @@ def concept_masking(
     Parameters
     ----------
     model, loader, layer
-        The network, and its normalised images in the order of the activations; the loader is read once an explanation.
+        The network, and its normalised images in the order of the activations; the loader is read once per explanation.
     activations
         float[N, U, ...] of the layer, for these images.
     concepts

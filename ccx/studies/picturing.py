@@ -1,4 +1,4 @@
-"""A figure a unit: photographs on which it fires and its formula holds, all else black."""
+"""A figure per unit: photographs on which it fires and its formula holds, all else black."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def images(
     found, activations, concepts
         What `ccx.explain` returned, and what it was given.
     photographs
-        One image a sample, as for `ccx.report.write_report`.
+        One image per sample, as for `ccx.report.write_report`.
     folder
         Is made where it does not exist.
     top_k
-        Photographs a range.
+        Photographs per range.
     units
         These units; None = `n_units` random ones of those explained (0 = all).
     seed

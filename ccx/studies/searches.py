@@ -64,7 +64,7 @@ class HeuristicComparison:
         n_ranges = max(self.summary.column("ranges"), default=0)
         figure: Figure = pyplot.figure(figsize=(9, 1.3 + 0.36 * len(names)), layout="constrained")
         figure.suptitle(f"mean and deviation over {n_ranges} range{'' if n_ranges == 1 else 's'}", fontsize=10)
-        pairs = (("seconds", "seconds a range"), ("visited", "formulas evaluated a range"))
+        pairs = (("seconds", "seconds per range"), ("visited", "formulas evaluated per range"))
         for axis, (column, label) in zip(figure.subplots(1, 2, sharey=True), pairs, strict=True):
             numbers = zip(self.summary.column(f"{column} mean"), self.summary.column(f"{column} sd"), strict=True)
             for place, (mean, deviation) in enumerate(numbers):

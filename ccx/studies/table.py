@@ -33,7 +33,7 @@ class Table:
     columns
         Their names.
     rows
-        One tuple a row, in the order of the columns.
+        One tuple per row, in the order of the columns.
 
     """
 
@@ -70,7 +70,7 @@ class Table:
         return [row[place] for row in self.rows]
 
     def to_records(self) -> list[dict[str, Any]]:
-        """Return one dict a row."""
+        """Return one dict per row."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -89,7 +89,7 @@ class Table:
         return pd.DataFrame(list(self.rows), columns=list(self.columns))
 
     def write(self, path: PathLike) -> None:
-        """Write ``.csv``, ``.jsonl`` (one JSON object a line) or ``.parquet``, atomically.
+        """Write ``.csv``, ``.jsonl`` (one JSON object per line) or ``.parquet``, atomically.
 
         Raises
         ------

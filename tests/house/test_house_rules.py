@@ -2,6 +2,7 @@
 
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -144,3 +145,50 @@ def test_private_names_stay_in_their_package():
 )
 def test_such_a_name_is_found(line, package, is_foreign):
     assert bool(list(private_names(ast.parse(line), package))) == is_foreign
+
+
+# "one row per sample", never "one row a sample": readers take the article for one.
+_UNITS = (
+    "atom|batch|bitmap|block|category|cell|channel|class|column|concept|data set|entry|explanation|figure|file|formula|"
+    "group|image|label|layer|line|map|mask|name|picture|pixel|process|processor|range|row|run|sample|score|search|second|step|"
+    "tensor|thread|token|unit|value|word|worker"
+)
+_COUNTED = (
+    r"\d[\d,]*(?:[./]\d+)?(?: (?:CPU )?m?s)?|once|twice|times|bits|bytes|hours|instructions|operations|seconds|threads|"
+    r"(?:one|a|an|1) (?:[\w.`]+ )?(?:bool|category|column|entry|figure|file|flag|id|image|key|label|layer|mask|name|"
+    r"number|object|photograph|PNG|record|row|text|token|value|weight)|one|Ranges|Formulas|Photographs|Seconds"
+)
+PER = re.compile(rf"(?<![\w-])(?:{_COUNTED}) an? (?:{_UNITS})\b")
+
+
+SAY_PER_LATER = ("cli/", "pipeline/", "search/")
+
+
+def public_texts():
+    """Yield the files whose words users read: sources with their messages and documentation, and pages."""
+    root = CCX.parent
+    for path in CCX.rglob("*"):
+        if path.suffix in (".py", ".json", ".html") and not named(path).startswith((*BACKENDS, *SAY_PER_LATER)):
+            yield path
+    yield from (*root.glob("docs/**/*.md"), *root.glob("*.md"), *root.glob("examples/*.py"))
+
+
+def test_public_texts_say_per():
+    found = [
+        f"{path.relative_to(CCX.parent)}:{number}: {match[0]}"
+        for path in public_texts()
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        for match in PER.finditer(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("one row a sample", "two seconds a range", "three times a unit", "Ranges a unit; 1 = the top quantile"),
+        *("a label a sample", "one .npy file a layer", "0.3 ms an image", "once a data set", "8 bits a channel"),
+    ],
+)
+def test_a_text_that_does_not_say_per_is_found(text):
+    assert PER.search(text)

@@ -210,7 +210,7 @@ def test_many_distinct_sets_in_one_sample(n_distinct, source):
 
 
 def test_the_most_concepts():
-    """C = 65,535: the last id, sparse pairs, one concept a cell."""
+    """C = 65,535: the last id, sparse pairs, one concept per cell."""
     labels = np.array(
         [[[65_535, 1, 0, 65_534], [65_535, 65_535, 0, 1]], [[2, 65_535, 1, 1], [2, 1, 65_535, 0]]], np.uint16
     )
@@ -387,11 +387,11 @@ def test_errors_name_argument_got_and_wanted():
     builder.add_label_maps(np.zeros((2, 1, 65), int))
     atoms = builder.finish()
     for function in (concept_counts, pair_counts):
-        with pytest.raises(DTypeError, match=r"weights: expected int64\[.*1\], one weight an atom, got float64\[1\]"):
+        with pytest.raises(DTypeError, match=r"weights: expected int64\[.*1\], one weight per atom, got float64\[1\]"):
             function(atoms, np.ones(1))
-        with pytest.raises(ShapeError, match=r"weights: expected int64\[.*1\], one weight an atom, got int64\[2\]"):
+        with pytest.raises(ShapeError, match=r"weights: expected int64\[.*1\], one weight per atom, got int64\[2\]"):
             function(atoms, np.ones(2, np.int64))
-    with pytest.raises(ShapeError, match=r"weights: expected int64\[1\], one weight an atom, got int64\[1, 1\]"):
+    with pytest.raises(ShapeError, match=r"weights: expected int64\[1\], one weight per atom, got int64\[1, 1\]"):
         pair_counts(atoms, np.ones((1, 1), np.int64))
     for samples in ([-1], [0, 2]):
         for call in (lambda at: concept_rows(atoms, at), lambda at: atom_rows(atoms, np.ones(1, np.bool_), at)):

@@ -293,11 +293,11 @@ def test_errors_name_argument_got_and_wanted():
     weights, concepts, operators = atoms.cells[None], np.array([[0, 1]]), np.array([[1]])
     for function in (formula_counts, conjunction_counts):
         with pytest.raises(
-            DTypeError, match=r"weights: expected int64\[M, 3\], one weight an atom, got float64\[1, 3\]"
+            DTypeError, match=r"weights: expected int64\[M, 3\], one weight per atom, got float64\[1, 3\]"
         ):
             function(atoms, weights * 1.0, concepts, operators)
         for wrong in (weights[0], weights[:, :2]):
-            with pytest.raises(ShapeError, match=r"weights: expected int64\[M, 3\], one weight an atom, got int64\["):
+            with pytest.raises(ShapeError, match=r"weights: expected int64\[M, 3\], one weight per atom, got int64\["):
                 function(atoms, wrong, concepts, operators)
         for wrong in (concepts[0], concepts[:, :0]):
             with pytest.raises(ShapeError, match=r"concepts: expected int32\[F, length >= 1\], got int64\["):

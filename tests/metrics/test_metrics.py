@@ -347,7 +347,7 @@ def test_measure_refuses_tokens_that_are_not_the_cells():
     concepts = ccx.Concepts.from_masks(np.ones((1, 4, 8, 8), bool))
     activations = np.random.default_rng(0).random((4, 2, 64))
     found = ccx.explain(activations.reshape(4, 2, 8, 8), concepts, clusters=2, progress=False)
-    with pytest.raises(ShapeError, match="one token a cell of the concepts' grid"):
+    with pytest.raises(ShapeError, match="one token per cell of the concepts' grid"):
         metrics.measure(found, activations, concepts)
 
 

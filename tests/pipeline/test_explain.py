@@ -117,7 +117,7 @@ def test_tokens_on_their_own_grid() -> None:
 def test_tokens_that_are_not_the_cells_are_refused(tokens, grid) -> None:
     """Patches of an image, or class tokens among them, would be stretched over the grid."""
     masks = np.ones((2, N, *grid), np.bool_)
-    with pytest.raises(ShapeError, match=r"one token a cell .* got float32\[.*\]; lay patches on their grid"):
+    with pytest.raises(ShapeError, match=r"one token per cell .* got float32\[.*\]; lay patches on their grid"):
         ccx.explain(np.zeros((N, 3, tokens), np.float32), masks)
 
 

@@ -1,4 +1,4 @@
-"""Atoms as Python sets, and what is counted by them on one column of booleans an atom.
+"""Atoms as Python sets, and what is counted by them on one column of booleans per atom.
 
 The *set of a cell* is a frozenset of concept indices from 0, or None where the cell is not valid.
 """

@@ -1,7 +1,7 @@
 """Activations on the GPU; `ccx.kernels.activations` documents and validates, `activations.cuh` computes.
 
-Maps and atoms lie on the GPU; `grid`, `lower` and `upper` lie on the host and are copied over: 16 bytes a row and
-column of cells, 8 a range. `threads` counts processors of the host and changes nothing here.
+Maps and atoms lie on the GPU; `grid`, `lower` and `upper` lie on the host and are copied over: 16 bytes per row and
+column of cells, 8 per range. `threads` counts processors of the host and changes nothing here.
 """
 
 from __future__ import annotations

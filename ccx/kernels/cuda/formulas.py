@@ -1,6 +1,6 @@
 """Formulas on the GPU; `ccx.kernels.formulas` documents and validates, `formulas.cuh` computes.
 
-Weights and atoms lie on the GPU; formulas lie on the host and are copied over: 5 bytes a concept, and 48 for each
+Weights and atoms lie on the GPU; formulas lie on the host and are copied over: 5 bytes per concept, and 48 for each
 concept whose atoms are visited. `threads` counts processors of the host and changes nothing here.
 """
 

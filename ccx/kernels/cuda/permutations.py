@@ -1,6 +1,6 @@
 """Histograms of permuted bitmaps on the GPU; `ccx.kernels.permutations` documents, `permutations.cuh` computes.
 
-The bitmap and the atoms lie on the GPU; orders lie on the host and are copied over: 4 bytes a sample and order.
+The bitmap and the atoms lie on the GPU; orders lie on the host and are copied over: 4 bytes per sample and order.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _OF_DIVISIONS = r"U?F2I\.FTZ\.U32\.(F32\.)?TRUNC\.NTZ$"  # of integers, of which
 
 
 class Contract(NamedTuple):
-    """What a kernel may use: so many registers a thread; "loads" and "stores" say what it moves in 128 bits."""
+    """What a kernel may use: so many registers per thread; "loads" and "stores" say what it moves in 128 bits."""
 
     registers: int
     wide: str = ""
