@@ -12,7 +12,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from ccx import __version__
-from ccx.cli import comparing, concepts, demo, download, explain_commands, probing, studies, terminal
+from ccx.cli import comparing, concept_commands, demo, download, explain_commands, probing, studies, terminal
 from ccx.cli.setup import StudyCommand
 from ccx.errors import CCXError
 
@@ -63,7 +63,7 @@ for _study, _script in (
     app.command(cls=StudyCommand, rich_help_panel="Studies of a network on a data set")(_study)
     if _script is not None:
         app.command(_script, cls=StudyCommand, hidden=True)(_study)
-app.add_typer(concepts.app, name="concepts")
+app.add_typer(concept_commands.app, name="concepts")
 app.command()(download.download)
 
 

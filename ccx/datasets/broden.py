@@ -19,7 +19,7 @@ from ccx.datasets.label_maps import Coding, label_map_size, read_broden_ids, req
 from ccx.datasets.tables import Table, line_error, path_of, read_table, unique_names
 from ccx.errors import InputError, StoreError
 from ccx.images import photograph_size, read_image
-from ccx.kernels.pictures import UNKNOWN
+from ccx.kernels.png import UNKNOWN
 from ccx.store import PathLike
 from ccx.store.files import store_error
 

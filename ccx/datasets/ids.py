@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ccx.checks import integer, items
 from ccx.datasets.label_maps import sampled
 from ccx.errors import InputError, StoreError
-from ccx.kernels.pictures import UNKNOWN, Ids, look_up
+from ccx.kernels.png import UNKNOWN, Ids, look_up
 from ccx.store import PathLike
 from ccx.store.files import store_error
 

@@ -26,7 +26,7 @@ from ccx.images import (
     opened,
     read_head,
 )
-from ccx.kernels.pictures import MAX_FILTER, Ids, cell_indices
+from ccx.kernels.png import MAX_FILTER, Ids, cell_indices
 from ccx.store import PathLike
 from ccx.store.files import store_error
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.formula import Concept, Formula, Not
-from ccx.report.formulas import Painter, shown_name
+from ccx.report.painting import Painter, shown_name
 from ccx.results import Explanation, Explanations
 
 _N_CHARTED = 40  # concepts in the chart

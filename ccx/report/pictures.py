@@ -19,7 +19,7 @@ from ccx.keys import Keyed, Keys, require_same_samples, sample_name
 from ccx.listing import data_keys
 from ccx.pipeline import inputs
 from ccx.report.drawing import Photo, drawable, outline, photo
-from ccx.report.formulas import shown_name
+from ccx.report.painting import shown_name
 from ccx.results import Explanation
 
 _ANYWHERE = (-np.inf, np.inf)

@@ -20,8 +20,8 @@ from ccx.report.charts import (
     iou_histogram,
 )
 from ccx.report.drawing import Photo
-from ccx.report.evidence import EvidenceView, evidence_facts, evidence_view
-from ccx.report.formulas import Painter, Piece, shown_name
+from ccx.report.evidence_views import EvidenceView, evidence_facts, evidence_view
+from ccx.report.painting import Painter, Piece, shown_name
 from ccx.report.pictures import Album, Picture, Pictures
 from ccx.results import Explanation, Explanations, Status
 

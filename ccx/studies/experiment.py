@@ -31,7 +31,7 @@ from ccx.report import report_path, write_report
 from ccx.results import Explanations
 from ccx.search import SearchSettings
 from ccx.store import PathLike, json_text, write_text
-from ccx.studies.choosing import random_units
+from ccx.studies.random_units import random_units
 from ccx.studies.sharing import alone_in
 
 _QUANTILE = 0.005  # as published; another one is part of the folder's name

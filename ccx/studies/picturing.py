@@ -17,13 +17,13 @@ from ccx.kernels import and_popcount, logical_and, popcount, unpack, upsample_pa
 from ccx.kernels.activations import as_maps
 from ccx.keys import sample_name, shortened
 from ccx.report.drawing import pixels_of
-from ccx.report.formulas import shown_name
+from ccx.report.painting import shown_name
 from ccx.report.pictures import samples_keys
 from ccx.report.plotting import pyplot_for
 from ccx.results import Explanation, Explanations
 from ccx.store import PathLike, make_folder
-from ccx.studies.choosing import random_units
 from ccx.studies.figures import write_figure
+from ccx.studies.random_units import random_units
 
 _CHUNK = 512  # samples looked at in one go
 _SIDE, _GAP, _LINE = 2.0, 0.08, 0.18  # inches: of a photograph, between two, of a line of text

@@ -20,8 +20,8 @@ from ccx.keys import require_same_samples
 from ccx.pipeline.searching import Search, check_search, searcher
 from ccx.report.plotting import pyplot_for
 from ccx.search import SearchSettings
-from ccx.studies.choosing import random_units
 from ccx.studies.figures import COLORS, tidy
+from ccx.studies.random_units import random_units
 from ccx.studies.table import Table, mean_and_deviation
 
 if TYPE_CHECKING:

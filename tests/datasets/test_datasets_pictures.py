@@ -17,7 +17,7 @@ from PIL import Image
 from ccx.datasets.label_maps import Coding, label_map_size, read_broden_ids, read_ids, read_rgb_numbers, sampled
 from ccx.errors import StoreError
 from ccx.images import photograph_size, read_head, read_image
-from ccx.kernels.pictures import Ids
+from ccx.kernels.png import Ids
 from tests.support.picture_files import chunk, photo, png, write
 
 PALETTE = bytes(range(256)) * 3

@@ -21,7 +21,7 @@ from ccx.errors import DTypeError, InputError, ShapeError, StoreError
 from ccx.formula import And, Concept, Not, Or, parse
 from ccx.report import KnownUnit, render, write_report
 from ccx.report.drawing import drawable, outline, photo
-from ccx.report.formulas import Painter, shown_name
+from ccx.report.painting import Painter, shown_name
 
 GOLD = Path(__file__).parent / "gold" / "report.html"
 VOID = {"meta", "link", "br", "input", "image", "use", "rect", "path", "line", "img"}

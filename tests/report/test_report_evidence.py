@@ -10,7 +10,7 @@ import pytest
 from ccx.errors import InputError
 from ccx.evidence import Chance, HeldOut
 from ccx.report import render
-from ccx.report.evidence import evidence_view
+from ccx.report.evidence_views import evidence_view
 from ccx.report.pictures import FINE, Pictures
 from tests.report.test_report import checked, explained, tiny
 from tests.results.test_results import example

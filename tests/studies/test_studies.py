@@ -17,7 +17,7 @@ from ccx.formula import parse
 from ccx.kernels import upsample
 from ccx.results import Explanation, Explanations, Status
 from ccx.studies import picturing
-from ccx.studies.choosing import random_units
+from ccx.studies.random_units import random_units
 from ccx.studies.specialization import left_part
 from ccx.studies.thresholds import unit_ranges_of
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ccx.errors import ShapeError
 from ccx.kernels.conversion import describe
-from ccx.kernels.cpu import pictures as kernels
+from ccx.kernels.cpu import png as kernels
 
 UNKNOWN = 65_535
 """An entry of look-up tables for an id that means nothing."""

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccx.errors import ShapeError
-from ccx.kernels.pictures import UNKNOWN, Ids, cell_indices, look_up
-from tests.reference import pictures as reference
+from ccx.kernels.png import UNKNOWN, Ids, cell_indices, look_up
+from tests.reference import png as reference
 
 
 @given(
