@@ -31,7 +31,7 @@ from ccx.typing import Int32Array, IntArray, PackedRows
 Search = Callable[[IntArray, Callable[[], PackedRows]], SearchResult]
 """Searches a bitmap, given int64[G] and what makes its packed rows."""
 ObjectiveOf = Callable[[int], Objective]
-"""Gives the objective of bitmaps with so many cells."""
+"""Returns the objective for bitmaps with that number of cells."""
 
 _BATCH_BYTES = 1 << 29
 

@@ -1,4 +1,4 @@
-"""What arguments must be, checked at the public edge: a value of another type gets an error of ccx."""
+"""Checks of arguments at the public edge: a value of the wrong type raises an error of ccx."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def items(argument: str, values: Any, wanted: str, remedy: str = "give a list") 
 
 
 def texts(argument: str, values: Any) -> list[str]:
-    """Return a sequence of texts as a list of str, or raise `InputError` at the first that is none."""
+    """Return a sequence of texts as a list of str, or raise `InputError` at the first that is not one."""
     found = []
     if isinstance(values, str):
         wanted, got = "a sequence of texts", f"the one text {values!r:.60}"

@@ -59,7 +59,7 @@ class _Answer(NamedTuple):
 def download(
     url: str, path: PathLike, *, sha256: str | None = None, progress: Progress | None = None, wait: float = 1.0
 ) -> Path:
-    """Download a file; what is there already is checked, and not loaded again.
+    """Download a file; a file that is already there is checked, not loaded again.
 
     Bytes go to ``.NAME.part`` beside the file; after a kill, a lost connection or a full disk, the next call goes on
     there, if the server can and still has the same file. The SHA-256 of the first download is recorded in
@@ -82,7 +82,7 @@ def download(
     Raises
     ------
     InputError
-        If `url` or `sha256` is none.
+        If `url` is no address, or `sha256` is not 64 hexadecimal digits.
     StoreError
         If the server refuses or the connection is lost for good, the disk is full, another process downloads the same
         file, or a checksum is wrong. The message says what to do.

@@ -1,7 +1,7 @@
 """The published heuristics as functions: estimates of a formula's IoU from what is known by sample.
 
 `mmesh_heuristic`, `cfh_heuristic` and `areas_heuristic` take the arguments of the published code (La Rosa et al. 2023)
-and return the estimate of one formula, rounded to 4 decimals as there. `extension_estimates` gives those of all
+and return the estimate of one formula, rounded to 4 decimals as in that code. `extension_estimates` gives those of all
 extensions of some formulas at once, unrounded. Definitions and proofs: docs/heuristics.md.
 """
 

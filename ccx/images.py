@@ -132,7 +132,7 @@ def head_of(content: bytes, image: PIL.Image.Image, where: PathLike) -> Head:
 def _own_head(first: bytes, n_bytes: int, read: Read, where: PathLike) -> Head | None:
     """Read the head of a PNG or JPEG, without Pillow; None = Pillow shall say what it is.
 
-    `first` are the first bytes of so many, `read` gives n bytes at a place.
+    `first` holds the first of `n_bytes`; ``read(at, n)`` returns n bytes from a position.
     """
     if not n_bytes:
         raise store_error(where, "empty", DAMAGED)
@@ -257,7 +257,7 @@ def _is_lossless(file: Any) -> bool:
 
 
 def _highest(value: Any, default: int) -> int:
-    """Return the highest number of a tag, `default` where it is none."""
+    """Return the highest number of a tag, or `default` if it holds none."""
     numbers = value if isinstance(value, tuple) else (value,)
     return max((number for number in numbers if isinstance(number, int)), default=default)
 

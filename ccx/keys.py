@@ -47,7 +47,7 @@ class Activations(np.ndarray[Any, np.dtype[Any]]):
     Raises
     ------
     InputError
-        If there is not one distinct text per sample.
+        Unless there is one distinct text per sample.
 
     """
 
@@ -113,7 +113,7 @@ class Keyed(list[T]):
 
 
 def keys_of(value: Any) -> Keys | None:
-    """Return the keys that something carries; None if it has none (a mapping's method `keys` is none)."""
+    """Return the keys that something carries; or None (a mapping's method `keys` does not count)."""
     keys = getattr(value, "keys", None)
     return keys if isinstance(keys, tuple) else None
 
@@ -164,7 +164,7 @@ def sample_name(keys: Keys | None, sample: int) -> str:
 
 
 def shortened(name: str, most: int) -> str:
-    """Return at most so many letters of a sample's name: the last ones, by which files of a folder differ."""
+    """Return the last `most` letters of a sample's name, by which the files of a folder differ."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
@@ -193,7 +193,7 @@ def require_same_samples(
     ------
     InputError
         If they differ: the first pair that does, whether all are there in another order, and what to do; or if
-        `keys` are none.
+        `keys` are not valid.
 
     """
     own, wanted = keys_of(samples), keys_of(concepts)

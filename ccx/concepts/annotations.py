@@ -1,4 +1,4 @@
-"""What annotations may be given as, checked and cut into batches."""
+"""The forms in which annotations may come, checked and cut into batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        If there are none, or they are no names (`name_problem`) or not distinct.
+        If there are none, one of them cannot be a name (`name_problem`), or they are not distinct.
 
     """
     checked = _check_named("names", names)
@@ -199,7 +199,7 @@ def label_batches(layers: npt.NDArray[Any], flags: Flags | None) -> Iterator[tup
 
 
 def require_memory(argument: str, n_samples: int, shape: tuple[int, int]) -> None:
-    """Raise `MemoryBudgetError` if the atoms of so many samples would not fit into memory."""
+    """Raise `MemoryBudgetError` unless the atoms of `n_samples` fit into memory."""
     # The cell map (2 bytes per cell), its parts before they are joined, and a fifth for entries and atoms.
     need = int(n_samples * shape[0] * shape[1] * 2 * 2.2)
     memory.require_bytes(argument, need, "use fewer samples or a coarser grid")

@@ -289,7 +289,7 @@ class Concepts:
         Raises
         ------
         InputError
-            If there is none of that name; close names are proposed.
+            If no concept has that name; the message suggests close ones.
 
         """
         require_kind("concept", name, str, "the name of a concept", "see concepts.names")
@@ -498,7 +498,7 @@ class Concepts:
             raise InputError("concepts", wanted="the stored content hash", got=got, remedy=remedy)
 
     def save(self, path: PathLike, *, source: str | None = None) -> None:
-        """Write everything to one pickle-free file (safetensors), atomically.
+        """Write everything to one file (safetensors, no pickle), atomically.
 
         Parameters
         ----------

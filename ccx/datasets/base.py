@@ -1,4 +1,4 @@
-"""What every annotated data set of images offers."""
+"""The interface of every annotated data set of images."""
 
 from __future__ import annotations
 
@@ -215,8 +215,8 @@ class Dataset(ABC):
             (images done, images in all).
         out
             A file to write. Work is kept beside it, in ``.NAME.parts``, until it is done: a run that was killed goes
-            on. A file that is there already is returned, if it was made from this very data set: same settings, and
-            same names, sizes and times of files.
+            on. A file that is already there is returned if it was made from this very data set: the same settings, and
+            files of the same names, sizes and times.
 
         Raises
         ------

@@ -44,7 +44,7 @@ class _Annotated(NamedTuple):
 
 
 class _Coco(Dataset):
-    """What both formats share: one JSON file with images, annotations and categories."""
+    """Shared by both formats: one JSON file with images, annotations and categories."""
 
     def __init__(self, images: PathLike, annotations: PathLike, crowd: Crowd) -> None:
         choice("crowd", crowd, get_args(Crowd), "leave it out for label")
@@ -90,7 +90,7 @@ class _Coco(Dataset):
             raise InputError("annotations", wanted="annotated images", got=got, remedy="give the file of these images")
 
     def _region(self, found: Mapping[str, Any], number: int, image: int, category: int, what: str) -> _Region:
-        """Return an annotation or segment; `what` it is called."""
+        """Return an annotation or a segment (`what`)."""
         where = f"{self._file}: {what} {number} of image {image}"
         concept = self._concepts.get(category, 0)
         if not concept:
@@ -275,7 +275,7 @@ class CocoPanoptic(_Coco):
     def _segment(self, segment: Mapping[str, Any], image: int) -> _Region:
         number, category = _fields(segment, self._file, "segment", id=int, category_id=int)
         if not 0 < number < 1 << 24:
-            problem = f"segment {number} of image {image} is none that a PNG can hold, 1 to {(1 << 24) - 1}"
+            problem = f"segment {number} of image {image} does not fit into a PNG, which holds 1 to {(1 << 24) - 1}"
             self._problems.append(f"{self._file}: {problem}")
         return self._region(segment, number, image, category, "segment")
 

@@ -242,7 +242,7 @@ def _check(head: Head, coding: Coding, where: PathLike) -> None:
 
 
 def check_label_picture(picture: Any, where: PathLike) -> None:
-    """Raise `StoreError` for a label map in memory, a Pillow picture, that the same file would be refused for."""
+    """Raise `StoreError` for a Pillow picture that would be refused as a file of a label map."""
     if picture.format in ("JPEG", "MPO"):
         raise store_error(
             where, "the label map is a JPEG, whose compression changes ids", f"{_AS_PNG}, from their source"

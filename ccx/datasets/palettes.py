@@ -21,13 +21,13 @@ _WANTED = f"colours (R, G, B) of names or ids, a .csv file with name, r, g, b, o
 
 
 class Palette(Protocol):
-    """What turns colours into ids."""
+    """Turns colours into ids."""
 
     def ids(self, colors: npt.NDArray[np.uint8], where: PathLike) -> npt.NDArray[np.int64]:
         """Return the ids of colours: uint8[h, w, 3] -> int64[h, w], or raise `StoreError`, which names `where`."""
 
     def settings(self) -> Any:
-        """Return what it was made from, as JSON."""
+        """Return its settings, as JSON."""
 
 
 class _Ade20k:
@@ -55,7 +55,7 @@ class _Colors:
         if (wrong := self._codes[at] != codes).any():
             unknown = np.unique(codes[wrong]).tolist()
             listed = ", ".join(map(str, map(_color_of, unknown[:5]))) + (" ..." if len(unknown) > 5 else "")
-            remedy = "give them names or ids in the palette; mixed colours at borders come from scaling or JPEG"
+            remedy = "give them names or ids in the palette; scaling and JPEG mix colours at borders"
             raise store_error(where, f"holds colours that the palette does not: {listed}", remedy)
         found: npt.NDArray[np.int64] = self._ids[at]
         return found
@@ -65,12 +65,12 @@ class _Colors:
 
 
 def palette_of(palette: Any, known: Named) -> Palette:
-    """Return what `palette` of `ccx.datasets.Folder` says.
+    """Return the palette that the argument `palette` of `ccx.datasets.Folder` describes.
 
     Raises
     ------
     InputError
-        If it is none of these, has a name that is unknown or lacks one, or gives a colour to two ids.
+        If it is of another kind, has an unknown name, lacks a name, or gives one colour to two ids.
     StoreError
         If the file cannot be read.
 

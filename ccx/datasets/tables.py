@@ -201,14 +201,14 @@ def read_lines(path: Path) -> list[str]:
 
 
 def named(names: Any, first_id: int = 1) -> Named:
-    """Return what `names` says: of whatever kind a user may have it.
+    """Return the names and ids that `names` gives, in any of the forms that users have.
 
     Parameters
     ----------
     names
         A list of names, whose first belongs to `first_id`; a mapping from ids to names; or a file:
 
-        - .txt: one name per line. A blank line is an id without a name, so that the ids of all others stay.
+        - .txt: one name per line. A blank line is an id without a name, so that all other names keep their ids.
         - .csv, or with tabs .tsv or .txt: a head line with the columns name, and perhaps id (else idx, index or number)
           and category; see `read_table`.
         - .json: a list, a mapping from ids, or an object with ``names`` (either) and perhaps ``categories`` of the same

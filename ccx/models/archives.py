@@ -1,7 +1,7 @@
-"""Files of weights, opened: what they describe, and the tensors in them, each read when it is asked for.
+"""Open files of weights: what they describe, and their tensors, each read when it is needed.
 
 Read are the zip archive that ``torch.save`` writes, the stream of pickles and storages that it wrote before torch 1.6,
-and safetensors. Everything that a file says of itself is compared with its size before anything is allocated.
+and safetensors. Whatever a file claims is compared with its size before any memory is allocated.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Contents:
         if value.path.endswith("_v3"):
             dtype = more.pop(2)
             if not isinstance(dtype, Name):
-                raise TypeError("what should be a dtype is none")
+                raise TypeError("a dtype was expected")
             numbers = numbers.view(getattr(torch, dtype.path.removeprefix("torch.")))
         if any(more[2:]):
             raise ValueError("a tensor with more to it than numbers")
@@ -132,7 +132,7 @@ def opened(path: PathLike) -> Iterator[Contents]:
 
 
 def _refuse_others(path: PathLike, head: bytes, n_bytes: int) -> None:
-    """Raise if the first bytes are those of something else than weights."""
+    """Raise if the first bytes show that the file holds something other than weights."""
     if not n_bytes:
         raise store_error(path, "is empty", _DOWNLOAD)
     for start, (problem, remedy) in _OTHER_FILES.items():
@@ -272,7 +272,7 @@ def _cached(content: Callable[[Storage], bytearray]) -> Callable[[Storage], torc
         import torch
 
         if not isinstance(storage, Storage):
-            raise TypeError("what should be a storage is none")
+            raise TypeError("a storage was expected")
         if storage.key not in found:
             dtype = _dtype(storage.kind)
             numbers = content(storage)

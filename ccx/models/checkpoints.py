@@ -1,7 +1,7 @@
 """Weights from checkpoint files, without running anything that is in them.
 
-`ccx.models.archives` opens a file and `ccx.models.pickles` reads what it describes as data. Here stands where in it the
-weights are, and how their names become those of a model.
+`ccx.models.archives` opens a file and `ccx.models.pickles` reads what it describes as data. This module finds the
+weights in it, and gives them the names that a model expects.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _of_module(root: Made) -> Iterator[tuple[str, Made]]:
     while stack:
         prefix, module, depth = stack.pop()
         if depth > _MOST_DEPTH or not isinstance(module, Made) or module.path not in MODULES:
-            raise ValueError("what should be a module is none")
+            raise ValueError("a module was expected")
         tensors = [*module.state.get("_parameters", {}).items(), *module.state.get("_buffers", {}).items()]
         inside = module.state.get("_modules", {})
         n_met += len(tensors) + len(inside)
@@ -119,7 +119,7 @@ def _of_module(root: Made) -> Iterator[tuple[str, Made]]:
         for name, value in tensors:
             if value is not None:
                 if not is_tensor(value):
-                    raise ValueError("what should be a tensor is none")
+                    raise ValueError("a tensor was expected")
                 yield f"{prefix}{name}", value
         stack += [(f"{prefix}{name}.", child, depth + 1) for name, child in inside.items() if child is not None][::-1]
 

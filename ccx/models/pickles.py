@@ -53,7 +53,7 @@ _MAPPINGS = frozenset(
         *("lightning_fabric.utilities.data.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
     }
 )
-_BESIDE_WEIGHTS = frozenset(  # what training scripts store, too: settings, counters, paths, states of random numbers
+_BESIDE_WEIGHTS = frozenset(  # also in checkpoints: settings, counters, paths, states of random numbers
     {
         *("argparse.Namespace", "types.SimpleNamespace", "_codecs.encode", "typing.Any", "collections.deque"),
         *(f"{module}._reconstructor" for module in ("copyreg", "copy_reg")),
@@ -91,7 +91,7 @@ _SIMPLE: dict[str, Callable[[], Any]] = {
 
 
 class NotAllowedError(ValueError):
-    """A name or an instruction that no checkpoint has need of."""
+    """A name or an instruction that no checkpoint needs."""
 
 
 @dataclass(eq=False)
@@ -206,7 +206,7 @@ class _Machine:
 
 
 class _Bounded:
-    """A stream that gives so many bytes at most: what is asked for may be a lie."""
+    """A stream with a limit: a damaged pickle may ask for any number of bytes."""
 
     def __init__(self, stream: IO[bytes], n_left: int) -> None:
         self._stream, self._n_left = stream, n_left
@@ -223,7 +223,7 @@ class _Bounded:
 
 
 def interpret(stream: IO[bytes], n_bytes: int) -> Any:
-    """Interpret the next pickle of a stream with so many bytes left -> what it describes.
+    """Interpret the next pickle of a stream that has `n_bytes` left, and return what it describes.
 
     Raises
     ------

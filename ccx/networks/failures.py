@@ -1,4 +1,4 @@
-"""What went wrong in a model's own forward pass, in our words where the cause is its input."""
+"""Errors of a model's own forward pass, explained where its input is the cause."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHAPES = re.compile(
 
 
 def called(model: torch.nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-    """Run a model on a batch -> what it puts out.
+    """Run a model on a batch and return its output.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Layers of a torch model: find them by path, and record what they put out.
+"""Layers of a torch model: find them by path and record their outputs.
 
 Everything here leaves the model as it was, whatever happens in between: hooks are removed, and every
 module gets back its own training flag. torch is imported by the functions that need it.
@@ -92,7 +92,7 @@ def resolve_layer(model: torch.nn.Module, layer: str) -> torch.nn.Module:
 
 
 def layer_path(model: torch.nn.Module, layer: Any) -> Any:
-    """Return the path of a layer that is given as a module; what is none is returned as it is.
+    """Return the path of a layer given as a module; anything else is returned unchanged.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def layer_path(model: torch.nn.Module, layer: Any) -> Any:
     inside, wanted = unwrapped(layer), unwrapped(model)
     path = next((path for path, module in wanted.named_modules() if module in (layer, inside)), "")
     if not path:
-        got = f"a {type(layer).__name__} that is none of them"
+        got = f"a {type(layer).__name__} from elsewhere"
         remedy = "take it from this very model: model.layer4, or its path"
         raise InputError("layers", wanted=f"layers of {type(wanted).__name__}", got=got, remedy=remedy)
     return path

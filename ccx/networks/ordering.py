@@ -1,8 +1,8 @@
 """The order of samples: which loaders provably yield samples 0..n-1, each once.
 
-What is found out, is found out by looking: no batch is read, and samplers are listed as copies, so that neither their
-state nor any random number is spent. torch is looked up among the imported modules: where it is not, no loader of its
-kind exists.
+Nothing is consumed: no batch is read, and samplers are copied before they are listed, so that their state and the
+random generators stay as they were. torch is looked up among the imported modules: without it, none of its loaders
+can exist.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Reading(NamedTuple):
 
 
 def _reading(value: Any) -> _Reading | None:
-    """Return what a loader reads; None if it is none."""
+    """Return what a loader reads; None for anything else."""
     if isinstance(value, type) or not hasattr(value, "__dict__"):
         return None
     own = vars(value)

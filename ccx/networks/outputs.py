@@ -1,4 +1,4 @@
-"""One tensor in what a layer puts out: a tensor, or an entry of a tuple, a mapping or an object."""
+"""Find one tensor in the output of a layer: the output itself, or an entry of a tuple, a mapping or an object."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class NoTensorError(Exception):
 
 
 def check_output(output: Any) -> Output:
-    """Return the argument `output`, if it is one.
+    """Return the argument `output` if it is valid.
 
     Raises
     ------
     InputError
-        If it is no integer, no text and not None.
+        If it is neither None, an integer nor a text.
 
     """
     if output is None or (isinstance(output, int) and not isinstance(output, bool)) or (output and type(output) is str):

@@ -1,4 +1,4 @@
-"""What identifies a network or a preprocessing: all that can be seen of it, hashed alike in every process."""
+"""The identity of a network or a preprocessing: hashes of all that can be seen of it, the same in every process."""
 
 from __future__ import annotations
 

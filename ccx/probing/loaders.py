@@ -1,4 +1,4 @@
-"""What `probe` takes as data: batches as a model takes them, of whatever holds them."""
+"""The data that `probe` takes: batches for a model, from whatever holds them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Source:
 def as_source(
     loader: Any, preprocessing: Preprocess | None, batch_size: int, workers: int, n_inputs: int | None = 1
 ) -> Source:
-    """Return the batches of whatever a caller passed; see `ccx.probe`.
+    """Return the batches of any data that `ccx.probe` accepts.
 
     Raises
     ------

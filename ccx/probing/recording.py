@@ -1,4 +1,4 @@
-"""`probe`: run a network over data and store what its layers put out."""
+"""`probe`: run a network over data and record what its layers put out."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def probe(  # noqa: PLR0913 - public keywords
         Of layers that put out a tuple, a mapping or an object: which entry, such as ``0``, ``"last_hidden_state"`` or
         ``"states.0"``. None takes the only tensor, and refuses several.
     inputs
-        Of batches that are tuples: so many entries are inputs of the model, the others are left out, as labels are.
-        None = 1; it refuses a second entry of two axes or more where the model has a place for it.
+        Of batches that are tuples: how many entries are inputs of the model; the others, such as labels, are left out.
+        None = 1, but a second entry with two axes or more is refused if the model could take it.
     units
         Indices of the units to keep; None = all. Unit i of the result is the i-th of them in ascending order.
     tokens, skip
@@ -97,8 +97,8 @@ def probe(  # noqa: PLR0913 - public keywords
     dtype
         Of the result: "float32", or "float16" for half the disk; values beyond float16 are refused.
     data_id
-        A name for the data, of your own. Instead of hashing every sample, `out` then believes that data of the same
-        name are the same, and reads no more than one batch of them where nothing is left to do.
+        Your name for the data. Instead of hashing every sample, `out` then trusts that data of the same name are the
+        same, and reads no more than one batch of them when nothing is left to do.
     keys
         Who the samples are, one distinct text each (`ccx.keys`). By default as the data tell: files by their paths
         below the folder, or, in a list, below the deepest folder that holds them all; data sets of ``ccx.datasets`` and
@@ -106,8 +106,8 @@ def probe(  # noqa: PLR0913 - public keywords
     out
         A folder: activations are appended to one ``.npy`` file per layer, memory-mapped in the result; a run that was
         killed goes on, and what is there already is not computed again, except the first batch, to be compared. It
-        refuses other weights, layers, settings or samples than those that it was begun with, and a model that puts out
-        something else.
+        refuses weights, layers, settings or samples other than those that it was begun with, and a model whose outputs
+        differ.
     overwrite
         Discard what `out` holds of an earlier probe.
     progress

@@ -196,7 +196,7 @@ class ActivationFolder:
         raise store_error(self.folder, f"was finished after {self.n_stored} samples, and the data have more", _ANEW)
 
     def require_room(self, sample_bytes: int, n_samples: int) -> None:
-        """Raise `StoreError` if so many samples in all, of so many bytes each, would not fit on the disk."""
+        """Raise `StoreError` unless `n_samples` in all, of `sample_bytes` each, fit on the disk."""
         with _storing(self.folder):
             there = os.statvfs(self.folder)
         needed, free = (n_samples - self.n_stored) * sample_bytes, there.f_bavail * there.f_frsize
@@ -273,7 +273,7 @@ class _LayerFile:
         self._start = 0
 
     def is_finished(self, n_samples: int) -> bool:
-        """Tell whether the file has its final name; raise if it is not one of so many samples."""
+        """Tell whether the file has its final name; raise if it does not hold `n_samples`."""
         if not self.path.exists():
             return False
         shape, dtype, start, n_bytes = _layout(self.path)
@@ -282,7 +282,7 @@ class _LayerFile:
         return True
 
     def resume(self, n_samples: int) -> None:
-        """Open the file to write behind so many samples; what a killed run left there is overwritten or cut off."""
+        """Open the file to write behind `n_samples`; what a killed run left there is overwritten or cut off."""
         present = self.path if self.path.exists() else self.part
         if not present.exists():
             raise store_error(self.part, f"is missing, and {n_samples} samples should be in it", _ANEW)

@@ -1,4 +1,4 @@
-"""Whether activations computed again are those that were stored: equal, but for rounding."""
+"""Compare activations that were computed again with the stored ones: equal up to rounding."""
 
 from __future__ import annotations
 

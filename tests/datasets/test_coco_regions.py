@@ -180,8 +180,8 @@ def test_json_that_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("segments", "problem"),
     [
-        ([{"id": 0, "category_id": 7}], "segment 0 of image 1 is none that a PNG can hold, 1 to 16777215"),
-        ([{"id": 2**24, "category_id": 7}], "segment 16777216 of image 1 is none that a PNG can hold"),
+        ([{"id": 0, "category_id": 7}], "segment 0 of image 1 does not fit into a PNG, which holds 1 to 16777215"),
+        ([{"id": 2**24, "category_id": 7}], "segment 16777216 of image 1 does not fit into a PNG"),
         ([{"id": -1, "category_id": 7}], "segment -1 of image 1"),
         ([{"id": 2**70, "category_id": 7}], "segment 1180591620717411303424 of image 1"),
         ([{"id": 3, "category_id": 7}] * 2, "image 1 has two segments with the id 3"),

@@ -279,7 +279,7 @@ def test_layers_as_modules():
     wrapped = nn.DataParallel(model)
     assert np.array_equal(ccx.probe(wrapped, x, model.layer.left), want)
     for layer in (several("tuple").head, model, nn.ReLU()):
-        with pytest.raises(InputError, match=r"layers of Model, got a .* that is none of them; take it"):
+        with pytest.raises(InputError, match=r"layers of Model, got a .* from elsewhere; take it"):
             ccx.probe(model, x, layer)
     with pytest.raises(InputError, match="each layer once"):
         ccx.probe(model, x, [model.head, "head"])
