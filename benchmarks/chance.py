@@ -34,7 +34,7 @@ def check(data: Synthetic, concepts: ccx.Concepts) -> None:
         If a histogram, a maximum or a p-value differs.
 
     """
-    found = ccx.explain(data.activations, concepts, units=[0], null=N_CHECKED, threads=1, progress=False)
+    found = ccx.explain(data.activations, concepts, units=[0], permutations=N_CHECKED, threads=1, progress=False)
     orders = permutations(np.zeros(concepts.n_samples, np.int64), N_CHECKED, seed=0)
     maps = np.ascontiguousarray(data.activations[:, 0])
     for item in found.explained:
@@ -55,7 +55,7 @@ def main() -> None:
     """Read the command line, check, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--samples", type=int, default=22_000, help="N (default: %(default)s)")
-    parser.add_argument("--null", type=int, default=100, help="permutations (default: %(default)s)")
+    parser.add_argument("--permutations", type=int, default=100, help="permutations (default: %(default)s)")
     options = parser.parse_args()
     data = generate(options.samples, 1)
     concepts = data.concepts()
@@ -66,15 +66,15 @@ def main() -> None:
     memory = PeakMemory()
     memory.reset()
     with Clock() as null:
-        found = ccx.explain(data.activations, concepts, null=options.null, **asked)
+        found = ccx.explain(data.activations, concepts, permutations=options.null, **asked)
     peak = memory.beyond()
     half = np.arange(options.samples) % 2 == 0
     with Clock() as split:
-        ccx.explain(data.activations, concepts, fit=half, **asked)
+        ccx.explain(data.activations, concepts, fit_samples=half, **asked)
     print(f"{concepts!r}; one unit of {len(found)} ranges, one thread, CPU seconds")
     print(f"explain: {plain.cpu:.2f}")
-    print(f"explain, null={options.null}: {null.cpu:.2f} (goal {TARGET:g} at 22,000 samples, null=100)")
-    print(f"explain, fit=half of the samples: {split.cpu:.2f}, splitting the annotations included")
+    print(f"explain, permutations={options.null}: {null.cpu:.2f} (goal {TARGET:g} at 22,000 samples, permutations=100)")
+    print(f"explain, fit_samples=half of the samples: {split.cpu:.2f}, splitting the annotations included")
     print(f"peak memory of the null: {peak / 1e9:.2f} GB")
     for item in found:
         print(item.range_index, f"{item.bitmap_cells / concepts.n_cells:.3f}", f"{item.iou:.4f}", item.chance)

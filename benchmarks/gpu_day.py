@@ -106,7 +106,9 @@ def warm() -> None:
         options = {"search": search, "clusters": 2, "units": [0], "progress": False}
         ccx.explain(data.activations, concepts, **options)
         log(search)
-    ccx.explain(data.activations, concepts, null=3, fit=[0, 1, 2], units=[0], clusters=2, progress=False)
+    ccx.explain(
+        data.activations, concepts, permutations=3, fit_samples=[0, 1, 2], units=[0], clusters=2, progress=False
+    )
 
 
 def prepare() -> None:

@@ -30,7 +30,7 @@ from benchmarks.synthetic import Synthetic, generate
 from ccx.clustering import unit_ranges
 from ccx.jobs import available_threads
 from ccx.kernels import range_histogram
-from ccx.search import SearchSettings, beam_search, optimal_search
+from ccx.search import SearchOptions, beam_search, optimal_search
 
 CLUSTERS, LENGTH, BEAM = 5, 3, 5
 FULL_SCALE = 22_000  # samples at which the targets hold
@@ -283,7 +283,7 @@ class Stages:
 
 
 def _time_units(data: Synthetic, concepts: ccx.Concepts, threads: int) -> Stages:
-    settings = SearchSettings(length=LENGTH, beam=BEAM)
+    settings = SearchOptions(length=LENGTH, beam=BEAM)
     clustering: list[float] = []
     histogram: list[float] = []
     search: list[float] = []

@@ -20,7 +20,7 @@ from benchmarks._machine import Clock, machine
 from benchmarks.synthetic import generate
 from ccx.clustering import unit_ranges
 from ccx.kernels import range_histogram
-from ccx.search import SearchSettings, beam_search, optimal_search
+from ccx.search import SearchOptions, beam_search, optimal_search
 
 CLUSTERS = 5
 
@@ -42,15 +42,15 @@ def main() -> None:
         values = np.ascontiguousarray(data.activations[:, unit])
         ranges = unit_ranges(values, clusters=CLUSTERS)
         counts += list(range_histogram(values[:, None], ranges[None], concepts.atoms)[0])
-    beam_search(concepts, counts[0], SearchSettings(length=4), threads=1)
-    optimal_search(concepts, counts[0], SearchSettings(length=4, time_limit=options.seconds), threads=1)  # compiles
+    beam_search(concepts, counts[0], SearchOptions(length=4), threads=1)
+    optimal_search(concepts, counts[0], SearchOptions(length=4, time_limit=options.seconds), threads=1)  # compiles
     for length in options.lengths:
         seconds, gaps, better, proven = [], [], 0, 0
         for count in counts[:: options.step]:
-            beam = beam_search(concepts, count, SearchSettings(length=length), threads=1)
+            beam = beam_search(concepts, count, SearchOptions(length=length), threads=1)
             with Clock() as clock:
                 found = optimal_search(
-                    concepts, count, SearchSettings(length=length, time_limit=options.seconds), threads=1
+                    concepts, count, SearchOptions(length=length, time_limit=options.seconds), threads=1
                 )
             best = found.found[0].iou
             better += best > beam.found[0].iou

@@ -22,7 +22,7 @@ from benchmarks.synthetic import GRID, Synthetic, generate
 from ccx import kernels
 from ccx.clustering import unit_ranges
 from ccx.kernels import Extensions
-from ccx.search import SearchSettings, beam_search
+from ccx.search import SearchOptions, beam_search
 from tests import reference
 from tests.reference.kmeans import kmeans_1d as reference_kmeans_1d
 
@@ -329,7 +329,7 @@ def test_kmeans_1d(benchmark: Any, large: Case) -> None:
 
 def test_beam_search(benchmark: Any, large: Case) -> None:
     """A formula of up to three concepts; its counts are checked on boolean masks of all samples."""
-    settings = SearchSettings(length=3, beam=5)
+    settings = SearchOptions(length=3, beam=5)
     watcher = work.SearchWork(large.concepts.atoms)
     with watcher.watched():
         (found,) = beam_search(large.concepts, large.weights[1], settings, threads=1).found

@@ -20,7 +20,7 @@ from benchmarks._measure import check, measure
 from benchmarks.synthetic import GRID, generate
 from ccx import kernels
 from ccx.clustering import unit_ranges
-from ccx.search import ConceptMasks, SearchSettings, beam_search, guided_search
+from ccx.search import ConceptMasks, SearchOptions, beam_search, guided_search
 from tests import reference
 
 N_SAMPLES, N_CHECKED = 500, 1
@@ -138,7 +138,7 @@ def test_estimate_extensions(benchmark: Any, kind: Any, large: Case, small: Case
 @pytest.mark.parametrize("heuristic", ["mmesh", "cfh", "areas", "none"])
 def test_guided_search(benchmark: Any, heuristic: Any, large: Case) -> None:
     """A formula of up to three concepts, the one of exact beam search; masks and shapes of concepts exist already."""
-    masks, settings = ConceptMasks(large.concepts), SearchSettings(length=3, beam=5)
+    masks, settings = ConceptMasks(large.concepts), SearchOptions(length=3, beam=5)
     exact = beam_search(large.concepts, large.counts, settings, threads=1)
 
     def search() -> Any:

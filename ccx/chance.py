@@ -8,7 +8,6 @@ search, any score and any dependence between the cells of a sample (Fisher 1935;
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Hashable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -44,26 +43,6 @@ class Scored(NamedTuple):
 
 
 NOTHING = Scored(Fraction(0), 0.0)
-
-
-def check_count(null: Any) -> int:
-    """Return the number of permutations, an integer >= 0."""
-    return _whole("null", null, "0 reports no chance, 99 a p-value of 0.01 at the least")
-
-
-def check_seed(seed: Any) -> int:
-    """Return the seed, an integer >= 0."""
-    return _whole("seed", seed, "the default is 0")
-
-
-def _whole(argument: str, value: Any, remedy: str) -> int:
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except (TypeError, ValueError):
-        number = -1
-    if number < 0:
-        raise InputError(argument, wanted="an integer >= 0", got=repr(value), remedy=remedy)
-    return number
 
 
 def group_codes(groups: Any, n_samples: int) -> IntArray:
@@ -112,8 +91,8 @@ def permutations(codes: IntArray, n: int, seed: int) -> Int32Array:
     """
     if np.unique(codes).size == codes.size:
         wanted, got = "two samples of one group at least, to exchange", f"{codes.size} samples, each a group of its own"
-        raise InputError("null", wanted=wanted, got=got, remedy="leave null out, or give larger groups")
-    require_bytes("null", 4 * n * codes.size, "use fewer permutations")
+        raise InputError("permutations", wanted=wanted, got=got, remedy="leave them out, or give larger groups")
+    require_bytes("permutations", 4 * n * codes.size, "use fewer permutations")
     orders = np.empty((n, codes.size), np.int32)
     slots = np.argsort(codes, kind="stable")
     for j, order in enumerate(orders):

@@ -20,6 +20,7 @@ from ccx.comparison import Comparison, compare
 from ccx.errors import InputError, MissingExtraError
 from ccx.evidence import EVIDENCE_COLUMNS, EVIDENCE_HEADINGS, SLACK, evidence_cells, evidence_columns
 from ccx.explanation import Candidate, Explanation, Status
+from ccx.options import renamed_settings
 from ccx.scores import SCORES
 from ccx.store import PathLike, json_text, read_run, write_text
 from ccx.store.files import as_path, read_sealed, sealed, store_error
@@ -387,7 +388,8 @@ class Explanations(Sequence[Explanation]):
                 items.append(Explanation.from_record(_migrated(record) if is_older else record))
             except InputError as error:
                 raise store_error(path, f"damaged: explanation {index}: {error}", _AGAIN) from error
-        table = cls(items, settings=found["settings"], concepts_hash=found["concepts_hash"], version=found["version"])
+        settings = renamed_settings(found["settings"])
+        table = cls(items, settings=settings, concepts_hash=found["concepts_hash"], version=found["version"])
         try:
             table._check_together()
         except InputError as error:

@@ -16,7 +16,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels import bitmap_histogram, pack
 from ccx.scores import SCORES, SLACK, Custom, resolve
-from ccx.search import Objective, SearchSettings, beam_search, optimal_search
+from ccx.search import Objective, SearchOptions, beam_search, optimal_search
 from ccx.search.planes import Cover, Threshold
 from tests.reference import beam_oracle
 from tests.reference.optimal_oracle import Best, every_formula, problems
@@ -52,7 +52,7 @@ def hard_problems(draw, max_concepts=6):
 def search_of(masks, bitmap, search, **options):
     concepts = Concepts.from_masks(masks.reshape(len(masks), 1, 1, -1))
     (counts,) = bitmap_histogram(pack(bitmap.reshape(1, 1, -1)), concepts.atoms)
-    result = search(concepts, counts, SearchSettings(**options), threads=1)
+    result = search(concepts, counts, SearchOptions(**options), threads=1)
     return [Best(one.concepts, one.operators, one.intersection, one.union) for one in result.found]
 
 

@@ -18,8 +18,7 @@ from ccx.jobs import in_threads, parallel
 from ccx.kernels import branching as kernels
 from ccx.kernels import optimal as pair_kernels
 from ccx.kernels import pack
-from ccx.pipeline import searching
-from ccx.search import Found, Objective, SearchSettings, optimal_search
+from ccx.search import Found, Objective, SearchOptions, optimal, optimal_search
 from tests.search.test_optimal import histogram
 
 GIVEN_UP = 60.0  # seconds after which a job that nothing stops fails, so that the test ends
@@ -196,7 +195,13 @@ def test_an_interrupt_ends_the_searches_of_permuted_bitmaps(
     rng = np.random.default_rng(5)
     masks = rng.random((14, 12, 12, 1)) < 0.5
     bitmaps = rng.random((n_bitmaps, 12, 12, 1)) < 0.5
-    options = {"search": "optimal", "length": 5, "evaluation_limit": 100_000, "null": 40, "threads": 2 * n_bitmaps}
+    options = {
+        "search": "optimal",
+        "length": 5,
+        "evaluation_limit": 100_000,
+        "permutations": 40,
+        "threads": 2 * n_bitmaps,
+    }
     searches: list[int] = []
 
     def searched(*args: Any, **keywords: Any) -> Any:
@@ -205,7 +210,7 @@ def test_an_interrupt_ends_the_searches_of_permuted_bitmaps(
             interrupt()
         return optimal_search(*args, **keywords)
 
-    monkeypatch.setattr(searching, "optimal_search", searched)
+    monkeypatch.setattr(optimal, "optimal_search", searched)
     with pytest.raises(KeyboardInterrupt):
         ccx.explain_bitmaps(bitmaps, masks, progress=False, **options)
     assert n_bitmaps + 3 <= len(searches) <= n_bitmaps + 13  # of 41 * n_bitmaps
@@ -237,7 +242,7 @@ def test_proofs_of_three_concepts_end_too(last: str, calls: list[str], monkeypat
 
     for name in ("good_pairs", "promising_pairs", "good_extensions"):
         monkeypatch.setattr(pair_kernels, name, watched(name, getattr(pair_kernels, name)))
-    search = jobs.stoppable(lambda length: optimal_search(concepts, counts, SearchSettings(length)), unwanted)
+    search = jobs.stoppable(lambda length: optimal_search(concepts, counts, SearchOptions(length)), unwanted)
     with pytest.raises(jobs.Stopped):
         search(3)
     assert made == calls
@@ -263,7 +268,7 @@ def test_the_null_of_samples_held_out_ends_too(monkeypatch: pytest.MonkeyPatch) 
     formula, inside = Found((0,), (), 1, 1, 2), np.zeros(atoms.n_atoms, np.bool_)
 
     def judged(n_cells: int) -> Any:
-        objective = partial(Objective.of, SearchSettings(), total=concepts.n_cells)
+        objective = partial(Objective.of, SearchOptions(), total=concepts.n_cells)
         return chance.formula_chance(formula, inside, rows, atoms, orders, objective, n_cells, threads=1)
 
     with pytest.raises(jobs.Stopped):

@@ -8,7 +8,7 @@ import ccx
 from benchmarks.synthetic import generate
 from ccx.clustering import unit_ranges
 from ccx.kernels import range_histogram, upsample_pack
-from ccx.search import ConceptMasks, SearchSettings, beam_search, guided_search
+from ccx.search import ConceptMasks, SearchOptions, beam_search, guided_search
 
 N_UNITS = 4
 
@@ -29,7 +29,7 @@ class Layer:
         (self.counts,) = range_histogram(self.values[:, None], self.ranges[None], self.concepts.atoms)
         self.bitmap = upsample_pack(self.values, self.concepts.shape, tuple(self.ranges[1]))
         self.masks = ConceptMasks(self.concepts)
-        self.settings = SearchSettings(length=3, beam=5)
+        self.settings = SearchOptions(length=3, beam=5)
         self.time_guided_search(n_samples)
         self.time_explain(n_samples)
 

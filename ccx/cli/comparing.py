@@ -9,14 +9,20 @@ import typer
 from rich.text import Text
 
 import ccx
-from ccx.cli import files, options, terminal
+from ccx.cli import files, flags, terminal
 from ccx.errors import InputError
+from ccx.options import RangeOptions, SearchOptions
 from ccx.store import make_folder
 from ccx.studies import Table
 
 _N_ROWS = 10
 
 
+@flags.with_options(
+    RangeOptions,
+    SearchOptions,
+    without=("search", "published", "candidates", "top", "min_iou", "time_limit", "evaluation_limit"),
+)
 def compare_searches(
     activations: Annotated[
         Path, typer.Argument(help="float[N, U, h, w], [N, U, T] or [N, U]: .npy, .npz, .safetensors.", exists=True)
@@ -26,27 +32,17 @@ def compare_searches(
     ] = "optimal,beam",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for summary and rows.", file_okay=False)] = None,
     kind: Annotated[str, typer.Option("--format", help="Of both: csv or jsonl.")] = "csv",
-    key: options.Key = None,
-    keys: options.Keys = None,
-    align: options.Align = None,
-    labels: options.Labels = None,
-    masks: options.Masks = None,
-    concepts: options.ConceptsFile = None,
-    names: options.Names = None,
-    valid: options.Valid = None,
-    clusters: options.Clusters = 5,
-    quantile: options.Quantile = 0.005,
-    clustering: options.Clustering = "optimal",
-    ranges: options.Ranges = None,
-    units: options.Units = None,
-    length: options.Length = 3,
-    beam: options.Beam = 5,
-    scoring: options.Scoring = "iou",
-    only: options.Only = None,
-    category: options.Categories = None,
-    length_penalty: options.LengthPenalty = 1.0,
-    device: options.Device = "cpu",
-    threads: options.Threads = None,
+    key: flags.Key = None,
+    keys: flags.Keys = None,
+    align: flags.Align = None,
+    labels: flags.Labels = None,
+    masks: flags.Masks = None,
+    concepts: flags.ConceptsFile = None,
+    names: flags.Names = None,
+    valid: flags.Valid = None,
+    device: flags.Device = "cpu",
+    threads: flags.Threads = None,
+    **settings: Any,
 ) -> None:
     """Explain the same units by several searches, and say how often and how far each falls short of the first."""
     chosen = [one.strip() for one in searches.split(",")]
@@ -55,19 +51,6 @@ def compare_searches(
         raise InputError("--searches", wanted=wanted, got=repr(searches), remedy="write them like optimal,beam")
     if kind not in ("csv", "jsonl"):
         raise InputError("--format", wanted="csv or jsonl", got=repr(kind), remedy="see --help")
-    settings: dict[str, Any] = {
-        "clusters": clusters,
-        "quantile": quantile,
-        "clustering": clustering,
-        "ranges": options.parse_ranges(ranges),
-        "units": options.parse_units(units),
-        "length": length,
-        "beam": beam,
-        "scoring": scoring.replace("-", "_"),
-        "names": only or None,
-        "categories": category or None,
-        "length_penalty": length_penalty,
-    }
     if out is not None:
         make_folder(out)
     with terminal.compile_notice():

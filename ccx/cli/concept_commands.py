@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ccx.cli import files, options, terminal
+from ccx.cli import files, flags, terminal
 from ccx.cli.data_specs import FORMS, open_data
 from ccx.concepts import Concepts
 from ccx.datasets import token_concepts
@@ -26,10 +26,10 @@ ConceptsPath = Annotated[Path, typer.Argument(help="A file of 'ccx concepts buil
 @app.command()
 def build(
     out: Annotated[Path, typer.Option("--out", help="The file to write.", dir_okay=False)],
-    labels: options.Labels = None,
-    masks: options.Masks = None,
-    names: options.Names = None,
-    valid: options.Valid = None,
+    labels: flags.Labels = None,
+    masks: flags.Masks = None,
+    names: flags.Names = None,
+    valid: flags.Valid = None,
     keys: Annotated[
         Path | None,
         typer.Option("--keys", help="Keys of the samples: a .txt with one a line, or a .json list.", exists=True),
@@ -60,7 +60,7 @@ def build(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes that read --data.", rich_help_panel=_DATA)
     ] = None,
-    threads: options.Threads = None,
+    threads: flags.Threads = None,
 ) -> None:
     """Build a concepts file from label maps, masks, a data set of files, or a table of tokens.
 
@@ -94,7 +94,7 @@ def _of_data(
     data: str, out: Path, grid: str | None, colors: bool, image_list: Path | None, workers: int | None
 ) -> Concepts:
     """Build the concepts of a data set of files, and write both files."""
-    shape = None if grid is None else options.parse_size(grid, "--grid")
+    shape = None if grid is None else flags.parse_size(grid, "--grid")
     dataset = open_data(data)
     if colors:
         dataset = dataset.with_colors()

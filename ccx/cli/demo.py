@@ -10,10 +10,11 @@ import typer
 from rich.text import Text
 
 import ccx
-from ccx.cli import explain_commands, options, terminal
+from ccx.cli import explain_commands, flags, terminal
 from ccx.datasets import demo as data
 from ccx.errors import InputError
 from ccx.formula import equivalent, parse
+from ccx.options import EvidenceOptions
 from ccx.report import KnownUnit, write_report
 from ccx.store import make_folder
 
@@ -23,11 +24,13 @@ _CAUTION = (
 )
 
 
+@flags.with_options(EvidenceOptions, without=("groups", "seed", "fit_samples", "test_samples"), permutations=39)
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for report and JSON.", file_okay=False)] = Path("ccx-demo"),
     units: Annotated[int | None, typer.Option("--units", help="Only so many units.", min=1)] = None,
-    null: options.Null = 39,
-    threads: options.Threads = None,
+    threads: flags.Threads = None,
+    *,
+    permutations: int,
 ) -> None:
     """Explain units of a real network on embedded photographs, and one unit whose formula is known."""
     started = time.perf_counter()
@@ -48,7 +51,7 @@ def demo(
             embedded.activations,
             concepts,
             units=None if units is None else range(units),
-            null=null,
+            permutations=permutations,
             threads=threads,
         )
         planted = KnownUnit(
@@ -58,7 +61,7 @@ def demo(
                 embedded.planted_activations,
                 concepts,
                 ranges=[embedded.planted_range],
-                null=null,
+                permutations=permutations,
                 threads=threads,
                 progress=False,
             ),

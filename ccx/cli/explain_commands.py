@@ -11,8 +11,9 @@ import typer
 from rich.text import Text
 
 import ccx
-from ccx.cli import files, options, terminal
+from ccx.cli import files, flags, terminal
 from ccx.errors import CCXError, InputError
+from ccx.options import EvidenceOptions, RangeOptions, SearchOptions
 from ccx.report import report_path, write_report
 from ccx.results import ROW_KEYS
 from ccx.store import content_hash, read_run
@@ -21,93 +22,54 @@ _N_ROWS = 40
 RunPath = Annotated[Path, typer.Argument(help="A run folder, or a file of explanations.", exists=True, metavar="RUN")]
 
 
+@flags.with_options(RangeOptions, SearchOptions, EvidenceOptions)
 def explain(
     context: typer.Context,
     activations: Annotated[
         Path, typer.Argument(help="float[N, U, h, w], [N, U, T] or [N, U]: .npy, .npz, .safetensors.", exists=True)
     ],
     out: Annotated[Path, typer.Option("--out", help="Run folder for rows, JSON and report.", file_okay=False)],
-    key: options.Key = None,
-    keys: options.Keys = None,
-    align: options.Align = None,
-    labels: options.Labels = None,
-    masks: options.Masks = None,
-    concepts: options.ConceptsFile = None,
-    names: options.Names = None,
-    valid: options.Valid = None,
-    exclude: options.Exclude = None,
-    clusters: options.Clusters = 5,
-    quantile: options.Quantile = 0.005,
-    clustering: options.Clustering = "optimal",
-    ranges: options.Ranges = None,
-    units: options.Units = None,
-    length: options.Length = 3,
-    beam: options.Beam = 5,
-    search: options.Search = "beam",
-    published: options.Published = False,
-    scoring: options.Scoring = "iou",
-    only: options.Only = None,
-    category: options.Categories = None,
-    candidates: options.Candidates = None,
-    length_penalty: options.LengthPenalty = 1.0,
-    top: options.Top = 1,
-    min_iou: options.MinIou = 0.0,
-    time_limit: options.TimeLimit = None,
-    evaluation_limit: options.EvaluationLimit = None,
-    null: options.Null = 0,
-    groups: options.Groups = None,
-    seed: options.Seed = 0,
-    fit: options.Fit = None,
-    score: options.Score = None,
-    device: options.Device = "cpu",
-    threads: options.Threads = None,
+    key: flags.Key = None,
+    keys: flags.Keys = None,
+    align: flags.Align = None,
+    labels: flags.Labels = None,
+    masks: flags.Masks = None,
+    concepts: flags.ConceptsFile = None,
+    names: flags.Names = None,
+    valid: flags.Valid = None,
+    exclude: flags.Exclude = None,
+    device: flags.Device = "cpu",
+    threads: flags.Threads = None,
     report: Annotated[
         bool,
         typer.Option(
             "--report/--no-report", help="Write a report too: report.html, or a folder for more than 100 units."
         ),
     ] = True,
-    images: options.Images = None,
+    images: flags.Images = None,
+    **settings: Any,
 ) -> None:
     """Explain units from files: print the best range of each, write JSON and a report.
 
     A run that was stopped goes on when the same command is given again.
     """
-    if ranges:
+    if settings["ranges"]:
         _refuse_beside_ranges(context)
-    settings: dict[str, Any] = {
-        "clusters": clusters,
-        "quantile": quantile,
-        "clustering": clustering,
-        "ranges": options.parse_ranges(ranges),
-        "units": options.parse_units(units),
-        "length": length,
-        "beam": beam,
-        "search": search,
-        "published": published,
-        "scoring": scoring.replace("-", "_"),
-        "names": only or None,
-        "categories": category or None,
-        "candidates": candidates,
-        "length_penalty": length_penalty,
-        "top": top,
-        "min_iou": min_iou,
-        "time_limit": time_limit,
-        "evaluation_limit": evaluation_limit,
-        "null": null,
-        "groups": None if groups is None else files.read_labels(groups),
-        "seed": seed,
-        "fit": files.read_samples(fit, "--fit"),
-        "score": files.read_samples(score, "--score"),
-    }
+    groups, fit, test = (settings[name] for name in ("groups", "fit_samples", "test_samples"))
+    settings["groups"] = None if groups is None else files.read_labels(groups)
+    settings["fit_samples"] = files.read_samples(fit, "--fit-samples")
+    settings["test_samples"] = files.read_samples(test, "--test-samples")
     started = time.perf_counter()
     with terminal.compile_notice():
         values = files.read_activations(activations, key, keys)
         given = files.read_concepts(labels, masks, concepts, names, valid, threads)
         photographs = files.read_images(images) if images is not None and report else None
         values, annotated, photographs = files.paired(values, given, photographs, align)
-        if annotated.n_samples < given.n_samples and (groups, fit, score) != (None, None, None):
-            wanted, remedy = "no --groups, --fit or --score", "these count samples, and some are left out"
+        if annotated.n_samples < given.n_samples and (groups, fit, test) != (None, None, None):
+            wanted, remedy = (
+                "no --groups, --fit-samples or --test-samples",
+                "these count samples, and some are left out",
+            )
             raise InputError("--align shared", wanted=wanted, got="one", remedy=remedy)
         left_out = None if exclude is None else _left_out(exclude, annotated, align)
         if photographs is not None:
@@ -177,21 +139,21 @@ def report(
         Path | None,
         typer.Option("--out", help="The HTML file, or a folder for a page a unit; by default in or beside RUN."),
     ] = None,
-    labels: options.Labels = None,
-    masks: options.Masks = None,
-    concepts: options.ConceptsFile = None,
-    names: options.Names = None,
-    valid: options.Valid = None,
-    exclude: options.Exclude = None,
+    labels: flags.Labels = None,
+    masks: flags.Masks = None,
+    concepts: flags.ConceptsFile = None,
+    names: flags.Names = None,
+    valid: flags.Valid = None,
+    exclude: flags.Exclude = None,
     activations: Annotated[
         Path | None, typer.Option("--activations", help="What was explained, for pictures.", exists=True)
     ] = None,
-    key: options.Key = None,
-    keys: options.Keys = None,
-    align: options.Align = None,
-    images: options.Images = None,
+    key: flags.Key = None,
+    keys: flags.Keys = None,
+    align: flags.Align = None,
+    images: flags.Images = None,
     title: Annotated[str, typer.Option("--title", help="Heading of the report.")] = "What the units respond to",
-    threads: options.Threads = None,
+    threads: flags.Threads = None,
 ) -> None:
     """Write the report of a run, with the concepts that it was given."""
     found = ccx.load(run)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy.typing as npt
 
 import ccx
-from ccx.cli import options
+from ccx.cli import flags
 from ccx.cli.data_specs import DEMO, open_data
 from ccx.concepts import Concepts
 from ccx.concepts.annotations import name_problem
@@ -263,7 +263,7 @@ def read_samples(text: str | None, flag: str) -> Any:
     """
     if text is not None and Path(text).suffix:
         return read_array(Path(text), flag.removeprefix("--"))
-    return options.parse_units(text, flag)
+    return flags.parse_units(text, flag)
 
 
 def read_concepts(

@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 import ccx
-from ccx.cli import options, terminal
+from ccx.cli import flags, terminal
 from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.datasets import Dataset
 from ccx.errors import FilesError, InputError, StoreError
@@ -88,7 +88,7 @@ def probe(
         "mean": None if mean is None else _numbers(mean, "--mean"),
         "std": None if std is None else _numbers(std, "--std"),
     }
-    chosen_units = options.parse_units(units)
+    chosen_units = flags.parse_units(units)
     data = _images(images, is_known=data_id is not None and out.exists())
     net = _network(model, weights, checkpoint, checkpoint_key, classes, seed)
     net = replace(net, preprocessing=replace(net.preprocessing, **{k: v for k, v in given.items() if v is not None}))

@@ -17,10 +17,11 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from ccx import models
-from ccx.cli import options, terminal
+from ccx.cli import flags, terminal
 from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.datasets import Broden, Dataset
 from ccx.errors import InputError, MissingExtraError
+from ccx.options import RangeOptions, Search, SearchOptions
 from ccx.store.files import reason, store_error
 from ccx.studies import Experiment, Table
 from ccx.studies.table import check_format
@@ -29,6 +30,10 @@ _NETWORK, _DATA, _FOLDERS = "Network", "Data", "Folders"
 _N_CLASSES = {"places365": 365, "imagenet": 1000}
 _BARE = "--pre-load-masks"  # the published scripts' option that is written with and without a value
 _FORMATS = ("csv", "jsonl", "parquet")
+_DECLARED: dict[str, tuple[str, ...]] = {
+    "clusters": ("--num-clusters",), "quantile": (), "length": (), "beam": ("--beam-limit",), "search": (),
+}  # fmt: skip
+"""The options that `ccx.options` declares, and what the published scripts call them."""
 
 
 def _option(*flags: str, help: str, panel: str | None = None, **more: Any) -> typer.models.OptionInfo:
@@ -67,13 +72,11 @@ class Setup:
     max_images: Annotated[int, _option("--max-images", help="Only so many images; 0 = all.", panel=_DATA)] = 0
     random_units: Annotated[int, _option("--random-units", help="So many random units; 0 = all.")] = 0
     seed: Annotated[int, _option("--seed", help="Of random choices.")] = 0
-    clusters: Annotated[
-        int, _option("--num-clusters", "--clusters", help="Ranges a unit; 1 = the top quantile.", panel="Ranges")
-    ] = 5
-    quantile: options.Quantile = 0.005
-    length: options.Length = 3
-    beam: Annotated[int, _option("--beam-limit", "--beam", help="Width of the beam.", panel="Search")] = 5
-    search: options.Search = "beam"
+    clusters: int = RangeOptions.clusters
+    quantile: float = RangeOptions.quantile
+    length: int = SearchOptions.length
+    beam: int = SearchOptions.beam
+    search: Search = SearchOptions.search
     root_models: Annotated[Path, _option("--root-models", help="Checkpoints.", panel=_FOLDERS)] = Path("data/model")
     root_datasets: Annotated[Path, _option("--root-datasets", help="Where broden1_224 lies.", panel=_FOLDERS)] = Path(
         "data/dataset"
@@ -92,7 +95,7 @@ class Setup:
         _option(_BARE, help="Accepted, and without effect: masks are always in memory.", hidden=True),
     ] = "false"
     format: Annotated[str, _option("--format", help="Of the tables in the folder: csv, jsonl or parquet.")] = "csv"
-    threads: options.Threads = None
+    threads: flags.Threads = None
     config: Annotated[
         Path | None,
         _option("--config", help="TOML file of options; those on the command line win.", is_eager=True),
@@ -121,7 +124,7 @@ class Setup:
             quantile=self.quantile,
             length=self.length,
             beam=self.beam,
-            search=self.search,  # type: ignore[arg-type]  # explain checks it
+            search=self.search,
             n_units=self.random_units,
             seed=self.seed,
             segmentations=self.root_segmentations,
@@ -196,16 +199,7 @@ def study(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(Setup, include_extras=True)
-        shared = [
-            inspect.Parameter(
-                one.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=defaults.get(one.name, one.default),
-                annotation=_with_config(hints[one.name]) if one.name == "config" else hints[one.name],
-            )
-            for one in fields(Setup)
-        ]
+        shared = [_parameter(one.name, defaults.get(one.name, one.default)) for one in fields(Setup)]
         _, *own = inspect.signature(function, eval_str=True).parameters.values()
         own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
 
@@ -214,12 +208,18 @@ def study(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None
             with terminal.compile_notice():
                 function(setup, **values)
 
-        command.__name__, command.__doc__ = function.__name__, function.__doc__
-        command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-        command.__annotations__ = {one.name: one.annotation for one in [*own, *shared]}
-        return command
+        return flags.as_command(command, function, [*own, *shared])
 
     return decorate
+
+
+def _parameter(name: str, default: Any) -> inspect.Parameter:
+    """Return a field of `Setup` as a parameter that typer reads."""
+    if name in _DECLARED:
+        return flags.parameter(name, *_DECLARED[name], default=default)
+    hint = get_type_hints(Setup, include_extras=True)[name]
+    annotation = _with_config(hint) if name == "config" else hint
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _with_config(hint: Any) -> Any:

@@ -88,11 +88,11 @@ def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = 
 
 def print_evidence_notes(found: Explanations) -> None:
     """Say below a table what its columns of evidence mean."""
-    null = found.settings["null"]
-    if null:
-        words = f"null: the best scores with the samples exchanged, {null} times; no p is below {1 / (1 + null):.3g}"
+    n = found.settings["permutations"]
+    if n:
+        words = f"null: the best scores with the samples exchanged, {n} times; no p is below {1 / (1 + n):.3g}"
         output().print(Text(words, "dim"))
-    if found.settings["fit"] is not None:
+    if found.settings["fit_samples"] is not None:
         words = "held out: IoU of the same formula and range on samples that they were not found on"
         output().print(Text(words, "dim"))
 

@@ -36,6 +36,7 @@ from ccx.kernels.positions import valid_positions
 from ccx.kernels.shapes import check_grid
 from ccx.keys import check_keys, require_same_samples
 from ccx.networks import check_count, check_order
+from ccx.options import renamed_arguments
 from ccx.store import PathLike, content_hash, load_arrays, save_arrays
 
 FILE_FORMAT = "ccx-concepts/1"
@@ -372,11 +373,12 @@ class Concepts:
 
     def subset(
         self,
-        names: Iterable[str] | None = None,
+        only: Iterable[str] | None = None,
         *,
         categories: Iterable[str] | None = None,
         samples: Any = None,
         threads: int | None = None,
+        **renamed: Any,
     ) -> Concepts:
         """Return the concepts of these names and categories (both, where both are given) in these samples.
 
@@ -389,7 +391,8 @@ class Concepts:
             If a name, a category or a sample is unknown, or nothing is left.
 
         """
-        keep = self.selected(names, categories)
+        only = renamed_arguments({"only": only}, renamed, {"names": "only"}, stacklevel=3)["only"]
+        keep = self.selected(only, categories)
         chosen = self._sample_indices(samples)
         if not chosen.size:
             raise InputError("samples", wanted="at least one sample", got="none", remedy="choose more samples")
@@ -451,7 +454,7 @@ class Concepts:
         return atom_rows(self.atoms, everything, self._sample_indices(samples), threads=threads)
 
     def selected(
-        self, names: Iterable[str] | None = None, categories: Iterable[str] | None = None
+        self, only: Iterable[str] | None = None, categories: Iterable[str] | None = None
     ) -> npt.NDArray[np.bool_]:
         """Return bool[C]: the concepts of these names and categories; None = no restriction.
 
@@ -462,9 +465,9 @@ class Concepts:
 
         """
         keep = np.ones(self.n_concepts, np.bool_)
-        if names is not None:
+        if only is not None:
             keep[:] = False
-            keep[[self.index(name) for name in texts("names", names)]] = True
+            keep[[self.index(name) for name in texts("only", only)]] = True
         if categories is not None:
             wanted = set(texts("categories", categories))
             known = set(self.categories or ())
@@ -474,9 +477,8 @@ class Concepts:
                 raise InputError("categories", wanted=f"some of {sorted(known)}", got=got, remedy=remedy)
             keep &= np.array([kind in wanted for kind in self.categories or ("",) * len(keep)], np.bool_)
         if not keep.any():
-            raise InputError(
-                "names", wanted="at least one concept", got="none", remedy="choose more names or categories"
-            )
+            remedy = "choose more concepts or categories"
+            raise InputError("only", wanted="at least one concept", got="none", remedy=remedy)
         return keep
 
     def validate(self) -> None:

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from ccx._version import VERSION
-from ccx.clustering import Method, unit_ranges
 from ccx.concepts import Concepts
 from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
 from ccx.jobs import Progress, available_threads, check_progress, check_threads, in_threads, progress_reporter
-from ccx.kernels.devices import to_host
 from ccx.kernels.ieee import ieee
-from ccx.keys import Keys, keys_hash, require_same_samples
+from ccx.keys import keys_hash, require_same_samples
+from ccx.options import (
+    EvidenceOptions,
+    Method,
+    RangeOptions,
+    Search,
+    SearchOptions,
+    renamed_arguments,
+)
 from ccx.pipeline import inputs
-from ccx.pipeline.devices import Device, Plan, Site, bring, places_for, share_out
-from ccx.pipeline.judging import Bitmap, Evidence, Judge, Part
-from ccx.pipeline.searching import Search, check_search, needs_masks, nothing_found, searcher
-from ccx.pipeline.units import Counted, Counting, Ranges, as_units
+from ccx.pipeline.judging import Evidence, Judge
+from ccx.pipeline.placement import Counter, Device, Plan
+from ccx.pipeline.sources import Bitmaps, Counted, Range, Source, Times, units_of
 from ccx.results import ROW_KEY, RUN_FORMAT, Candidate, Explanation, Explanations, Status
-from ccx.scores import Score, resolve
-from ccx.search import Objective, SearchResult, SearchSettings
-from ccx.store import PathLike, RowLog, content_hash
+from ccx.scores import Score
+from ccx.search import SEARCHES, Objective, SearchResult
+from ccx.store import PathLike, RowLog
 
 _FLUSH_SECONDS = 1.0  # a run that is killed loses the rows of about so long
 
-Range: TypeAlias = tuple[float, float] | None
-Limits: TypeAlias = npt.NDArray[np.float64]
-Times: TypeAlias = dict[str, float]
 Rows: TypeAlias = list[tuple[Explanation, Times]]
 
 
@@ -44,6 +45,7 @@ def explain(
     activations: Any,
     concepts: Any,
     *,
+    names: Sequence[str] | None = None,
     clusters: int = 5,
     length: int = 3,
     beam: int = 5,
@@ -55,7 +57,7 @@ def explain(
     ranges: Any = None,
     units: Iterable[int] | None = None,
     exclude: Any = None,
-    names: Iterable[str] | None = None,
+    only: Iterable[str] | None = None,
     categories: Iterable[str] | None = None,
     candidates: int | None = None,
     length_penalty: float = 1.0,
@@ -63,16 +65,17 @@ def explain(
     min_iou: float = 0.0,
     time_limit: float | None = None,
     evaluation_limit: int | None = None,
-    null: int = 0,
+    permutations: int = 0,
     groups: Any = None,
     seed: int = 0,
-    fit: Any = None,
-    score: Any = None,
+    fit_samples: Any = None,
+    test_samples: Any = None,
     keys: Sequence[str] | None = None,
     device: Device = None,
     threads: int | None = None,
     progress: Progress | bool | None = None,
     out: PathLike | None = None,
+    **renamed: Any,
 ) -> Explanations:
     """Explain units: for each unit and range of activation, the formula that fits best where it fires.
 
@@ -83,15 +86,17 @@ def explain(
     Parameters
     ----------
     activations
-        float[N, U, h, w]; or [N, U] (one value a sample); or [N, U, T], tokens that are the cells of the
+        float[N, U, h, w]; or [N, U] (one value per sample); or [N, U, T], tokens that are the cells of the
         concepts' grid 1×T; NumPy, CuPy or torch.
         Values are compared as float32 after bilinear upsampling to the grid of the concepts; the same
         grid means no interpolation. Or a scipy sparse matrix float[N·H·W, U], whose rows are the cells of the
         concepts' grid, sample after sample; only what is not 0 is looked at (docs/activations.md).
     concepts
-        `Concepts` of the same N samples, or masks bool[C, N, H, W] (then named "1".."C").
+        `Concepts` of the same N samples, or masks bool[C, N, H, W].
+    names
+        What raw masks are called; None = "1".."C". (`Concepts` have names; `only` chooses among them.)
     clusters
-        Ranges a unit: 1 = the activations above their top quantile, k > 1 = k clusters of the
+        Ranges per unit: 1 = the activations above their top quantile, k > 1 = k clusters of the
         activations (zeros dropped where none is negative).
     length, beam
         Longest formula in concepts, and width of the beam.
@@ -118,15 +123,15 @@ def explain(
         Positions to leave out of everything, True where (tokens that begin a text, class tokens, borders): bool[N, h,
         w], or [h, w] for all samples, on the grid of the activations; of tokens also bool[N, T] or [T]. The concepts
         are then those of `Concepts.excluding`: give them to whatever is asked about the result.
-    names, categories
+    only, categories
         Only these concepts, or concepts of these categories, may occur in formulas.
     candidates, length_penalty, top, min_iou
-        See `ccx.search.SearchSettings`.
+        See `ccx.search.SearchOptions`.
     time_limit, evaluation_limit
-        With ``search="optimal"``: seconds, or formulas bounded or counted, a bitmap, after which the best formula so
+        With ``search="optimal"``: seconds, or formulas bounded or counted, per bitmap, after which the best formula so
         far is returned with a proven `upper_bound`; None = until it is proven, 0 = the beam's answer, with a bound.
-        Both count from the beginning of the bitmap's search. `time_limit` goes with no `null`.
-    null
+        Both count from the beginning of the bitmap's search. `time_limit` goes with no `permutations`.
+    permutations
         Number r of permutations that each score is compared with (`Explanation.chance`): the search is repeated
         with the bitmap's samples exchanged, r times for each row. 0 = no comparison.
     groups
@@ -134,7 +139,7 @@ def explain(
         docs/chance.md for what this tests.
     seed
         Of the permutations, which are the same for all units and ranges.
-    fit, score
+    fit_samples, test_samples
         Samples that ranges and formulas are found on, and samples held out, on which the formulas found are
         scored (`Explanation.held_out`): bool[N] or indices. Of one alone, the other is all that it leaves.
     keys
@@ -170,89 +175,27 @@ def explain(
         If `out` cannot be written or belongs to another run.
 
     """
-    threads = check_threads(threads) or available_threads()
-    check_progress(progress)
-    options = SearchSettings(
-        length, beam, candidates, length_penalty, top, min_iou, resolve(scoring), time_limit, evaluation_limit
-    )
-    check_search(search, published, options, null)
-    inputs.check_quantile(quantile)
-    unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile, method=clustering)  # checks them
-    annotated = inputs.as_concepts(concepts, threads, activations)
-    known = require_same_samples("activations", activations, annotated, keys=keys)
-    source = as_units(activations, annotated, device)
-    n_cells = annotated.n_cells
-    if exclude is not None:
-        annotated = inputs.without_positions(annotated, exclude, source.grid, published, threads)
-    chosen = inputs.check_units(units, source.n_units)
-    evidence = Evidence.of(annotated, null, groups, seed, fit, score, threads)
-    fitted, parts = evidence.fit.concepts, evidence.parts
-    inputs.require_valid_cells(fitted, "concepts" if evidence.held_out is None else "fit")
-    allowed = annotated.selected(names, categories)
-    given = None if ranges is None else inputs.check_given_ranges(ranges, chosen, source.n_units)
-    n_ranges = clusters if given is None else max(len(one) for one in given)
-    atoms = [part.concepts.atoms for part in parts]
-    plan = share_out(
-        source.places,
-        atoms,
-        len(chosen),
-        8 * source.n_values,
-        n_ranges,
-        threads,
-        masks=needs_masks(search),
-        extra=evidence.worker_bytes,
-    )
-    inputs.require_memory(fitted.atoms, source.n_values, n_ranges, plan.n_workers, proof=search == "optimal")
-    evidence.require_memory(plan.n_workers)
-    counted = None if published else annotated.valid_positions(source.grid)
-    source.check_finite(chosen, counted)
-    fitted.prepare(threads=threads)
-    find = searcher(search, published, fitted, options, allowed, threads)
-    inner = max(1, threads // plan.n_workers)
-    judge = Judge(evidence, find, nothing_found(search), options, inner)
-    sites = plan.sites(atoms)
-    own = None if counted is None else evidence.fit.of(counted)
-    how = Counting(Ranges(given, clusters, quantile, clustering), own, parts, plan, sites, inner)
+    given = renamed_arguments(locals(), renamed)
+    ranges_asked = RangeOptions.of(given)
 
-    def rows_of(positions: range) -> list[Rows]:
-        counted = source.count(chosen, positions, how)
-        return [rows_of_unit(chosen[at], one) for at, one in zip(positions, counted, strict=True)]
+    def source_of(concepts: Concepts) -> Source:
+        return units_of(activations, concepts, ranges_asked, exclude, published, device, threads)
 
-    def rows_of_unit(unit: int, counted: Counted) -> Rows:
-        """Explain one unit, given its ranges and their bitmaps on each part of the samples."""
-        nothing, limits, bitmaps, times = counted
-        if not len(limits):
-            return [(_explanation(fitted, unit, 1, None, judge.nothing, 0, options, nothing), times)]
-        rows: Rows = []
-        for number, ((lower, upper), *both) in enumerate(zip(limits, *bitmaps, strict=True), start=1):
-            why = Status.SINGLE_VALUE if lower == upper and nothing is Status.EMPTY else nothing
-            ends = float(lower), float(upper)
-            rows.append(_searched(judge, unit, number, ends, why, times, *both))
-        return rows
-
-    settings = {
-        **_settings(options, search, published, annotated, allowed, evidence),
-        "clusters": int(clusters),
-        "quantile": float(quantile),
-        "clustering": clustering,
-        "ranges": None if given is None else [_json_ranges(one) for one in given],
-        "units": chosen,
-        **({} if exclude is None else {"exclude": n_cells - annotated.n_cells}),
-    }
-    hashes = {} if out is None else {"activations": source.content_hash(), **evidence.hashes}
-    return _run(rows_of, chosen, plan, annotated, settings, hashes | _samples_hash(known), progress, out)
+    return _explained(source_of, "activations", activations, given)
 
 
+@ieee
 def explain_bitmaps(
     bitmaps: Any,
     concepts: Any,
     *,
+    names: Sequence[str] | None = None,
     length: int = 3,
     beam: int = 5,
     search: Search = "beam",
     published: bool = False,
     scoring: str | Score = "iou",
-    names: Iterable[str] | None = None,
+    only: Iterable[str] | None = None,
     categories: Iterable[str] | None = None,
     candidates: int | None = None,
     length_penalty: float = 1.0,
@@ -260,16 +203,17 @@ def explain_bitmaps(
     min_iou: float = 0.0,
     time_limit: float | None = None,
     evaluation_limit: int | None = None,
-    null: int = 0,
+    permutations: int = 0,
     groups: Any = None,
     seed: int = 0,
-    fit: Any = None,
-    score: Any = None,
+    fit_samples: Any = None,
+    test_samples: Any = None,
     keys: Sequence[str] | None = None,
     device: Device = None,
     threads: int | None = None,
     progress: Progress | bool | None = None,
     out: PathLike | None = None,
+    **renamed: Any,
 ) -> Explanations:
     """Explain bitmaps that you made yourself: for each the formula that fits best.
 
@@ -277,11 +221,13 @@ def explain_bitmaps(
     ----------
     bitmaps
         bool[M, N, H, W], or packed uint64[M, N, n_words] (`ccx.kernels.pack`); NumPy, CuPy or torch.
-    concepts, length, beam, search, published, scoring, names, categories, candidates, length_penalty, top, min_iou
+    concepts, names, length, beam, search, published, scoring, only, categories
+        As for `explain`.
+    candidates, length_penalty, top, min_iou
         As for `explain`.
     time_limit, evaluation_limit
         As for `explain`.
-    null, groups, seed, fit, score, keys
+    permutations, groups, seed, fit_samples, test_samples, keys
         As for `explain`.
     device, threads, progress, out
         As for `explain`.
@@ -289,7 +235,7 @@ def explain_bitmaps(
     Returns
     -------
     Explanations
-        One row a bitmap: `unit` is its index, `range_index` 1, `range` None.
+        One row per bitmap: `unit` is its index, `range_index` 1, `range` None.
 
     Raises
     ------
@@ -301,118 +247,120 @@ def explain_bitmaps(
         If `out` cannot be written or belongs to another run.
 
     """
-    threads = check_threads(threads) or available_threads()
-    check_progress(progress)
-    options = SearchSettings(
-        length, beam, candidates, length_penalty, top, min_iou, resolve(scoring), time_limit, evaluation_limit
-    )
-    check_search(search, published, options, null)
-    annotated = inputs.as_concepts(concepts, threads, bitmaps, axis=1)
-    known = require_same_samples("bitmaps", None, annotated, keys=keys)
-    packed = inputs.as_bitmaps(bitmaps, annotated, threads)
-    places = places_for(device, packed)
-    packed = bring(packed, places)
-    evidence = Evidence.of(annotated, null, groups, seed, fit, score, threads)
-    fitted, parts = evidence.fit.concepts, evidence.parts
-    allowed = annotated.selected(names, categories)
-    atoms = [part.concepts.atoms for part in parts]
-    n_bytes = 8 * annotated.n_samples * packed.shape[-1]
-    masks = needs_masks(search)
-    plan = share_out(places, atoms, len(packed), n_bytes, 1, threads, masks=masks, extra=evidence.worker_bytes)
-    inputs.require_memory(fitted.atoms, 0, 1, plan.n_workers, proof=search == "optimal")
+    given = renamed_arguments(locals(), renamed)
+    return _explained(lambda concepts: Bitmaps(bitmaps, concepts, device, threads), "bitmaps", bitmaps, given)
+
+
+def _explained(
+    source_of: Callable[[Concepts], Source], argument: str, data: Any, given: Mapping[str, Any]
+) -> Explanations:
+    """Explain what a source has, by the arguments of `explain` that all sources share."""
+    threads = check_threads(given["threads"]) or available_threads()
+    check_progress(given["progress"])
+    options, asked = SearchOptions.of(given), EvidenceOptions.of(given)
+    search = SEARCHES[options.search](options, asked.permutations)
+    annotated = inputs.as_concepts(given["concepts"], given["names"], threads, data, argument)
+    keys = require_same_samples(argument, data if argument == "activations" else None, annotated, keys=given["keys"])
+    source = source_of(annotated)
+    concepts = source.concepts
+    evidence = Evidence.of(concepts, asked, threads)
+    fitted = evidence.fit.concepts
+    inputs.require_valid_cells(fitted, "concepts" if evidence.held_out is None else "fit_samples")
+    allowed = concepts.selected(options.only, options.categories)
+    atoms = [part.concepts.atoms for part in evidence.parts]
+    plan = Plan.of(source, atoms, threads, search, evidence.worker_bytes)
+    plan.require_memory(source, fitted.atoms, search)
     evidence.require_memory(plan.n_workers)
+    source.check_values()
     fitted.prepare(threads=threads)
-    find = searcher(search, published, fitted, options, allowed, threads)
+    search.prepare(fitted, allowed, threads)
     inner = max(1, threads // plan.n_workers)
-    judge = Judge(evidence, find, nothing_found(search), options, inner)
-    sites = plan.sites(atoms)
-
-    def counted(rows: Any, part: Part, site: Site) -> list[Bitmap]:
-        """Return bitmaps uint64[M, N, n_words] on some of the samples."""
-        own = rows if part.samples is None else np.stack([part.of(row) for row in to_host(rows)])
-        there = site.brought(own)
-        return [Bitmap(*count, partial(there.__getitem__, i)) for i, count in enumerate(site.of_bitmaps(there, inner))]
-
-    def rows_of(positions: range) -> list[Rows]:
-        started = time.perf_counter()
-        rows = packed[positions.start : positions.stop]
-        here = zip(parts, plan.of_job(sites, positions), strict=True)
-        bitmaps = zip(*(counted(rows, part, site) for part, site in here), strict=True)
-        times = {"histogram": (time.perf_counter() - started) / len(positions)}
-        return [
-            [_searched(judge, index, 1, None, Status.EMPTY, times, *both)]
-            for index, both in zip(positions, bitmaps, strict=True)
-        ]
-
-    settings = _settings(options, search, published, annotated, allowed, evidence)
-    hashes = {} if out is None else {"bitmaps": content_hash({"bitmaps": to_host(packed)}), **evidence.hashes}
-    hashes |= _samples_hash(known)
-    return _run(rows_of, list(range(len(packed))), plan, annotated, settings, hashes, progress, out)
+    run = _Run(source, Judge(evidence, search, inner), plan, plan.counters(atoms))
+    only = None if allowed.all() else [concepts.names[c] for c in np.flatnonzero(allowed)]
+    settings = {**options.record(only), **evidence.settings, **source.settings}
+    log = None
+    if given["out"] is not None:
+        hashes = {"concepts": concepts.content_hash, argument: source.content_hash(), **evidence.hashes}
+        hashes |= {} if keys is None else {"samples": keys_hash(keys)}  # annotations of other samples may be equal
+        log = RowLog(given["out"], key=ROW_KEY, format=RUN_FORMAT, settings=settings, hashes=hashes, version=VERSION)
+    items = run.explanations(log, given["progress"])
+    return Explanations(items, settings=settings, concepts_hash=concepts.content_hash, version=VERSION)
 
 
-def _settings(
-    options: SearchSettings,
-    search: str,
-    published: bool,
-    concepts: Concepts,
-    allowed: npt.NDArray[np.bool_],
-    evidence: Evidence,
-) -> dict[str, Any]:
-    names = None if allowed.all() else [concepts.names[c] for c in np.flatnonzero(allowed)]
-    return {
-        "search": search,
-        "published": bool(published),
-        "scoring": options.scoring.name,
-        "length": int(options.length),
-        "beam": int(options.beam),
-        "candidates": None if options.candidates is None else int(options.candidates),
-        "length_penalty": float(options.length_penalty),
-        "top": int(options.top),
-        "min_iou": float(options.min_iou),
-        **options.limits,
-        "names": names,
-        **evidence.settings,
-    }
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What explains one unit, or bitmap, after the other."""
 
+    source: Source
+    judge: Judge
+    plan: Plan
+    counters: list[list[Counter]]
 
-def _samples_hash(keys: Keys | None) -> dict[str, str]:
-    """Return what a run folder keeps of the samples' keys: annotations of other samples may be equal."""
-    return {} if keys is None else {"samples": keys_hash(keys)}
+    def explanations(self, log: RowLog | None, progress: Progress | bool | None) -> list[Explanation]:
+        """Compute the rows of all units in order; append them to the log and keep those that it has."""
+        items: list[Explanation] = []
+        units = self.source.units
+        with ExitStack() as stack:
+            if log is not None:
+                items = _stored(stack.enter_context(log))
+            report = stack.enter_context(progress_reporter(progress, "explaining units"))
+            # The last unit of a killed run may lack ranges: it is computed again, its rows are not written twice.
+            last = items[-1].unit if items else -1
+            done = sum(unit < last for unit in units)
+            flushed = time.monotonic()
+            report(done, len(units))
+            for rows in chain.from_iterable(
+                in_threads(self.rows, self.plan.jobs(done, len(units)), self.plan.n_workers)
+            ):
+                for explanation, seconds in rows:
+                    if log is not None:
+                        if (explanation.unit, explanation.range_index) in log:
+                            continue
+                        times = {"unit": explanation.unit, "range_index": explanation.range_index, "seconds": seconds}
+                        log.append(explanation.to_record(), times)
+                    items.append(explanation)
+                if log is not None and time.monotonic() - flushed >= _FLUSH_SECONDS:
+                    log.flush()
+                    flushed = time.monotonic()
+                done += 1
+                report(done, len(units))
+        return items
 
+    def rows(self, positions: range) -> list[Rows]:
+        """Explain the units at some positions of the list."""
+        counters = self.plan.of_job(self.counters, positions)
+        counted = self.source.count(positions, self.judge.evidence.parts, counters, self.judge.threads)
+        return [self._of_unit(self.source.units[at], one) for at, one in zip(positions, counted, strict=True)]
 
-def _json_ranges(ranges: npt.NDArray[np.float64]) -> list[list[float | str]]:
-    return [[float(end) if np.isfinite(end) else str(float(end)) for end in pair] for pair in ranges]
-
-
-def _searched(
-    judge: Judge,
-    unit: int,
-    range_index: int,
-    limits: Range,
-    nothing: Status,
-    times: Times,
-    bitmap: Bitmap,
-    held_out: Bitmap | None = None,
-) -> tuple[Explanation, Times]:
-    """Search one bitmap, given it on the samples held out, too; `nothing` is the status of one without cells."""
-    started = time.perf_counter()
-    result = judge.find(bitmap.counts, bitmap.rows) if bitmap.n_cells else judge.nothing
-    searched = time.perf_counter()
-    concepts = judge.evidence.fit.concepts
-    item = _explanation(concepts, unit, range_index, limits, result, bitmap.n_cells, judge.options, nothing)
-    item = judge(item, result, bitmap, held_out)
-    times = {**times, "search": searched - started, "evidence": time.perf_counter() - searched}
-    return item, times
+    def _of_unit(self, unit: int, counted: Counted) -> Rows:
+        nothing, ranges, bitmaps, times = counted
+        judge, concepts = self.judge, self.judge.evidence.fit.concepts
+        search, options = judge.search, judge.search.options
+        if not ranges:
+            return [(_explanation(concepts, unit, 1, None, search.nothing, 0, options, nothing), times)]
+        rows: Rows = []
+        for number, (ends, *both) in enumerate(zip(ranges, *bitmaps, strict=True), start=1):
+            bitmap = both[0]
+            is_closed = ends is not None and ends[0] == ends[1]
+            why = Status.SINGLE_VALUE if is_closed and nothing is Status.EMPTY else nothing
+            started = time.perf_counter()
+            result = search(bitmap.counts, bitmap.rows) if bitmap.n_cells else search.nothing
+            searched = time.perf_counter()
+            item = _explanation(concepts, unit, number, ends, result, bitmap.n_cells, options, why)
+            item = judge(item, result, *both)
+            seconds = {"search": searched - started, "evidence": time.perf_counter() - searched}
+            rows.append((item, {**times, **seconds}))
+        return rows
 
 
 def _explanation(
     concepts: Concepts,
     unit: int,
-    range_index: int,
-    limits: Range,
+    cluster: int,
+    ends: Range,
     result: SearchResult,
     bitmap_cells: int,
-    options: SearchSettings,
+    options: SearchOptions,
     nothing: Status,
 ) -> Explanation:
     if result.found:
@@ -433,8 +381,8 @@ def _explanation(
     best = named[0] if named else None
     return Explanation(
         unit=unit,
-        range_index=range_index,
-        range=limits,
+        cluster=cluster,
+        range=ends,
         formula=best.formula if best else None,
         iou=best.iou if best else 0.0,
         iou_gain=best.iou - bitmap_cells / concepts.n_cells if best else None,
@@ -452,49 +400,6 @@ def _explanation(
         alternatives=tuple(named[1:]),
         score=Objective.of(options, bitmap_cells, concepts.n_cells).score(result.found[0]) if best else 0.0,
     )
-
-
-def _run(
-    rows_of: Callable[[range], list[Rows]],
-    units: list[int],
-    plan: Plan,
-    concepts: Concepts,
-    settings: dict[str, Any],
-    hashes: dict[str, str],
-    progress: Progress | bool | None,
-    out: PathLike | None,
-) -> Explanations:
-    """Compute the rows of all units in order; with `out`, append them there and keep those that it has."""
-    items: list[Explanation] = []
-    with ExitStack() as stack:
-        report = stack.enter_context(progress_reporter(progress, "explaining units"))
-        log = None
-        if out is not None:
-            hashes = {"concepts": concepts.content_hash, **hashes}
-            log = stack.enter_context(
-                RowLog(out, key=ROW_KEY, format=RUN_FORMAT, settings=settings, hashes=hashes, version=VERSION)
-            )
-            items = _stored(log)
-        # The last unit of a killed run may lack ranges: it is computed again, its rows are not written twice.
-        last = items[-1].unit if items else -1
-        done = sum(unit < last for unit in units)
-        flushed = time.monotonic()
-        report(done, len(units))
-        jobs = [range(start, min(start + plan.batch, len(units))) for start in range(done, len(units), plan.batch)]
-        for rows in chain.from_iterable(in_threads(rows_of, jobs, plan.n_workers)):
-            for explanation, seconds in rows:
-                if log is not None:
-                    if (explanation.unit, explanation.range_index) in log:
-                        continue
-                    times = {"unit": explanation.unit, "range_index": explanation.range_index, "seconds": seconds}
-                    log.append(explanation.to_record(), times)
-                items.append(explanation)
-            if log is not None and time.monotonic() - flushed >= _FLUSH_SECONDS:
-                log.flush()
-                flushed = time.monotonic()
-            done += 1
-            report(done, len(units))
-    return Explanations(items, settings=settings, concepts_hash=concepts.content_hash, version=VERSION)
 
 
 def _stored(log: RowLog) -> list[Explanation]:

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx import memory
-from ccx.checks import is_between, items, shown
+from ccx.checks import items, shown
 from ccx.clustering import check_ranges
 from ccx.concepts import Concepts
 from ccx.concepts.exclusion import as_positions
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows
 from ccx.kernels.activations import all_finite
-from ccx.kernels.atoms import Atoms
 from ccx.kernels.conversion import as_array, describe, reordered, require_host
 from ccx.kernels.devices import to_host
 from ccx.keys import require_same_samples, require_samples_second
@@ -26,26 +25,26 @@ _MOST_UNITS = 1 << 31
 _CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
 
 
-def as_concepts(concepts: Any, threads: int | None, beside: Any = None, axis: int = 0) -> Concepts:
-    """Return `concepts` as they are, or masks bool[C, N, H, W] wrapped, with names "1".."C".
+def as_concepts(concepts: Any, names: Any, threads: int | None, data: Any, argument: str) -> Concepts:
+    """Return `concepts` as they are, or masks bool[C, N, H, W] wrapped, called `names`, or "1".."C".
 
-    `beside` is what they annotate, whose samples lie along `axis`, where its shape is known.
+    `data` is what they annotate, where its shape is known; the samples of "bitmaps" come second.
     """
+    if isinstance(concepts, Concepts):
+        if names is not None:
+            wanted, got = "None beside Concepts, which have names", shown(names)
+            remedy = "only= chooses the concepts that may occur in formulas"
+            raise InputError("names", wanted=wanted, got=got, remedy=remedy)
+        return concepts
     require_host(concepts, "concepts", "annotations")
-    shapes: list[Any] = [getattr(value, "shape", None) for value in (concepts, beside)]
+    shapes: list[Any] = [getattr(value, "shape", None) for value in (concepts, data)]
     shape, theirs = (found if isinstance(found, tuple) else () for found in shapes)
+    axis = 1 if argument == "bitmaps" else 0
     if len(shape) == 4 and len(theirs) > axis and shape[1] != theirs[axis] == shape[0]:
         remedy = "samples come second: numpy.swapaxes(concepts, 0, 1)"
         got, wanted = f"{list(shape)} beside {theirs[axis]} samples", "masks bool[C, N, H, W]"
         raise ShapeError("concepts", wanted=wanted, got=got, remedy=remedy)
-    return concepts if isinstance(concepts, Concepts) else Concepts.from_masks(concepts, threads=threads)
-
-
-def check_quantile(quantile: Any) -> None:
-    """Raise unless `quantile` is a number strictly between 0 and 1."""
-    if not is_between(quantile, 0, 1):
-        remedy = "0.005 is Network Dissection's"
-        raise InputError("quantile", wanted="a number between 0 and 1", got=shown(quantile), remedy=remedy)
+    return Concepts.from_masks(concepts, names, threads=threads)
 
 
 def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
@@ -179,13 +178,3 @@ def as_bitmaps(bitmaps: Any, concepts: Concepts, threads: int | None) -> npt.NDA
     order = (None, n_samples, height, width) if array.ndim == 4 else (None, n_samples, n_words)
     remedy = reordered("bitmaps", array.shape, order) if kind is ShapeError else "compare first: bitmaps != 0"
     raise kind("bitmaps", wanted=wanted, got=describe(array), remedy=remedy or "bring them to the grid of the concepts")
-
-
-def require_memory(atoms: Atoms, n_values: int, n_ranges: int, n_workers: int, *, proof: bool) -> None:
-    """Raise if `n_workers` units at a time, of so many activations and ranges each, would not fit into memory."""
-    # Histograms of every range; then the weights of two counts by atom and marks, in the search.
-    each = atoms.n_atoms * (8 * n_ranges + 16 + 16)
-    each += n_values * (4 + 4 + 1)  # the activations, sorted, and which of them fire
-    pairs = 8 * min(atoms.n_concepts, 4_096) ** 2
-    each += 6 * pairs if proof else 0  # hits and gains of pairs, and sizes, hits, values and gains by rank
-    memory.require_bytes("threads", n_workers * each + pairs, "use fewer threads, ranges or samples")

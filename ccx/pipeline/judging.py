@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from ccx import memory
 from ccx.chance import (
-    check_count,
-    check_seed,
     formula_chance,
     group_codes,
     permutations,
@@ -27,9 +25,9 @@ from ccx.kernels.atoms import Atoms
 from ccx.kernels.conversion import as_array
 from ccx.kernels.devices import place_of, to_host
 from ccx.kernels.rows import n_words
-from ccx.pipeline.searching import Searcher
+from ccx.options import EvidenceOptions
 from ccx.results import Explanation, Explanations
-from ccx.search import Found, Objective, SearchResult, SearchSettings
+from ccx.search import Found, Objective, Search, SearchResult
 from ccx.store import content_hash
 from ccx.typing import Int32Array, IntArray
 
@@ -71,10 +69,8 @@ class Evidence:
     hashes: dict[str, str]
 
     @classmethod
-    def of(
-        cls, concepts: Concepts, null: Any, groups: Any, seed: Any, fit: Any, score: Any, threads: int | None
-    ) -> Evidence:
-        """Check the arguments of `explain` and split the annotations.
+    def of(cls, concepts: Concepts, options: EvidenceOptions, threads: int | None) -> Evidence:
+        """Split the annotations, and draw the permutations.
 
         Raises
         ------
@@ -82,30 +78,31 @@ class Evidence:
             (`MemoryBudgetError`) if they do not fit the concepts and each other.
 
         """
-        null, seed = check_count(null), check_seed(seed)
-        codes = group_codes(groups, concepts.n_samples)
-        chosen = check_split(fit, score, concepts.n_samples)
+        n_orders = options.permutations
+        codes = group_codes(options.groups, concepts.n_samples)
+        chosen = check_split(options.fit_samples, options.test_samples, concepts.n_samples)
 
         def part(samples: IntArray | None) -> Part:
             own = codes if samples is None else codes[samples]
-            orders = permutations(own, null, seed) if null else None
+            orders = permutations(own, n_orders, options.seed) if n_orders else None
             within = concepts if samples is None else concepts.subset(samples=samples, threads=threads)
             return Part(within, samples, orders)
 
-        if null:  # drawing many takes a while: what does not fit is refused before
-            n_bytes = 4 * null * concepts.n_samples + working_bytes(concepts.atoms, null)
-            memory.require_bytes("null", n_bytes, "use fewer permutations or samples")
+        if n_orders:  # drawing many takes a while: what does not fit is refused before
+            n_bytes = 4 * n_orders * concepts.n_samples + working_bytes(concepts.atoms, n_orders)
+            memory.require_bytes("permutations", n_bytes, "use fewer permutations or samples")
         if chosen is not None:  # annotations are copied, each with the batches that it is made of
-            memory.require_bytes("fit", 2 * concepts.atoms.cell_atoms.nbytes, "use fewer samples or a coarser grid")
+            n_bytes = 2 * concepts.atoms.cell_atoms.nbytes
+            memory.require_bytes("fit_samples", n_bytes, "use fewer samples or a coarser grid")
         parts = [part(samples) for samples in chosen or (None,)]
         settings = {
-            "null": null,
-            "seed": seed,
-            "groups": None if groups is None else int(codes.max()) + 1,
-            "fit": None if chosen is None else chosen[0].tolist(),
-            "score": None if chosen is None else chosen[1].tolist(),
+            "permutations": n_orders,
+            "seed": options.seed,
+            "groups": None if options.groups is None else int(codes.max()) + 1,
+            "fit_samples": None if chosen is None else chosen[0].tolist(),
+            "test_samples": None if chosen is None else chosen[1].tolist(),
         }
-        hashes = {} if groups is None else {"groups": content_hash({"groups": codes})}
+        hashes = {} if options.groups is None else {"groups": content_hash({"groups": codes})}
         return cls(parts[0], parts[1] if chosen else None, settings, hashes)
 
     @property
@@ -120,23 +117,20 @@ class Evidence:
 
     def require_memory(self, n_workers: int) -> None:
         """Raise `MemoryBudgetError` if the permuted histograms of so many units at a time would not fit."""
-        memory.require_bytes("null", n_workers * self.worker_bytes, "use fewer threads or samples")
+        memory.require_bytes("permutations", n_workers * self.worker_bytes, "use fewer threads or samples")
 
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Adds the evidence to explanations: `find` is the search that explains, on so many threads.
-
-    `nothing` is what it says of a bitmap without cells.
-    """
+    """Adds the evidence to explanations of a search, on so many threads."""
 
     evidence: Evidence
-    find: Searcher
-    nothing: SearchResult
-    options: SearchSettings
+    search: Search
     threads: int
 
-    def __call__(self, item: Explanation, result: SearchResult, bitmap: Bitmap, held_out: Bitmap | None) -> Explanation:
+    def __call__(
+        self, item: Explanation, result: SearchResult, bitmap: Bitmap, held_out: Bitmap | None = None
+    ) -> Explanation:
         """Return the explanation with its chance and its score on the samples held out; without formula as it is.
 
         `bitmap` and `held_out` are what is explained on the samples of the evidence's two parts.
@@ -149,7 +143,7 @@ class Judge:
             rows, atoms = _beside(bitmap.rows(), fit.concepts.atoms)
             objectives = self._objectives(fit.concepts)
             chance = search_chance(
-                found, rows, atoms, fit.orders, self.find, objectives, item.bitmap_cells, self.threads
+                found, rows, atoms, fit.orders, self.search, objectives, item.bitmap_cells, self.threads
             )
             item = replace(item, chance=chance)
         if self.evidence.held_out is None or held_out is None:
@@ -170,7 +164,7 @@ class Judge:
         return HeldOut(objectives(bitmap_cells).score(there), there.iou, hits, there.union, bitmap_cells, size, chance)
 
     def _objectives(self, concepts: Concepts) -> Callable[[int], Objective]:
-        return lambda bitmap_cells: Objective.of(self.options, bitmap_cells, concepts.n_cells)
+        return lambda bitmap_cells: Objective.of(self.search.options, bitmap_cells, concepts.n_cells)
 
 
 def _beside(rows: Any, atoms: Atoms) -> tuple[Any, Atoms]:
@@ -179,7 +173,7 @@ def _beside(rows: Any, atoms: Atoms) -> tuple[Any, Atoms]:
     return (rows, atoms.at(place)) if atoms.is_kept_at(place) else (to_host(rows), atoms)
 
 
-def check_split(fit: Any, score: Any, n_samples: int) -> tuple[IntArray, IntArray] | None:
+def check_split(fit_samples: Any, test_samples: Any, n_samples: int) -> tuple[IntArray, IntArray] | None:
     """Return the samples to explain and those held out, ascending; where one is None, all that are not the other's.
 
     Raises
@@ -188,23 +182,24 @@ def check_split(fit: Any, score: Any, n_samples: int) -> tuple[IntArray, IntArra
         If one names a sample twice or none, or a sample that is not there, or both share a sample.
 
     """
-    if fit is None and score is None:
+    if fit_samples is None and test_samples is None:
         return None
-    if score is None:
-        fitted = _samples("fit", fit, n_samples)
-        scored = np.setdiff1d(np.arange(n_samples), fitted)
+    if test_samples is None:
+        fitted = _samples("fit_samples", fit_samples, n_samples)
+        tested = np.setdiff1d(np.arange(n_samples), fitted)
     else:
-        scored = _samples("score", score, n_samples)
-        rest = np.setdiff1d(np.arange(n_samples), scored)
-        fitted = rest if fit is None else _samples("fit", fit, n_samples)
-    shared = np.intersect1d(fitted, scored)
+        tested = _samples("test_samples", test_samples, n_samples)
+        rest = np.setdiff1d(np.arange(n_samples), tested)
+        fitted = rest if fit_samples is None else _samples("fit_samples", fit_samples, n_samples)
+    shared = np.intersect1d(fitted, tested)
     if shared.size:
-        wanted, got = "samples that fit has not", f"{shared.size} of both, first {shared[0]}"
-        raise InputError("score", wanted=wanted, got=got, remedy="a formula must not be judged where it was found")
-    for argument, samples in (("fit", fitted), ("score", scored)):
+        wanted, got = "samples that fit_samples has not", f"{shared.size} of both, first {shared[0]}"
+        remedy = "a formula must not be judged where it was found"
+        raise InputError("test_samples", wanted=wanted, got=got, remedy=remedy)
+    for argument, samples in (("fit_samples", fitted), ("test_samples", tested)):
         if not samples.size:
             raise InputError(argument, wanted="at least one sample", got="none", remedy="leave some to each of the two")
-    return fitted, scored
+    return fitted, tested
 
 
 def _samples(argument: str, chosen: Any, n_samples: int) -> IntArray:
@@ -232,7 +227,7 @@ def _working_bytes(part: Part) -> int:
 
 def explained_samples(found: Explanations, concepts: Concepts) -> IntArray:
     """Return the samples that explanations were found on, ascending."""
-    fit = found.settings.get("fit")
+    fit = found.settings.get("fit_samples")
     return np.arange(concepts.n_samples) if fit is None else np.array(fit, np.int64)
 
 

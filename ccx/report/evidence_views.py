@@ -53,13 +53,16 @@ def evidence_facts(found: Explanations) -> list[tuple[str, str]]:
     """Return how chance was measured and samples were split, as label and value."""
     settings = found.settings
     facts = []
-    if settings.get("null"):
+    if settings.get("permutations"):
         within = f" within {settings['groups']} groups" if settings.get("groups") else ""
-        null, seed = settings["null"], settings["seed"]
-        words = f"{null} permutations of the samples{within}, seed {seed}: no p is below {1 / (1 + null):.3g}"
+        n, seed = settings["permutations"], settings["seed"]
+        words = f"{n} permutations of the samples{within}, seed {seed}: no p is below {1 / (1 + n):.3g}"
         facts.append(("chance", words))
-    if settings.get("fit") is not None:
+    if settings.get("fit_samples") is not None:
         facts.append(
-            ("held out", f"found on {len(settings['fit']):,} samples, scored on {len(settings['score']):,} more")
+            (
+                "held out",
+                f"found on {len(settings['fit_samples']):,} samples, scored on {len(settings['test_samples']):,} more",
+            )
         )
     return facts

@@ -296,8 +296,8 @@ def _facts(found: Explanations, concepts: Concepts, n_units: int, n_pictured: in
         used[-1] = "given ranges"
     elif "clusters" in settings:
         used.append(f"quantile {settings['quantile']}" if settings["clusters"] == 1 else settings["clustering"])
-    if settings.get("names") is not None:
-        used.append(f"{len(settings['names'])} of the concepts")
+    if settings.get("only") is not None:
+        used.append(f"{len(settings['only'])} of the concepts")
     if settings.get("exclude"):
         used.append(f"{settings['exclude']:,} cells left out")
     facts.append(("settings", ", ".join(used)))

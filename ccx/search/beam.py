@@ -11,8 +11,9 @@ that has only become better since. So all candidates of a level have the same le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,17 +24,18 @@ from ccx.formula import Operator
 from ccx.kernels.atoms import concept_counts, total_counts, with_sizes
 from ccx.kernels.devices import place_of, to_host
 from ccx.kernels.formulas import Extensions, conjunction_counts
+from ccx.options import SearchOptions
 from ccx.scores import SCORES
 from ccx.search.choosing import best_extenders, best_extensions, best_singles
 from ccx.search.found import Found, Objective, SearchResult
-from ccx.search.settings import SearchSettings
+from ccx.search.protocol import Search
 from ccx.typing import IntArray
 
 
 def beam_search(
     concepts: Concepts,
     counts: IntArray,
-    settings: SearchSettings,
+    options: SearchOptions,
     allowed: npt.NDArray[np.bool_] | None = None,
     *,
     threads: int | None = None,
@@ -47,7 +49,7 @@ def beam_search(
     counts
         int64[G]: the bitmap's cells in each atom (`kernels.range_histogram`, `kernels.bitmap_histogram`). Where
         they lie, candidates are counted; which are best is decided in main memory.
-    settings
+    options
         Length, beam and so on. Formulas below `min_iou` hold places in the beam and are extended, as published; what
         is returned are the best of all that were evaluated and are not below it.
     allowed
@@ -59,45 +61,53 @@ def beam_search(
     jobs.check_stopped()
     atoms = concepts.atoms.sets_at(place_of(counts))
     bitmap_cells = int(to_host(total_counts(atoms, counts)))
-    objective = Objective.of(settings, bitmap_cells, concepts.n_cells)
+    objective = Objective.of(options, bitmap_cells, concepts.n_cells)
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
     intersections = to_host(concept_counts(atoms, counts))
     sizes = concepts.sizes
 
-    n_starts = 2 * settings.beam
-    singles = best_singles(objective, intersections, sizes, max(n_starts, settings.top), usable)
+    n_starts = 2 * options.beam
+    singles = best_singles(objective, intersections, sizes, max(n_starts, options.top), usable)
     firsts = found_of(as_extensions(singles, intersections, sizes), bitmap_cells)
     if not firsts:
         return SearchResult([])
-    best = firsts[: settings.top]
-    if settings.min_iou:
+    best = firsts[: options.top]
+    if options.min_iou:
         admitted = usable & (intersections > 0) & objective.admits(intersections, sizes)
-        chosen = best_singles(objective, intersections, sizes, settings.top, admitted)
+        chosen = best_singles(objective, intersections, sizes, options.top, admitted)
         best = found_of(as_extensions(chosen, intersections, sizes), bitmap_cells)
-    beam = firsts[: settings.beam]
+    beam = firsts[: options.beam]
     visited = expanded = 0
-    if settings.candidates is not None:
-        usable = best_extenders(objective, intersections, sizes, settings.candidates, usable)
+    if options.candidates is not None:
+        usable = best_extenders(objective, intersections, sizes, options.candidates, usable)
     parents = as_extensions(singles[:n_starts], intersections, sizes)
     joint_counts = JointCounts(concepts, counts, threads)
-    for length in range(2, settings.length + 1):
+    for length in range(2, options.length + 1):
         expanded += len(parents.concepts)
         joint_sizes, joint = joint_counts(parents)
         choose = partial(best_extensions, objective, parents, intersections, sizes, joint, joint_sizes)
-        extensions = choose(max(settings.beam, settings.top), usable)
+        extensions = choose(max(options.beam, options.top), usable)
         visited += extensions.evaluated
         new = good = found_of(extensions, bitmap_cells)
-        if settings.min_iou:
+        if options.min_iou:
             if objective.scoring is not SCORES["iou"]:
-                good = found_of(choose(settings.top, usable, admitted=True), bitmap_cells)
+                good = found_of(choose(options.top, usable, admitted=True), bitmap_cells)
             good = [one for one in good if objective.admits(one.intersection, one.size)]
-        best = sorted([*best, *good], key=objective.precedence)[: settings.top]
-        beam = sorted([*beam, *new], key=objective.precedence)[: settings.beam]
+        best = sorted([*best, *good], key=objective.precedence)[: options.top]
+        beam = sorted([*beam, *new], key=objective.precedence)[: options.beam]
         added = [one for one in beam if len(one.concepts) == length]
         if not added:
             break
         parents = extensions_of(added)
     return SearchResult(best, visited, expanded, met=True)
+
+
+class BeamSearch(Search):
+    """`beam_search`, as `explain` runs it."""
+
+    def __call__(self, counts: IntArray, bitmap: Callable[[], Any]) -> SearchResult:  # noqa: ARG002 (counts are enough)
+        """Search one bitmap."""
+        return beam_search(self.concepts, counts, self.options, self.allowed, threads=1)
 
 
 class JointCounts:

@@ -7,8 +7,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ccx.formula import Operator
+from ccx.options import SearchOptions
 from ccx.scores import Score
-from ccx.search.settings import SearchSettings
 
 
 class Found(NamedTuple):
@@ -60,9 +60,9 @@ class Objective(NamedTuple):
     min_iou: float = 0.0
 
     @classmethod
-    def of(cls, settings: SearchSettings, bitmap_cells: int, total: int) -> Objective:
-        """Return what `settings` ask for, given |B| and the number of valid cells."""
-        return cls(settings.scoring, Fraction(settings.length_penalty), bitmap_cells, total, settings.min_iou)
+    def of(cls, options: SearchOptions, bitmap_cells: int, total: int) -> Objective:
+        """Return what the options ask for, given |B| and the number of valid cells."""
+        return cls(options.scoring, Fraction(options.length_penalty), bitmap_cells, total, options.min_iou)
 
     def admits(self, intersections: Any, sizes: Any) -> Any:
         """Return whether formulas with |F and B| > 0 and |F| cells have the IoU asked for: numbers, or int64 arrays.

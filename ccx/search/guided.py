@@ -12,13 +12,15 @@ a time, as the published one does, would have evaluated.
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Callable
 from itertools import count
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ccx import jobs
+from ccx.checks import shown
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import Operator, canonical_ids
@@ -27,11 +29,13 @@ from ccx.kernels.devices import converted, place_of, to_host
 from ccx.kernels.estimates import estimate_extensions
 from ccx.kernels.formulas import best_singles
 from ccx.kernels.rows import popcount
+from ccx.options import SearchOptions
+from ccx.scores import SCORES
 from ccx.search.beam import JointCounts, as_extensions, extensions_of, found_of
 from ccx.search.choosing import best_extenders, of_operators
 from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.masks import ConceptMasks
-from ccx.search.settings import SearchSettings
+from ccx.search.protocol import Search
 from ccx.typing import FloatArray, IntArray
 
 Heuristic: TypeAlias = Literal["mmesh", "cfh", "areas", "none"]
@@ -41,7 +45,7 @@ Parts: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 def guided_search(
     concepts: Concepts,
     counts: IntArray,
-    settings: SearchSettings,
+    options: SearchOptions,
     allowed: npt.NDArray[np.bool_] | None = None,
     *,
     heuristic: Heuristic,
@@ -54,7 +58,7 @@ def guided_search(
 
     Parameters
     ----------
-    concepts, counts, settings, allowed, threads
+    concepts, counts, options, allowed, threads
         As for `beam_search`, which finds the same formulas.
     heuristic
         "mmesh", "cfh", "areas"; "none" estimates nothing and evaluates everything.
@@ -72,22 +76,22 @@ def guided_search(
     bitmap_cells = int(to_host(total_counts(atoms, counts)))
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
     intersections = to_host(concept_counts(atoms, counts))
-    n_starts = max(2 * settings.beam, settings.top)
+    n_starts = max(2 * options.beam, options.top)
     singles = best_singles(intersections, concepts.sizes, bitmap_cells, n_starts, usable)
     starts = found_of(as_extensions(singles, intersections, concepts.sizes), bitmap_cells)
-    objective = Objective.of(settings, bitmap_cells, concepts.n_cells)
-    if settings.candidates is not None:
-        usable = best_extenders(objective, intersections, concepts.sizes, settings.candidates, usable)
+    objective = Objective.of(options, bitmap_cells, concepts.n_cells)
+    if options.candidates is not None:
+        usable = best_extenders(objective, intersections, concepts.sizes, options.candidates, usable)
 
     rules = _Published() if published else _Exact(objective)
     extend = _Extender(concepts, counts, intersections, heuristic, masks, bitmap, threads)
-    best, beam = _Places(settings.top, rules, settings.min_iou), _Places(settings.beam, rules)
+    best, beam = _Places(options.top, rules, options.min_iou), _Places(options.beam, rules)
     for one in starts:
         best.offer(one)
         beam.offer(one)
-    parents = starts[: 2 * settings.beam]
+    parents = starts[: 2 * options.beam]
     visited = expanded = estimated = 0
-    for level in range(2, settings.length + 1 if starts else 0):
+    for level in range(2, options.length + 1 if starts else 0):
         extended = [extend(parent) for parent in parents]
         candidates = np.flatnonzero(_candidates(parents, usable, rules))
         bounds, scores = (
@@ -95,8 +99,8 @@ def guided_search(
             for parts in zip(*(_bounds_and_scores(one, bitmap_cells, rules) for one in extended), strict=True)
         )
         order = np.argsort(-bounds, kind="stable")  # of equal ones the first derived is the first evaluated
-        lists = (best,) if level == settings.length else (best, beam)  # nothing follows that needs the last beam
-        best.demand(rules.least_of(settings.min_iou, level))
+        lists = (best,) if level == options.length else (best, beam)  # nothing follows that needs the last beam
+        best.demand(rules.least_of(options.min_iou, level))
         least = min(places.least for places in lists)
         for bound, score, candidate in zip(
             *(part[order].tolist() for part in (bounds, scores, candidates)), strict=True
@@ -114,6 +118,33 @@ def guided_search(
         estimated += 0 if heuristic == "none" else candidates.size
         parents = beam.found
     return SearchResult(best.found, visited, expanded, estimated, met=bool(starts))
+
+
+class GuidedSearch(Search):
+    """`guided_search`, as `explain` runs it."""
+
+    def check(self, permutations: int) -> None:  # noqa: ARG002 (it ends by itself)
+        """Raise `InputError` where the options ask for what the published searches do not have."""
+        self.refuse_limits()
+        self.measures_masks = self.options.search != "none"
+        if self.options.scoring is not SCORES["iou"]:
+            wanted, remedy = '"iou", which the published searches estimate', 'use search="beam" or "optimal"'
+            raise InputError("scoring", wanted=wanted, got=shown(self.options.scoring.name), remedy=remedy)
+        if self.options.published and self.options.length_penalty != 1:
+            got, remedy = shown(self.options.length_penalty), "the published searches have none"
+            raise InputError("length_penalty", wanted="1", got=got, remedy=remedy)
+
+    def prepare(self, concepts: Concepts, allowed: npt.NDArray[np.bool_], threads: int) -> None:
+        """Measure the masks of the concepts, where they are estimated."""
+        super().prepare(concepts, allowed, threads)
+        self._masks = ConceptMasks(concepts, threads=threads) if self.measures_masks else None
+
+    def __call__(self, counts: IntArray, bitmap: Callable[[], Any]) -> SearchResult:
+        """Search one bitmap."""
+        return guided_search(
+            self.concepts, counts, self.options, self.allowed, heuristic=cast(Heuristic, self.options.search),
+            masks=self._masks, bitmap=bitmap() if self._masks is not None else None, published=self.options.published,
+        )  # fmt: skip
 
 
 class _Extended(NamedTuple):

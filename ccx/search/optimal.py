@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ccx.checks import shown
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import Operator
@@ -16,6 +17,7 @@ from ccx.kernels import optimal as kernels
 from ccx.kernels.atoms import concept_counts, pair_counts, total_counts
 from ccx.kernels.devices import to_host
 from ccx.kernels.formulas import Extensions
+from ccx.options import SearchOptions
 from ccx.search.beam import beam_search, found_of
 from ccx.search.bounds import Bounds
 from ccx.search.branching import Longer
@@ -24,7 +26,7 @@ from ccx.search.found import Found, Objective, SearchResult
 from ccx.search.incumbents import Incumbents
 from ccx.search.limits import Limit
 from ccx.search.planes import Cover, Plane, Threshold
-from ccx.search.settings import SearchSettings
+from ccx.search.protocol import Search
 from ccx.typing import IntArray
 
 PAIRED_LENGTH = 3  # so long formulas are decided by what pairs of concepts share
@@ -41,7 +43,7 @@ _STEP = 10_000_000  # bounds at most between two looks at a limit
 def optimal_search(
     concepts: Concepts,
     counts: IntArray,
-    settings: SearchSettings,
+    options: SearchOptions,
     allowed: npt.NDArray[np.bool_] | None = None,
     *,
     threads: int | None = None,
@@ -53,7 +55,7 @@ def optimal_search(
 
     The beam's answer is the first incumbent. Bounds from what each two concepts share leave a few pairs (a op b)
     of which an extension may still reach it; those extensions are counted exactly. Formulas of four concepts and more
-    follow by branch and bound (`Longer`). Where one of the limits of `settings` is reached, `optimal` is False and
+    follow by branch and bound (`Longer`). Where one of the limits of `options` is reached, `optimal` is False and
     `upper_bound` is what is proven of all formulas.
 
     Raises
@@ -62,15 +64,15 @@ def optimal_search(
         If `candidates` are fewer than the concepts that may occur, or these are more than a proof can deal with.
 
     """
-    limit = Limit(settings.evaluation_limit, settings.time_limit)
+    limit = Limit(options.evaluation_limit, options.time_limit)
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
-    check_provable(settings, int(usable.sum()))
+    check_provable(options, int(usable.sum()))
     atoms, counts = concepts.atoms, to_host(counts)
-    objective = Objective.of(settings, int(total_counts(atoms, counts)), concepts.n_cells)
-    start = beam_search(concepts, counts, settings, usable, threads=threads)
+    objective = Objective.of(options, int(total_counts(atoms, counts)), concepts.n_cells)
+    start = beam_search(concepts, counts, options, usable, threads=threads)
     limit.evaluations += start.visited
-    best = Incumbents(start, objective, settings.top)
-    longest = min(settings.length, int(usable.sum()))
+    best = Incumbents(start, objective, options.top)
+    longest = min(options.length, int(usable.sum()))
     visited, proven, upper = start.visited, True, None
     if longest > 1 and bool((concept_counts(atoms, counts)[usable] > 0).any()):
         cover = Cover(objective)
@@ -98,6 +100,35 @@ def optimal_search(
         optimal=proven,
         met=best.met,
     )
+
+
+class OptimalSearch(Search):
+    """`optimal_search`, as `explain` runs it."""
+
+    nothing = SearchResult([], upper_bound=0.0, optimal=True)  # a proof that there is no formula
+
+    def check(self, permutations: int) -> None:
+        """Raise `InputError` where the options allow no proof; how many concepts may occur is known later."""
+        self.refuse_published()
+        check_provable(self.options, n_concepts=0)
+        if permutations and self.options.time_limit is not None:
+            # Exchanged samples would get other seconds than the true ones, and p would mean nothing.
+            wanted, remedy = "None beside permutations", "use evaluation_limit, which is the same for every search"
+            raise InputError("time_limit", wanted=wanted, got=shown(self.options.time_limit), remedy=remedy)
+
+    def memory(self, n_concepts: int) -> int:
+        """Return the bytes of a table of what each two concepts share."""
+        n_bytes: int = 8 * min(n_concepts, MAX_CONCEPTS) ** 2
+        return n_bytes
+
+    def prepare(self, concepts: Concepts, allowed: npt.NDArray[np.bool_], threads: int) -> None:
+        """Take the concepts; raise `InputError` where they are too many."""
+        check_provable(self.options, int(allowed.sum()))
+        super().prepare(concepts, allowed, threads)
+
+    def __call__(self, counts: IntArray, bitmap: Callable[[], Any]) -> SearchResult:  # noqa: ARG002 (counts are enough)
+        """Search one bitmap."""
+        return optimal_search(self.concepts, counts, self.options, self.allowed, threads=1)
 
 
 def _prove(search: Shorter | Longer, lengths: Iterable[int], bounds: Bounds) -> bool:
@@ -264,21 +295,21 @@ class Shorter:
         self._limit.evaluations += n_formulas
 
 
-def check_provable(settings: SearchSettings, n_concepts: int) -> None:
+def check_provable(options: SearchOptions, n_concepts: int) -> None:
     """Raise `InputError` where `optimal_search` could not prove what it is asked for."""
-    if settings.candidates is not None and settings.candidates < n_concepts:
-        wanted, remedy = f"None, or all {n_concepts} concepts, for a proof", "leave it out, or restrict names"
-        raise InputError("candidates", wanted=wanted, got=str(settings.candidates), remedy=remedy)
-    if not settings.scoring.monotone and n_concepts > MAX_CONCEPTS_COUNTED and settings.length == PAIRED_LENGTH:
+    if options.candidates is not None and options.candidates < n_concepts:
+        wanted, remedy = f"None, or all {n_concepts} concepts, for a proof", "leave it out, or restrict them with only"
+        raise InputError("candidates", wanted=wanted, got=str(options.candidates), remedy=remedy)
+    if not options.scoring.monotone and n_concepts > MAX_CONCEPTS_COUNTED and options.length == PAIRED_LENGTH:
         wanted = f"at most {MAX_CONCEPTS_COUNTED} for a score that is not declared monotone"
-        remedy = "declare it, restrict names or categories, or use length=2"
+        remedy = "declare it, restrict concepts with only or categories, or use length=2"
         raise InputError("concepts", wanted=wanted, got=str(n_concepts), remedy=remedy)
-    if not settings.scoring.monotone and n_concepts > MAX_CONCEPTS_LONGER and settings.length > PAIRED_LENGTH:
+    if not options.scoring.monotone and n_concepts > MAX_CONCEPTS_LONGER and options.length > PAIRED_LENGTH:
         wanted = f"at most {MAX_CONCEPTS_LONGER} for a score that is not declared monotone and length > {PAIRED_LENGTH}"
-        remedy = f"declare it, restrict names or categories, or use length={PAIRED_LENGTH}"
+        remedy = f"declare it, restrict concepts with only or categories, or use length={PAIRED_LENGTH}"
         raise InputError("concepts", wanted=wanted, got=str(n_concepts), remedy=remedy)
     if n_concepts > MAX_CONCEPTS:
-        remedy = "restrict them with names or categories"
+        remedy = "restrict them with only or categories"
         raise InputError("concepts", wanted=f"at most {MAX_CONCEPTS} for a proof", got=str(n_concepts), remedy=remedy)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx import clustering
 from ccx._version import VERSION
 from ccx.concepts import Concepts
 from ccx.datasets import Dataset
@@ -22,19 +21,18 @@ from ccx.jobs import Progress
 from ccx.keys import Keys
 from ccx.models import NamedModel
 from ccx.networks import resolve_layer
-from ccx.pipeline import explain, inputs
-from ccx.pipeline.searching import Search, check_search
+from ccx.options import EvidenceOptions, RangeOptions, Search, SearchOptions
+from ccx.pipeline import explain
 from ccx.probing import probe
 from ccx.probing.identity import model_hashes
 from ccx.probing.loaders import as_source
 from ccx.report import report_path, write_report
 from ccx.results import Explanations
-from ccx.search import SearchSettings
+from ccx.search import SEARCHES
 from ccx.store import PathLike, json_text, write_text
 from ccx.studies.random_units import random_units
 from ccx.studies.sharing import alone_in
 
-_QUANTILE = 0.005  # as published; another one is part of the folder's name
 _VERSIONS = ("numpy", "numba", "torch", "torchvision")
 
 
@@ -90,11 +88,11 @@ class Experiment:
         network_name: str | None = None,
         layers: Sequence[str] | None = None,
         shape: tuple[int, int] | None = None,
-        clusters: int = 5,
-        quantile: float = _QUANTILE,
-        length: int = 3,
-        beam: int = 5,
-        search: Search = "beam",
+        clusters: int = RangeOptions.clusters,
+        quantile: float = RangeOptions.quantile,
+        length: int = SearchOptions.length,
+        beam: int = SearchOptions.beam,
+        search: Search = SearchOptions.search,
         n_units: int = 0,
         seed: int = 0,
         options: dict[str, Any] | None = None,
@@ -116,13 +114,14 @@ class Experiment:
             raise InputError("layers", wanted="at least one layer", got="none", remedy=remedy)
         for layer in self.layers:
             resolve_layer(network.module, layer)
-        check_search(search, False, SearchSettings(length, beam))
-        inputs.check_quantile(quantile)
-        clustering.unit_ranges(np.zeros(2, np.float32), clusters=clusters, quantile=quantile)  # checks them
+        ranges = RangeOptions.of({"clusters": clusters, "quantile": quantile, **(options or {})})
+        asked = SearchOptions.of({"length": length, "beam": beam, "search": search, **(options or {})})
+        SEARCHES[asked.search](asked, EvidenceOptions.of(options or {}).permutations)
         random_units(None, 1, n_units, np.random.default_rng(seed))  # checks it
         height, width = network.preprocessing.size
         self.shape = shape if shape is not None else (height // 2, width // 2)
-        self.clusters, self.quantile, self.length, self.beam, self.search = clusters, quantile, length, beam, search
+        self.clusters, self.quantile = ranges.clusters, ranges.quantile
+        self.length, self.beam, self.search = asked.length, asked.beam, asked.search
         self.n_units, self.seed, self.options = n_units, seed, dict(options or {})
         self._exclude = self.options.pop("exclude", None)
         self.device, self.batch_size, self.workers = device, batch_size, workers
@@ -168,7 +167,7 @@ class Experiment:
     def folder(self, layer: str) -> Path:
         """Return where the results of a layer are."""
         chosen = f"_{self.n_units}_units_{self.seed}" if self.n_units else ""
-        above = f"_q{self.quantile:g}" if self.clusters == 1 and self.quantile != _QUANTILE else ""
+        above = f"_q{self.quantile:g}" if self.clusters == 1 and self.quantile != RangeOptions.quantile else ""
         settings = f"{self.clusters}_{self.length}_{self.beam}_{self.search}{above}{chosen}"
         return self._results / self.name / self._network_name / f"{_file_name(layer)}_{settings}"
 

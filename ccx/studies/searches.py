@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,10 @@ from ccx.jobs import Progress, progress_reporter
 from ccx.kernels import range_histogram, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.keys import require_same_samples
-from ccx.pipeline.searching import Search, check_search, searcher
+from ccx.options import Search, SearchOptions
 from ccx.report.plotting import pyplot_for
-from ccx.search import SearchSettings
+from ccx.search import SEARCHES as CLASSES
+from ccx.search.guided import GuidedSearch
 from ccx.studies.figures import COLORS, tidy
 from ccx.studies.random_units import random_units
 from ccx.studies.table import Table, mean_and_deviation
@@ -132,9 +133,12 @@ def compare_heuristics(
         If an argument does not fit.
 
     """
-    options = SearchSettings(length, beam)
+    options = SearchOptions(length, beam)
+    finders = {}
     for search in searches:
-        check_search(search, published and search in ("mmesh", "cfh", "areas", "none"), options)
+        asked = replace(options, search=search)
+        kind = CLASSES[asked.search]
+        finders[search] = kind(replace(asked, published=published and kind is GuidedSearch))
     require_same_samples("activations", activations, concepts)
     maps = as_maps(activations, concepts.n_samples, concepts.shape)
     counted = None if published else concepts.valid_positions(maps.shape[2:])
@@ -142,10 +146,8 @@ def compare_heuristics(
     chosen = random_units(units, maps.shape[1], n_units, rng)
     allowed = np.ones(concepts.n_concepts, np.bool_)
     concepts.prepare(threads=threads)
-    finders = {}
-    for search in searches:
-        as_published = published and search in ("mmesh", "cfh", "areas", "none")
-        finders[search] = searcher(search, as_published, concepts, options, allowed, threads or 1)
+    for find in finders.values():
+        find.prepare(concepts, allowed, threads or 1)
     rows: list[tuple[Any, ...]] = []
     best: dict[int, float] = {}
     with progress_reporter(progress, "comparing searches") as report:

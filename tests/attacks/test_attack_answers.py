@@ -78,9 +78,15 @@ def some_options(rng: np.random.Generator, names: list[str]) -> dict[str, Any]:
     if search == "optimal" and rng.random() < 0.4:
         options |= one_of({"evaluation_limit": int(rng.integers(0, 300))}, {"time_limit": one_of(0, 1e-3, 60)})
     if rng.random() < 0.3:
-        options |= one_of({"fit": [0, 2]}, {"fit": [1, 2], "score": [3]}, {"score": np.arange(4) < 2})
+        options |= one_of(
+            {"fit_samples": [0, 2]}, {"fit_samples": [1, 2], "test_samples": [3]}, {"test_samples": np.arange(4) < 2}
+        )
     if rng.random() < 0.3:
-        options |= {"null": one_of(1, 3), "seed": one_of(0, 7), "groups": one_of(None, [0, 0, 1, 1], list("aaaa"))}
+        options |= {
+            "permutations": one_of(1, 3),
+            "seed": one_of(0, 7),
+            "groups": one_of(None, [0, 0, 1, 1], list("aaaa")),
+        }
     return options
 
 

@@ -103,7 +103,7 @@ def attempt(rng: np.random.Generator, folder: Path) -> str:
     bitmaps = rng.random((1, concepts.n_samples, *concepts.shape)) < 0.3
     for search in ("beam", "optimal", "mmesh"):
         ccx.explain_bitmaps(
-            bitmaps, concepts, search=search, null=2 * (concepts.n_samples > 1), threads=1, progress=False
+            bitmaps, concepts, search=search, permutations=2 * (concepts.n_samples > 1), threads=1, progress=False
         )
     return end
 

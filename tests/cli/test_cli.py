@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 import ccx
-from ccx.cli import app, files, options, terminal
+from ccx.cli import app, files, flags, terminal
 from ccx.errors import InputError, StoreError
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +123,7 @@ def test_explain_passes_every_option_on(data):
     settings = ccx.load(out).settings
     assert settings["units"] == [0, 1]
     assert settings["ranges"] == [[[-1.0, 0.0], [0.1, "inf"]]] * 2
-    assert settings["names"] == ["sky", "tree"]
+    assert settings["only"] == ["sky", "tree"]
     wanted = {
         "length": 2,
         "beam": 3,
@@ -353,13 +353,13 @@ def test_ctrl_c_says_how_to_go_on(data):
     ("text", "units"), [(None, None), ("3", [3]), ("0-2", [0, 1, 2]), ("1, 4-5", [1, 4, 5]), ("7-7", [7])]
 )
 def test_units(text, units):
-    assert options.parse_units(text) == units
+    assert flags.parse_units(text) == units
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1,,2", "1.5"])
 def test_units_that_are_none(text):
     with pytest.raises(InputError, match="--units"):
-        options.parse_units(text)
+        flags.parse_units(text)
 
 
 def test_npy_is_memory_mapped_and_pickles_are_refused(data):

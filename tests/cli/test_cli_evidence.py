@@ -29,8 +29,8 @@ def head_of(text):
 
 def test_null_and_groups(data):
     (data / "groups.txt").write_text("\n".join(LABELS) + "\n")
-    text = explain(data, "--null", 9, "--groups", data / "groups.txt", "--seed", 3)
-    found = expected(data, clusters=2, null=9, groups=LABELS, seed=3)
+    text = explain(data, "--permutations", 9, "--groups", data / "groups.txt", "--seed", 3)
+    found = expected(data, clusters=2, permutations=9, groups=LABELS, seed=3)
     assert ccx.load(data / "run") == found
     best = next(one for one in found if one.unit == 1 and one.range_index == 2)
     row = next(line for line in text.splitlines() if line.split()[:1] == ["1"])
@@ -43,9 +43,9 @@ def test_null_and_groups(data):
 @pytest.mark.parametrize(
     ("given", "fit"),
     [
-        (("--fit", "0-2,4"), [0, 1, 2, 4]),
-        (("--fit", "fit.npy", "--score", "5"), [True, True, True, False, True, False]),
-        (("--score", "score.npy"), [0, 1, 2, 4]),
+        (("--fit-samples", "0-2,4"), [0, 1, 2, 4]),
+        (("--fit-samples", "fit.npy", "--test-samples", "5"), [True, True, True, False, True, False]),
+        (("--test-samples", "score.npy"), [0, 1, 2, 4]),
     ],
 )
 def test_fit_and_score(data, monkeypatch, given, fit):
@@ -53,7 +53,7 @@ def test_fit_and_score(data, monkeypatch, given, fit):
     np.save(data / "score.npy", np.array([5, 3]))
     monkeypatch.chdir(data)
     text = explain(data, *given)
-    found = expected(data, clusters=2, fit=fit, score=[5] if "5" in given else None)
+    found = expected(data, clusters=2, fit_samples=fit, test_samples=[5] if "5" in given else None)
     assert ccx.load(data / "run") == found
     assert "held out" in head_of(text)
     assert "held out: IoU of the same formula" in text
@@ -67,7 +67,12 @@ def test_fit_and_score(data, monkeypatch, given, fit):
 
 
 def test_what_does_not_fit_is_one_message(data):
-    for more in (("--fit", "0-9"), ("--null", "-1"), ("--fit", "0-x"), ("--score", "nowhere.npy")):
+    for more in (
+        ("--fit-samples", "0-9"),
+        ("--permutations", "-1"),
+        ("--fit-samples", "0-x"),
+        ("--test-samples", "nowhere.npy"),
+    ):
         result = run(
             "explain", data / "activations.npy", "--labels", data / "labels.npy", "--names", data / "names.txt",
             "--out", data / "run", *more,
@@ -79,8 +84,8 @@ def test_what_does_not_fit_is_one_message(data):
 def test_labels_and_samples(data):
     np.save(data / "groups.npy", np.array([3, 3, 1]))
     assert files.read_labels(data / "groups.npy") == [3, 3, 1]
-    assert files.read_samples(None, "--fit") is None
+    assert files.read_samples(None, "--fit-samples") is None
     with pytest.raises(InputError, match="--fit: expected numbers and ranges"):
-        files.read_samples("x", "--fit")
+        files.read_samples("x", "--fit-samples")
     with pytest.raises(StoreError):
-        files.read_samples(str(data / "none.npy"), "--fit")
+        files.read_samples(str(data / "none.npy"), "--fit-samples")

@@ -100,7 +100,7 @@ def test_shared_samples(data: Path) -> None:
     command = ["explain", data / "three.npz", "--concepts", data / "c.ccx", "--range", "2,inf", "--no-report"]
     assert "only 3 of 4" in run(*command, "--out", data / "run", fails=True)
     assert "intersect=True keeps those" in run(*command, "--out", data / "run", "--align", "order", fails=True)
-    for option in (["--fit", "0,1"], ["--score", "0"], ["--groups", data / "keys.txt"]):
+    for option in (["--fit-samples", "0,1"], ["--test-samples", "0"], ["--groups", data / "keys.txt"]):
         message = run(*command, "--out", data / "run", "--align", "shared", *option, fails=True)
         assert "no --groups, --fit or --score" in message
     run(*command, "--out", data / "run", "--align", "shared")

@@ -187,10 +187,10 @@ def test_published_clustering() -> None:
 def test_names_and_categories_restrict_formulas() -> None:
     concepts = made_concepts(categories=["x", "y", "x", "y", "x", "y"])  # c6 c5 c4 c3 c2 c1
     for options, allowed in (
-        ({"names": ["c1", "c6"]}, {"c1", "c6"}),
+        ({"only": ["c1", "c6"]}, {"c1", "c6"}),
         ({"categories": ["x"]}, {"c6", "c4", "c2"}),
-        ({"categories": ["x", "y"], "names": ["c5"]}, {"c5"}),
-        ({"categories": ["x"], "names": ["c1", "c2"]}, {"c2"}),
+        ({"categories": ["x", "y"], "only": ["c5"]}, {"c5"}),
+        ({"categories": ["x"], "only": ["c1", "c2"]}, {"c2"}),
     ):
         found = ccx.explain(MAPS, concepts, top=50, **options)
         used = {
@@ -203,17 +203,17 @@ def test_names_and_categories_restrict_formulas() -> None:
         assert used == allowed
         of_subset = ccx.explain(MAPS, concepts.subset(**options), top=50)
         assert [(one.formula, one.iou) for one in found] == [(one.formula, one.iou) for one in of_subset]
-    assert found.settings["names"] == ["c2"]
-    assert ccx.explain(MAPS, concepts).settings["names"] is None
-    assert ccx.explain(MAPS, concepts, categories=["x", "y"]).settings["names"] is None
+    assert found.settings["only"] == ["c2"]
+    assert ccx.explain(MAPS, concepts).settings["only"] is None
+    assert ccx.explain(MAPS, concepts, categories=["x", "y"]).settings["only"] is None
 
 
 def test_settings_and_versions_are_kept() -> None:
     found = ccx.explain(MAPS, CONCEPTS, length=2, units=[1], ranges=[(0.5, np.inf)], candidates=np.int64(4))
     assert found.settings == {
         "search": "beam", "published": False, "length": 2, "beam": 5, "candidates": 4, "length_penalty": 1.0, "top": 1,
-        "min_iou": 0.0, "scoring": "iou", "names": None, "null": 0, "seed": 0, "groups": None, "fit": None,
-        "score": None, "clusters": 5, "quantile": 0.005, "clustering": "optimal", "ranges": [[[0.5, "inf"]]],
+        "min_iou": 0.0, "scoring": "iou", "only": None, "permutations": 0, "seed": 0, "groups": None, "fit_samples": None,
+        "test_samples": None, "clusters": 5, "quantile": 0.005, "clustering": "optimal", "ranges": [[[0.5, "inf"]]],
         "units": [1],
     }  # fmt: skip
     assert (found.concepts_hash, found.version) == (CONCEPTS.content_hash, ccx.__version__)
@@ -299,7 +299,7 @@ def test_no_overlap_and_min_iou() -> None:
 
 def test_data_without_a_valid_cell() -> None:
     concepts = ccx.Concepts.from_masks(np.ones((2, N, *GRID), np.bool_), valid=np.zeros((N, *GRID), np.bool_))
-    for options in ({}, {"fit": [0, 2]}, {"ranges": [(0, 1)]}):
+    for options in ({}, {"fit_samples": [0, 2]}, {"ranges": [(0, 1)]}):
         argument = "fit" if "fit" in options else "concepts"
         with pytest.raises(InputError, match=f"{argument}: expected at least one valid cell, got none that counts"):
             ccx.explain(MAPS, concepts, **options)
@@ -379,13 +379,13 @@ EXPLAIN_OPTIONS: list[tuple[dict[str, Any], type[CCXError], str]] = [
     ({"quantile": 7}, InputError, "quantile: expected a number between 0 and 1, got 7"),
     ({"quantile": None}, InputError, "quantile: expected a number between 0 and 1, got None"),
     ({"quantile": np.nan}, InputError, "quantile: expected a number between 0 and 1, got nan"),
-    ({"clustering": "best"}, InputError, "expected 'optimal' or 'sklearn', got 'best'"),
+    ({"clustering": "best"}, InputError, 'clustering: expected "optimal" or "sklearn", got'),
 ]
 OTHERS: list[tuple[dict[str, Any], type[CCXError], str]] = [
-    ({"names": ["zebra"]}, InputError, "concept: expected one of 6 names, got 'zebra'"),
-    ({"names": "c1"}, InputError, "names: expected a sequence of texts, got the one text 'c1'; write ['c1']"),
-    ({"names": 1}, InputError, "names: expected a sequence of texts, got 1"),
-    ({"names": []}, InputError, "names: expected at least one concept, got none"),
+    ({"only": ["zebra"]}, InputError, "concept: expected one of 6 names, got 'zebra'"),
+    ({"only": "c1"}, InputError, "only: expected a sequence of texts, got the one text 'c1'; write ['c1']"),
+    ({"only": 1}, InputError, "only: expected a sequence of texts, got 1"),
+    ({"only": []}, InputError, "only: expected at least one concept, got none"),
     ({"categories": ["scene"]}, InputError, "categories: expected some of [], got scene; give categories when"),
     ({"units": 3}, InputError, "units: expected a list of units, got 3; write units=[3]"),
     ({"units": []}, InputError, "units: expected at least one unit, got none"),
@@ -439,7 +439,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("work has begun")
 
     monkeypatch.setattr(ccx.Concepts, "prepare", begun)
-    for name in ("devices.range_histogram", "devices.bitmap_histogram", "explaining.searcher", "explaining.RowLog"):
+    for name in ("placement.range_histogram", "placement.bitmap_histogram", "explaining.RowLog"):
         monkeypatch.setattr(f"ccx.pipeline.{name}", begun)
 
 

@@ -62,8 +62,10 @@ def test_evidence_as_when_written_out(problem, data):
     options = {"clusters": 2, "length": 2, "progress": False}
     n = concepts.n_samples
     if n > 1:
-        options["fit"] = sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1, max_size=n - 1)))
-        options["null"] = 3 if 2 <= len(options["fit"]) <= n - 2 else 0  # two samples to exchange on both sides
+        options["fit_samples"] = sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1, max_size=n - 1)))
+        options["permutations"] = (
+            3 if 2 <= len(options["fit_samples"]) <= n - 2 else 0
+        )  # two samples to exchange on both sides
     assert rows(ccx.explain(matrix, concepts, **options)) == rows(ccx.explain(dense, concepts, **options))
 
 

@@ -22,7 +22,7 @@ def texts(page):
 
 def test_numbers_of_chance_are_shown():
     concepts, activations = tiny()
-    found = explained(concepts, activations, null=9, groups="aabb", seed=1)
+    found = explained(concepts, activations, permutations=9, groups="aabb", seed=1)
     page = render(found, concepts, activations=activations)
     text = texts(page)
     for item in found.explained:
@@ -56,11 +56,11 @@ def test_the_bar_is_to_scale():
 def test_pictures_and_shares_are_of_the_samples_explained():
     concepts, activations = tiny()
     fit = [0, 3]
-    found = explained(concepts, activations, fit=fit, null=3)
+    found = explained(concepts, activations, fit_samples=fit, permutations=3)
     page = render(found, concepts, activations=activations)
     text = texts(page)
     part = concepts.subset(samples=fit)
-    alone = texts(render(explained(part, activations[fit], null=3), part, activations=activations[fit]))
+    alone = texts(render(explained(part, activations[fit], permutations=3), part, activations=activations[fit]))
     shares = r"bitmap [\d.]+ % · formula [\d.]+ % of all cells"
     assert re.findall(shares, text) == re.findall(shares, alone) != []
     assert re.findall(r"gain [-\d.]+", text) == re.findall(r"gain [-\d.]+", alone)
@@ -77,7 +77,7 @@ def test_candidates_among_many_samples(monkeypatch):
     monkeypatch.setattr("ccx.report.pictures._N_CANDIDATES", 2)
     concepts, activations = tiny()
     samples = np.array([1, 2, 3])
-    found = explained(concepts, activations, fit=samples)
+    found = explained(concepts, activations, fit_samples=samples)
     bitmaps = np.moveaxis(activations > 0.5, 1, 0)
     of_bitmaps = Pictures(concepts, None, bitmaps, None, 4, FINE, samples)
     chooser = Pictures(concepts, activations, None, None, 4, FINE, samples)

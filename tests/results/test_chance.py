@@ -24,7 +24,7 @@ from ccx.errors import InputError, MemoryBudgetError, StoreError
 from ccx.evidence import Chance
 from ccx.kernels import bitmap_histogram, pack, unpack, upsample_pack
 from ccx.scores import Custom, resolve
-from ccx.search import Found, Objective, SearchResult, SearchSettings
+from ccx.search import Found, Objective, SearchOptions, SearchResult
 
 N, GRID = 7, (5, 13)
 
@@ -141,7 +141,7 @@ def check_chance(item: ccx.Explanation, exact: list[tuple[float, Fraction]], ran
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    null=st.integers(1, 12),
+    permutations=st.integers(1, 12),
     grouped=st.booleans(),
     void=st.booleans(),
     search=st.sampled_from(["beam", "optimal", "mmesh"]),
@@ -156,7 +156,9 @@ def test_null_scores_are_those_of_bitmaps_permuted_by_hand(
     groups = [n % 3 for n in range(N)] if grouped else None
     scoring = "iou" if search == "mmesh" else scoring  # it knows no other
     options = {"search": search, "length": 3 if search == "optimal" else 2, "beam": 2, "scoring": scoring}
-    found = ccx.explain_bitmaps(bitmaps, concepts, null=null, groups=groups, seed=seed, threads=threads, **options)
+    found = ccx.explain_bitmaps(
+        bitmaps, concepts, permutations=null, groups=groups, seed=seed, threads=threads, **options
+    )
     orders = permutations(group_codes(groups, N), null, seed)
     for item, bitmap in zip(found, bitmaps, strict=True):
         check_chance(item, by_hand(bitmap, concepts, orders, **options), rank_of(item, concepts, scoring))
@@ -171,7 +173,7 @@ def test_units_are_permuted_alike(clusters: int) -> None:
     maps = np.maximum(np.random.default_rng(3).normal(size=(N, 3, 2, 4)), 0).astype(np.float32)
     maps[:, 1] = maps[:, 0]
     options = {"clusters": clusters, "quantile": 0.2, "length": 2}
-    found = ccx.explain(maps, CONCEPTS, null=9, seed=4, **options)
+    found = ccx.explain(maps, CONCEPTS, permutations=9, seed=4, **options)
     orders = permutations(np.zeros(N, np.int64), 9, 4)
     assert any(one.formula for one in found)
     for item in found.explained:
@@ -179,7 +181,7 @@ def test_units_are_permuted_alike(clusters: int) -> None:
         bitmap = unpack(rows, math.prod(GRID)).reshape(N, *GRID)
         check_chance(item, by_hand(bitmap, CONCEPTS, orders, length=2), rank_of(item, CONCEPTS, "iou"))
     assert [one.chance for one in found.of_unit(0)] == [one.chance for one in found.of_unit(1)]
-    assert found == ccx.explain(maps, CONCEPTS, null=9, seed=4, threads=1, **options)
+    assert found == ccx.explain(maps, CONCEPTS, permutations=9, seed=4, threads=1, **options)
     # What the permuted activations would have given, in the same ranges.
     ranges = np.array([[one.range for one in found.of_unit(unit)] for unit in found.units])
     ranges[ranges[..., 0] == ranges[..., 1]] = 1e30, np.inf  # of one value; nothing lies there
@@ -189,13 +191,13 @@ def test_units_are_permuted_alike(clusters: int) -> None:
             assert item.chance.maximum == max(one[at].score for one in permuted)
 
 
-@pytest.mark.parametrize("asked", [{}, {"search": "mmesh"}, {"fit": [0, 1, 2, 4, 6]}])
+@pytest.mark.parametrize("asked", [{}, {"search": "mmesh"}, {"fit_samples": [0, 1, 2, 4, 6]}])
 def test_batches_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]) -> None:
-    whole = ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=10, threads=1, **asked)
+    whole = ccx.explain_bitmaps(BITMAPS, CONCEPTS, permutations=10, threads=1, **asked)
     monkeypatch.setattr("ccx.chance._BATCH_BYTES", 12 * CONCEPTS.atoms.n_atoms * 3)
     for threads in (1, 2, 5):
-        assert ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=10, threads=threads, **asked) == whole
-    assert ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=10, seed=1, **asked) != whole
+        assert ccx.explain_bitmaps(BITMAPS, CONCEPTS, permutations=10, threads=threads, **asked) == whole
+    assert ccx.explain_bitmaps(BITMAPS, CONCEPTS, permutations=10, seed=1, **asked) != whole
 
 
 def test_each_search_gets_a_bitmap_and_its_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +211,7 @@ def test_each_search_gets_a_bitmap_and_its_histogram(monkeypatch: pytest.MonkeyP
         seen.append(counts)
         return SearchResult([])
 
-    objective = partial(Objective.of, SearchSettings(), total=CONCEPTS.n_cells)
+    objective = partial(Objective.of, SearchOptions(), total=CONCEPTS.n_cells)
     formula = Found((0,), (), intersection=1, size=1, union=2)
     found = search_chance(formula, rows, atoms, orders, search, objective, 2, threads=3)
     assert len(seen) == 10
@@ -222,7 +224,7 @@ def test_permuted_searches_obey_the_least_iou(search: str) -> None:
     orders = permutations(np.zeros(N, np.int64), 9, 0)
     permuted = ccx.explain_bitmaps(BITMAPS[0][orders], CONCEPTS, search=search)
     for least in (0.0, *sorted(one.iou for one in permuted)):
-        (found,) = ccx.explain_bitmaps(BITMAPS[:1], CONCEPTS, search=search, null=9, min_iou=least)
+        (found,) = ccx.explain_bitmaps(BITMAPS[:1], CONCEPTS, search=search, permutations=9, min_iou=least)
         scores = [one.iou if one.iou >= least else 0.0 for one in permuted]
         if found.chance is not None:
             assert found.chance.p == (1 + sum(score >= found.iou for score in scores)) / 10
@@ -235,7 +237,7 @@ def test_p_holds_under_a_least_iou(scoring: str) -> None:
     rng, ps = np.random.default_rng(3), []
     for seed in range(150):
         concepts, (bitmap, _) = made_concepts(seed, n_samples=12), made_bitmaps(seed, n_samples=12)
-        options = {"scoring": scoring, "length": 2, "null": 9, "min_iou": 0.2, "seed": seed}
+        options = {"scoring": scoring, "length": 2, "permutations": 9, "min_iou": 0.2, "seed": seed}
         (found,) = ccx.explain_bitmaps(bitmap[None, rng.permutation(12)], concepts, threads=1, **options)
         ps.append(1.0 if found.chance is None else found.chance.p)
     for alpha in (0.1, 0.2, 0.5):
@@ -245,15 +247,15 @@ def test_p_holds_under_a_least_iou(scoring: str) -> None:
 
 def test_evidence_is_of_the_formula_shown() -> None:
     """Where `min_iou` refuses the best formula, the next one has the chance, and is scored on the others."""
-    options = {"scoring": "precision", "top": 5, "null": 7, "length_penalty": 0.9}
+    options = {"scoring": "precision", "top": 5, "permutations": 7, "length_penalty": 0.9}
     for seed in range(20):
         concepts, (bitmap, _) = made_concepts(seed, n_samples=12), made_bitmaps(seed, n_samples=12)
         fit = np.arange(12) < 8
-        (best,) = ccx.explain_bitmaps(bitmap[None], concepts, fit=fit, **options)
+        (best,) = ccx.explain_bitmaps(bitmap[None], concepts, fit_samples=fit, **options)
         longer = [one for one in best.alternatives if one.iou > best.iou and one.formula.length < best.formula.length]
         if longer:
             break
-    (item,) = ccx.explain_bitmaps(bitmap[None], concepts, fit=fit, min_iou=longer[0].iou, **options)
+    (item,) = ccx.explain_bitmaps(bitmap[None], concepts, fit_samples=fit, min_iou=longer[0].iou, **options)
     assert item.formula == longer[0].formula
     assert item.chance.mean <= best.chance.mean  # permuted searches obey it, too
     mask, valid = concepts.mask(item.formula)[~fit], concepts.mask("a OR NOT a")[~fit]
@@ -264,12 +266,12 @@ def test_evidence_is_of_the_formula_shown() -> None:
 def test_a_planted_formula_is_beyond_chance_and_a_shuffled_one_is_not() -> None:
     concepts = made_concepts(1, n_samples=40, void=False)
     planted = concepts.mask("(a AND NOT b)")
-    (found,) = ccx.explain_bitmaps(planted[None], concepts, null=99)
+    (found,) = ccx.explain_bitmaps(planted[None], concepts, permutations=99)
     assert found.chance is not None
     assert found.chance.p == 0.01
     assert found.chance.z is not None
     assert found.chance.z > 10
-    (same,) = ccx.explain_bitmaps(np.broadcast_to(planted[:1], planted.shape)[None], concepts, null=99)
+    (same,) = ccx.explain_bitmaps(np.broadcast_to(planted[:1], planted.shape)[None], concepts, permutations=99)
     assert same.chance is not None
     assert (same.chance.p, same.chance.z, same.chance.mean) == (1, None, same.score)  # nothing to exchange
 
@@ -282,8 +284,8 @@ def test_groups_keep_apart_what_differs_between_them() -> None:
     noise = rng.integers(0, 3, (40, *GRID))
     concepts = ccx.Concepts.from_label_maps(np.stack([scene, np.where(noise, noise + 2, 0)], 1), list("abcd"))
     bitmap = (rng.random((40, *GRID)) < 0.5) & first[:, None, None]
-    (free,) = ccx.explain_bitmaps(bitmap[None], concepts, null=99, length=1)
-    (within,) = ccx.explain_bitmaps(bitmap[None], concepts, null=99, length=1, groups=first)
+    (free,) = ccx.explain_bitmaps(bitmap[None], concepts, permutations=99, length=1)
+    (within,) = ccx.explain_bitmaps(bitmap[None], concepts, permutations=99, length=1, groups=first)
     assert free.chance is not None
     assert within.chance is not None
     assert (free.chance.p, within.chance.p) == (0.01, 1)
@@ -312,7 +314,7 @@ def test_p_values_of_permuted_activations_are_valid(grouped: bool, repetitions: 
             order[codes == code] = rng.permutation(np.flatnonzero(codes == code))
         (found,) = ccx.explain(
             maps[order].astype(np.float32), concepts, clusters=1, quantile=0.3, length=2, beam=2,
-            null=null, groups=groups, seed=repetition, threads=1, progress=False,
+            permutations=null, groups=groups, seed=repetition, threads=1, progress=False,
         )  # fmt: skip
         values.append(1.0 if found.chance is None else found.chance.p)
     for alpha in (0.05, 0.1, 0.5):
@@ -325,7 +327,12 @@ def test_p_values_of_permuted_activations_are_valid(grouped: bool, repetitions: 
 # Splits --------------------------------------------------------------------------------------------------------------
 
 
-@given(seed=st.integers(0, 2**32 - 1), null=st.sampled_from([0, 5]), grouped=st.booleans(), threads=st.integers(1, 2))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    null=st.sampled_from([0, 5]),
+    grouped=st.booleans(),
+    threads=st.integers(1, 2),
+)
 @settings(max_examples=40)
 def test_held_out_scores_by_hand(seed: int, null: int, grouped: bool, threads: int) -> None:
     rng = np.random.default_rng(seed)
@@ -335,10 +342,17 @@ def test_held_out_scores_by_hand(seed: int, null: int, grouped: bool, threads: i
     groups = rng.integers(0, 2, 12).tolist() if grouped else None
     options = {"length": 2, "length_penalty": 0.9}
     found = ccx.explain_bitmaps(
-        bitmaps, concepts, fit=fit, score=score, null=null, groups=groups, threads=threads, **options
+        bitmaps,
+        concepts,
+        fit_samples=fit,
+        test_samples=score,
+        permutations=null,
+        groups=groups,
+        threads=threads,
+        **options,
     )
     own = None if groups is None else [groups[n] for n in fit]
-    alone = ccx.explain_bitmaps(bitmaps[:, fit], concepts.subset(samples=fit), null=null, groups=own, **options)
+    alone = ccx.explain_bitmaps(bitmaps[:, fit], concepts.subset(samples=fit), permutations=null, groups=own, **options)
     valid = concepts.mask("a OR NOT a")
     codes = np.zeros(5, np.int64) if groups is None else np.array(groups)[score]
     for item, one, bitmap in zip(found, alone, bitmaps, strict=True):
@@ -374,10 +388,12 @@ def test_held_out_scores_by_hand(seed: int, null: int, grouped: bool, threads: i
 def test_activations_are_split_too() -> None:
     maps = np.maximum(np.random.default_rng(3).normal(size=(N, 3, 2, 4)), 0).astype(np.float32)
     fit = np.arange(N) % 2 == 0
-    found = ccx.explain(maps, CONCEPTS, fit=fit, clusters=3, length=2, null=3)
-    assert found == ccx.explain(maps, CONCEPTS, fit=np.flatnonzero(fit)[::-1], score=~fit, clusters=3, length=2, null=3)
-    assert found == ccx.explain(maps, CONCEPTS, score=~fit, clusters=3, length=2, null=3, threads=1)
-    alone = ccx.explain(maps[fit], CONCEPTS.subset(samples=fit), clusters=3, length=2, null=3)
+    found = ccx.explain(maps, CONCEPTS, fit_samples=fit, clusters=3, length=2, permutations=3)
+    assert found == ccx.explain(
+        maps, CONCEPTS, fit_samples=np.flatnonzero(fit)[::-1], test_samples=~fit, clusters=3, length=2, permutations=3
+    )
+    assert found == ccx.explain(maps, CONCEPTS, test_samples=~fit, clusters=3, length=2, permutations=3, threads=1)
+    alone = ccx.explain(maps[fit], CONCEPTS.subset(samples=fit), clusters=3, length=2, permutations=3)
     assert [one.to_record() | {"held_out": None} for one in found] == alone.to_records()
     assert found.concepts_hash == CONCEPTS.content_hash
     for item in found.explained:
@@ -385,7 +401,7 @@ def test_activations_are_split_too() -> None:
         bitmap = unpack(rows, math.prod(GRID)).reshape(-1, *GRID) & CONCEPTS.mask("a OR NOT a")[~fit]
         assert item.held_out is not None
         assert item.held_out.intersection == (bitmap & CONCEPTS.mask(item.formula)[~fit]).sum()
-    assert (found.settings["fit"], found.settings["score"]) == ([0, 2, 4, 6], [1, 3, 5])
+    assert (found.settings["fit_samples"], found.settings["test_samples"]) == ([0, 2, 4, 6], [1, 3, 5])
 
 
 # What is stored ------------------------------------------------------------------------------------------------------
@@ -393,7 +409,14 @@ def test_activations_are_split_too() -> None:
 
 def test_a_run_folder_keeps_evidence_and_refuses_another(tmp_path: Path) -> None:
     maps = np.maximum(np.random.default_rng(3).normal(size=(N, 3, 2, 4)), 0).astype(np.float32)
-    asked = {"clusters": 2, "length": 2, "null": 4, "seed": 2, "groups": list("xxxxyyy"), "fit": [0, 1, 4, 5]}
+    asked = {
+        "clusters": 2,
+        "length": 2,
+        "permutations": 4,
+        "seed": 2,
+        "groups": list("xxxxyyy"),
+        "fit_samples": [0, 1, 4, 5],
+    }
     found = ccx.explain(maps, CONCEPTS, out=tmp_path, **asked)
     assert ccx.load(tmp_path) == found
     assert any(one.chance and one.held_out and one.held_out.chance for one in found)
@@ -402,7 +425,13 @@ def test_a_run_folder_keeps_evidence_and_refuses_another(tmp_path: Path) -> None
     rows.write_bytes(whole[: len(whole) // 2])
     assert ccx.explain(maps, CONCEPTS, out=tmp_path, **asked) == found
     assert rows.read_bytes() == whole
-    for other in ({"null": 5}, {"seed": 3}, {"groups": None}, {"groups": list("xxxyyyy")}, {"fit": [0, 2, 4, 5]}):
+    for other in (
+        {"permutations": 5},
+        {"seed": 3},
+        {"groups": None},
+        {"groups": list("xxxyyyy")},
+        {"fit_samples": [0, 2, 4, 5]},
+    ):
         with pytest.raises(StoreError, match="differs in"):
             ccx.explain(maps, CONCEPTS, out=tmp_path, **asked | other)
 
@@ -413,27 +442,33 @@ def test_a_run_folder_keeps_evidence_and_refuses_another(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"null": -1}, "null: expected an integer >= 0, got -1"),
-        ({"null": 1.5}, "null: expected an integer >= 0"),
-        ({"null": True}, "null: expected an integer >= 0"),
-        ({"null": 1, "seed": -1}, "seed: expected an integer >= 0"),
+        ({"permutations": -1}, "permutations: expected an integer >= 0, got -1"),
+        ({"permutations": 1.5}, "permutations: expected an integer >= 0"),
+        ({"permutations": True}, "permutations: expected an integer >= 0"),
+        ({"permutations": 1, "seed": -1}, "seed: expected an integer >= 0"),
         ({"groups": "xy"}, "groups: expected 7 labels, got 2"),
         ({"groups": [1.0, np.nan] * 4}, "groups: expected labels, got NaN"),
         ({"groups": 5}, "groups: expected 7 hashable labels"),
         ({"groups": [[1]] * N}, "groups: expected 7 hashable labels"),
-        ({"null": 1, "groups": range(N)}, "null: expected two samples of one group"),
-        ({"fit": [0, 1], "score": [1, 2]}, r"score: expected samples that fit has not, got 1 of both, first 1"),
-        ({"fit": range(N)}, "score: expected at least one sample, got none"),
-        ({"fit": "0-4"}, "fit: expected an array"),
-        ({"fit": list(range(N))}, "score: expected at least one sample, got none"),
-        ({"score": list(range(N))}, "fit: expected at least one sample, got none"),
-        ({"fit": np.zeros(N, np.bool_)}, "fit: expected at least one sample"),
-        ({"fit": [0, 0]}, "fit: .* each once, got repeated ones"),
-        ({"fit": [-1]}, "fit: .* got values from -1 to -1"),
-        ({"score": [N]}, "score: .* got values from 7 to 7"),
-        ({"fit": [True, False]}, r"fit: expected bool\[7\] or indices"),
-        ({"fit": [0.5]}, r"fit: expected bool\[7\] or indices"),
-        ({"null": 1, "fit": [0, 1], "score": [2]}, "null: expected two samples of one group"),
+        ({"permutations": 1, "groups": range(N)}, "permutations: expected two samples of one group"),
+        (
+            {"fit_samples": [0, 1], "test_samples": [1, 2]},
+            r"test_samples: expected samples that fit_samples has not, got 1 of both, first 1",
+        ),
+        ({"fit_samples": range(N)}, "test_samples: expected at least one sample, got none"),
+        ({"fit_samples": "0-4"}, "fit_samples: expected an array"),
+        ({"fit_samples": list(range(N))}, "test_samples: expected at least one sample, got none"),
+        ({"test_samples": list(range(N))}, "fit_samples: expected at least one sample, got none"),
+        ({"fit_samples": np.zeros(N, np.bool_)}, "fit_samples: expected at least one sample"),
+        ({"fit_samples": [0, 0]}, "fit_samples: .* each once, got repeated ones"),
+        ({"fit_samples": [-1]}, "fit_samples: .* got values from -1 to -1"),
+        ({"test_samples": [N]}, "test_samples: .* got values from 7 to 7"),
+        ({"fit_samples": [True, False]}, r"fit_samples: expected bool\[7\] or indices"),
+        ({"fit_samples": [0.5]}, r"fit_samples: expected bool\[7\] or indices"),
+        (
+            {"permutations": 1, "fit_samples": [0, 1], "test_samples": [2]},
+            "permutations: expected two samples of one group",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(asked: dict[str, Any], words: str) -> None:
@@ -447,7 +482,7 @@ def test_memory_is_asked_for_first(monkeypatch: pytest.MonkeyPatch) -> None:
     CONCEPTS.prepare()
     monkeypatch.setattr(memory, "available_bytes", lambda: 50_000)
     with pytest.raises(MemoryBudgetError, match="null"):
-        ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=1_000, threads=1)
+        ccx.explain_bitmaps(BITMAPS, CONCEPTS, permutations=1_000, threads=1)
 
 
 def test_memory_is_asked_for_before_permutations_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,10 +494,10 @@ def test_memory_is_asked_for_before_permutations_are_drawn(monkeypatch: pytest.M
 
     monkeypatch.setattr("ccx.pipeline.judging.permutations", draw)
     with pytest.raises(MemoryBudgetError, match=r"null: .*; use fewer permutations or samples"):
-        ccx.explain_bitmaps(BITMAPS, CONCEPTS, null=1_000, threads=1)
+        ccx.explain_bitmaps(BITMAPS, CONCEPTS, permutations=1_000, threads=1)
 
 
 def test_packed_bitmaps() -> None:
     packed = pack(BITMAPS.reshape(2, N, -1))
-    for asked in ({"null": 5}, {"null": 5, "fit": [0, 1, 2, 3]}):
+    for asked in ({"permutations": 5}, {"permutations": 5, "fit_samples": [0, 1, 2, 3]}):
         assert ccx.explain_bitmaps(packed, CONCEPTS, **asked) == ccx.explain_bitmaps(BITMAPS, CONCEPTS, **asked)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import ccx
 from ccx.errors import InputError
-from ccx.search import SearchResult, SearchSettings, beam_search
+from ccx.search import SearchOptions, SearchResult, beam_search
 from tests.reference import beam_oracle
 from tests.reference.beam_oracle import Candidate, Problem
 
@@ -274,7 +274,7 @@ def test_the_best_formula_meets_min_iou() -> None:
 )
 def test_bad_settings(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
-        SearchSettings(**options)
+        SearchOptions(**options)
     assert str(error.value).startswith(message)
 
 
@@ -283,4 +283,4 @@ def test_search_without_any_overlap() -> None:
     masks[0, 0, 0] = True
     concepts = ccx.Concepts.from_masks(masks)
     counts = np.where(np.diff(concepts.atoms.atom_starts) == 0, concepts.atoms.cells, 0)  # all cells without concepts
-    assert beam_search(concepts, counts, SearchSettings()) == SearchResult([])
+    assert beam_search(concepts, counts, SearchOptions()) == SearchResult([])

@@ -20,7 +20,7 @@ from ccx.kernels import cpu
 from ccx.kernels import optimal as kernels_optimal
 from ccx.kernels.atoms import pair_counts
 from ccx.kernels.optimal import pairs_of
-from ccx.search import SearchSettings, beam_search, branching, limits, optimal, optimal_search
+from ccx.search import SearchOptions, beam_search, branching, limits, optimal, optimal_search
 from ccx.search.found import Objective
 from ccx.search.limits import Limit
 from tests import reference
@@ -46,7 +46,7 @@ def concepts_of(masks):
 
 def proof(masks, bitmap, allowed=None, **options):
     concepts = concepts_of(masks)
-    return optimal_search(concepts, histogram(bitmap, concepts), SearchSettings(**options), allowed, threads=1)
+    return optimal_search(concepts, histogram(bitmap, concepts), SearchOptions(**options), allowed, threads=1)
 
 
 def found_by(result):
@@ -196,7 +196,7 @@ def test_bounds_never_lie_wherever_the_search_stops(seed, length, penalty, name)
 
 def score(result, masks, bitmap, length_penalty, scoring, **_):
     (one, *_) = result.found
-    asked = SearchSettings(length_penalty=length_penalty, scoring=scoring)
+    asked = SearchOptions(length_penalty=length_penalty, scoring=scoring)
     return Objective.of(asked, int(bitmap.sum()), bitmap.size).score(one)
 
 
@@ -232,8 +232,8 @@ def test_limits_are_of_proofs_alone():
         with pytest.raises(InputError, match=r"_limit: expected None with search"):
             ccx.explain_bitmaps(bitmaps, masks, **options)
     with pytest.raises(InputError, match="time_limit: expected None beside null"):
-        ccx.explain_bitmaps(bitmaps, masks, search="optimal", time_limit=1.0, null=3)
-    found = ccx.explain_bitmaps(bitmaps, masks, search="optimal", evaluation_limit=9, null=3, progress=False)
+        ccx.explain_bitmaps(bitmaps, masks, search="optimal", time_limit=1.0, permutations=3)
+    found = ccx.explain_bitmaps(bitmaps, masks, search="optimal", evaluation_limit=9, permutations=3, progress=False)
     assert found[0].chance is not None
 
 
@@ -245,7 +245,7 @@ def test_a_limit_of_nothing_gives_the_beam_and_a_bound(limit, length, name):
     masks, bitmap = a_problem(HARD, 6, 65)
     options = {"length": length, "beam": 1, "scoring": scores_oracle.scoring_of(name)}
     stopped, concepts = proof(masks, bitmap, **options, **limit), concepts_of(masks)
-    beam = beam_search(concepts, histogram(bitmap, concepts), SearchSettings(**options), threads=1)
+    beam = beam_search(concepts, histogram(bitmap, concepts), SearchOptions(**options), threads=1)
     assert (stopped.found, stopped.visited) == (beam.found, beam.visited)
     assert stopped.optimal == (name == "recall")  # of 1, beyond which there is nothing to prove
     optimum = proof(masks, bitmap, **options).upper_bound
@@ -436,7 +436,7 @@ def is_sorted(ids, operators, begun):
 )
 def test_limits_are_checked(options, argument):
     with pytest.raises(InputError, match=argument):
-        SearchSettings(**options)
+        SearchOptions(**options)
 
 
 def test_explain_passes_limits_on_and_says_what_is_proven():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ccx
 from ccx.errors import InputError, MemoryBudgetError
-from ccx.search import ConceptMasks, Found, SearchSettings, guided, guided_search
+from ccx.search import ConceptMasks, Found, SearchOptions, guided, guided_search
 from tests import reference
 from tests.reference.beam_oracle import Candidate, best
 from tests.search.test_beam import Case, cases, expected_of, found_of, planted
@@ -350,7 +350,7 @@ def test_bad_options(monkeypatch: pytest.MonkeyPatch) -> None:
         explained(case, "mmesh", published=True, length_penalty=0.9)
     concepts = case.concepts()
     with pytest.raises(InputError, match="masks: expected what mmesh measures"):
-        guided_search(concepts, concepts.atoms.cells, SearchSettings(), heuristic="mmesh")
+        guided_search(concepts, concepts.atoms.cells, SearchOptions(), heuristic="mmesh")
     monkeypatch.setattr("ccx.memory.available_bytes", lambda: 10)
     with pytest.raises(MemoryBudgetError, match="samples: expected work that fits"):
         ConceptMasks(concepts)

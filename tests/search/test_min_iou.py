@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ccx
 from ccx.concepts import Concepts
-from ccx.search import SearchSettings, beam_search, optimal, optimal_search
+from ccx.search import SearchOptions, beam_search, optimal, optimal_search
 from ccx.search.found import Objective
 from tests.reference import beam_oracle
 from tests.reference.optimal_oracle import Best, every_formula, problems
@@ -28,7 +28,7 @@ def concepts_of(masks):
 
 def search_of(search, masks, bitmap, **options):
     concepts = concepts_of(masks)
-    return search(concepts, histogram(bitmap, concepts), SearchSettings(**options), threads=1)
+    return search(concepts, histogram(bitmap, concepts), SearchOptions(**options), threads=1)
 
 
 def found_by(result):
@@ -53,7 +53,7 @@ def check_the_optimum(rng, masks, bitmap, *, length, name, top, penalty, beam):
     options |= {"scoring": scoring_of(name), "min_iou": least}
     result = search_of(optimal_search, masks, bitmap, **options)
     assert found_by(result) == best_by(good, name, b, n, top, penalty)
-    objective = Objective.of(SearchSettings(**options), b, n)
+    objective = Objective.of(SearchOptions(**options), b, n)
     best = objective.score(result.found[0]) if result.found else 0.0
     assert (result.optimal, result.upper_bound) == (True, best)
     before = math.inf

@@ -14,7 +14,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels import bitmap_histogram, pack
 from ccx.kernels.cpu import optimal as cpu_kernels
-from ccx.search import SearchSettings, beam_search
+from ccx.search import SearchOptions, beam_search
 from ccx.search.found import Objective
 from ccx.search.optimal import optimal_search
 from ccx.search.planes import Cover, Threshold
@@ -29,7 +29,7 @@ def histogram(bitmap, concepts):
 
 def search(masks, bitmap, allowed=None, **options):
     concepts = Concepts.from_masks(masks.reshape(len(masks), 1, 1, -1))
-    result = optimal_search(concepts, histogram(bitmap, concepts), SearchSettings(**options), allowed, threads=1)
+    result = optimal_search(concepts, histogram(bitmap, concepts), SearchOptions(**options), allowed, threads=1)
     return [Best(one.concepts, one.operators, one.intersection, one.union) for one in result.found]
 
 
@@ -81,7 +81,7 @@ def test_it_beats_a_narrow_beam_where_that_falls_short():
     for _ in range(200):
         masks, bitmap = problems(rng, 6, 60)
         concepts = Concepts.from_masks(masks.reshape(6, 1, 1, -1))
-        counts, settings = histogram(bitmap, concepts), SearchSettings(beam=1)
+        counts, settings = histogram(bitmap, concepts), SearchOptions(beam=1)
         beam = beam_search(concepts, counts, settings, threads=1).found
         best = optimal_search(concepts, counts, settings, threads=1).found
         if beam:
@@ -103,7 +103,7 @@ def test_a_plane_keeps_every_formula_that_reaches_the_threshold(iou, n_cells, da
     b = i + data.draw(st.integers(0, n_cells - i - e))
     if b == 0:
         return
-    cover = Cover(Objective.of(SearchSettings(), b, n_cells))
+    cover = Cover(Objective.of(SearchOptions(), b, n_cells))
     threshold = Threshold(iou, strict)
     planes = cover.planes(threshold)
     reached = Fraction(i, b + e)

@@ -19,7 +19,7 @@ import ccx.kernels.cuda.formulas
 from ccx.cli import app
 from ccx.errors import BackendError, CCXError, InputError, MemoryBudgetError, MissingExtraError
 from ccx.kernels import devices, pack
-from ccx.pipeline import devices as pipeline_devices
+from ccx.pipeline import placement
 from ccx.search import ConceptMasks
 from tests.support.cuda_emulator.emulator import DeviceArray, Emulator, RawKernel
 from tests.support.cuda_emulator.gpu import emulated_cupy, gpus, use
@@ -139,13 +139,13 @@ def test_devices(device, source):
 def test_units_are_shared_out_over_gpus(monkeypatch):
     use(Emulator())
     counted = []
-    count = pipeline_devices.Site.of_ranges
+    count = placement.Counter.of_ranges
 
-    def noted(site, values, *rest):
-        counted.append((site.place.name, values.shape[1]))
-        return count(site, values, *rest)
+    def noted(counter, values, *rest):
+        counted.append((counter.place.name, values.shape[1]))
+        return count(counter, values, *rest)
 
-    monkeypatch.setattr(pipeline_devices.Site, "of_ranges", noted)
+    monkeypatch.setattr(placement.Counter, "of_ranges", noted)
     maps = made_maps(3, 11, 2, 2)
     assert ccx.explain(maps, CONCEPTS, device="cuda:0,cuda:1", threads=4) == ccx.explain(maps, CONCEPTS)
     shared = [one for one in counted if one[0] != "cpu"]
@@ -194,8 +194,8 @@ def test_a_small_memory_makes_many_batches(budget, starts, monkeypatch):
 def test_a_small_memory_makes_small_jobs(monkeypatch):
     gpu = use(Emulator())
     counted = []
-    count = pipeline_devices.Site.of_ranges
-    monkeypatch.setattr(pipeline_devices.Site, "of_ranges", lambda *args: counted.append(len(args[2])) or count(*args))
+    count = placement.Counter.of_ranges
+    monkeypatch.setattr(placement.Counter, "of_ranges", lambda *args: counted.append(len(args[2])) or count(*args))
     concepts = made_concepts(0, 2, (7, 10))
     maps = made_maps(3, 11, 2, 2)
     wanted = ccx.explain(maps, concepts)
@@ -287,9 +287,9 @@ def test_chance_without_room_for_all_cells(monkeypatch):
     """Atoms that are not kept on the GPU are permuted in main memory."""
     gpu = use(Emulator())
     concepts = made_concepts(0, 2, (40, 50))
-    wanted = ccx.explain(MAPS, concepts, null=2, units=[0], clusters=2)
+    wanted = ccx.explain(MAPS, concepts, permutations=2, units=[0], clusters=2)
     monkeypatch.setattr(gpu, "budget", 20_000)
-    assert ccx.explain(MAPS, concepts, null=2, units=[0], clusters=2, device="cuda", threads=1) == wanted
+    assert ccx.explain(MAPS, concepts, permutations=2, units=[0], clusters=2, device="cuda", threads=1) == wanted
     assert not concepts.atoms._copies
 
 

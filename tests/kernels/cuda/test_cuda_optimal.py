@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ccx
 from ccx.kernels import bitmap_histogram, pack
-from ccx.search import SearchSettings, beam_search, optimal_search
+from ccx.search import SearchOptions, beam_search, optimal_search
 from tests.reference.optimal_oracle import problems
 from tests.support.cuda_emulator.emulator import Emulator, RawKernel
 from tests.support.cuda_emulator.gpu import emulated_cupy, gpus, use
@@ -36,7 +36,7 @@ def test_searches_of_a_histogram_on_a_gpu(scoring, gpu, seed, n_concepts, length
     masks, bitmap = problems(np.random.default_rng(seed), n_concepts, 40)
     concepts = ccx.Concepts.from_masks(masks.reshape(n_concepts, 1, 1, -1))
     (counts,) = bitmap_histogram(pack(bitmap.reshape(1, 1, -1)), concepts.atoms)
-    asked = SearchSettings(length, 1, top=top, scoring=scoring, min_iou=min_iou, evaluation_limit=limit)
+    asked = SearchOptions(length, 1, top=top, scoring=scoring, min_iou=min_iou, evaluation_limit=limit)
     assert optimal_search(concepts, gpu.place(counts), asked) == optimal_search(concepts, counts, asked)
     allowed = np.arange(n_concepts) % 3 < 2
     for beam in (replace(asked, evaluation_limit=None, candidates=c) for c in (None, n_concepts, 99)):
@@ -53,7 +53,7 @@ def test_a_histogram_is_brought_down_once_for_a_proof(monkeypatch):
     download = Emulator.download
     monkeypatch.setattr(Emulator, "download", lambda gpu, array: downloaded.append(array) or download(gpu, array))
     monkeypatch.setattr(RawKernel, "__call__", lambda *args, **_: launched.append(args))
-    found = optimal_search(concepts, there, SearchSettings(5, 1))
+    found = optimal_search(concepts, there, SearchOptions(5, 1))
     assert found.optimal
     assert [array is there for array in downloaded] == [True]
     assert not launched

@@ -152,8 +152,8 @@ def test_explain_in_each_precision(dtype, scale, gpu, small):
 
 OPTIONS = {
     "units that seldom fire": {"clusters": 1, "quantile": 1e-4},
-    "null": {"null": 5, "units": [0]},
-    "samples to fit": {"fit": range(0, 12, 2), "null": 3, "units": [0]},
+    "permutations": {"permutations": 5, "units": [0]},
+    "samples to fit": {"fit_samples": range(0, 12, 2), "permutations": 3, "units": [0]},
 }
 
 

@@ -1,0 +1,197 @@
+"""Where the histograms of a run are counted: in main memory, or on GPUs, in batches that fit there.
+
+What is counted, and what is searched with it, is the same everywhere. `docs/gpu.md` lists what is copied between main
+memory and a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx import memory
+from ccx.errors import MemoryBudgetError
+from ccx.kernels.activations import bitmap_histogram, range_histogram
+from ccx.kernels.atoms import ATOM_ARRAYS, DENSE_PAIRS, Atoms, total_counts
+from ccx.kernels.devices import MAIN_MEMORY, Place, parse_places, place_of, to_host
+from ccx.search import Search
+
+Device: TypeAlias = str | Sequence[str] | None
+_MOST_UNITS = 8  # that a GPU counts in one pass over the cells
+_SET_ARRAYS = ("atom_starts", "atom_concepts", "cells")
+_SAMPLE_ARRAYS = tuple(name for name in ATOM_ARRAYS if name not in _SET_ARRAYS)
+_NO_CELL = (float(np.finfo(np.float32).max), np.inf)  # a range in which no activation lies
+
+
+class Counter:
+    """A place that counts the cells of atoms, so many samples at a time."""
+
+    def __init__(self, place: Place, atoms: Atoms, n_samples: int) -> None:
+        self.place = place
+        self._atoms = atoms
+        cuts = [*range(0, atoms.n_samples, n_samples), atoms.n_samples]
+        self._parts = [slice(*ends) for ends in pairwise(cuts)]
+        self._sets = atoms.at(place) if len(self._parts) == 1 else atoms.sets_at(place)
+
+    def of_ranges(
+        self, values: Any, limits: Sequence[npt.NDArray[np.float64]], threads: int
+    ) -> list[list[tuple[Any, int]]]:
+        """Count the cells of each range of several units: float32[N, U, h, w], float64[K, 2] a unit.
+
+        Returns for each range of each unit int64[G], where this counter counts, and their sum. Ranges may be closed
+        (lower = upper), and then hold nothing.
+        """
+        n_units, n_ranges = len(limits), max(map(len, limits), default=0)
+        padded = np.full((n_units, n_ranges, 2), _NO_CELL)
+        for pairs, own in zip(padded, limits, strict=True):
+            open_ = own[:, 0] < own[:, 1]
+            pairs[: len(own)][open_] = own[open_]
+        if (padded == _NO_CELL).all():
+            return [[(np.zeros(self._atoms.n_atoms, np.int64), 0)] * len(own) for own in limits]
+        counts, totals = self._added(
+            lambda part, atoms, out: range_histogram(values[part], padded, atoms, out=out, threads=threads)
+        )
+        return [[(counts[u, k], int(totals[u, k])) for k in range(len(own))] for u, own in enumerate(limits)]
+
+    def of_bitmaps(self, rows: Any, threads: int) -> list[tuple[Any, int]]:
+        """Count the cells of bitmaps: packed rows uint64[M, N, n_words] -> for each int64[G], and its sum."""
+        counts, totals = self._added(
+            lambda part, atoms, out: bitmap_histogram(rows[:, part], atoms, out=out, threads=threads)
+        )
+        return [(counts[m], int(totals[m])) for m in range(len(totals))]
+
+    def _added(self, count: Callable[[slice, Atoms, Any], Any]) -> tuple[Any, npt.NDArray[np.int64]]:
+        """Add up the counts of all samples: what counts some, given earlier counts -> int64[..., G], and their sums."""
+        counts: Any = None
+        for part, atoms in self._samples():
+            counts = count(part, atoms, counts)
+        return counts, to_host(total_counts(self._sets, counts))
+
+    def _samples(self) -> Iterator[tuple[slice, Atoms]]:
+        if len(self._parts) == 1:  # kept here
+            yield self._parts[0], self._sets
+            return
+        for part in self._parts:
+            yield part, self._atoms.samples_at(part.start, part.stop, self.place)
+
+    def at_hand(self, array: Any) -> Any:
+        """Return an array at this place; from another GPU, by way of main memory."""
+        return array if place_of(array).name == self.place.name else self.place.upload(to_host(array))
+
+
+def places_for(device: Any, array: Any) -> list[Place]:
+    """Return the places that `device` names; None = where the array lies.
+
+    Raises
+    ------
+    InputError, MissingExtraError, BackendError
+        If there is no such device.
+
+    """
+    return [place_of(array)] if device is None else parse_places(device)
+
+
+def bring(array: Any, places: list[Place]) -> Any:
+    """Return an array in main memory, where it is to be used there; a GPU takes batches of it, from where it lies.
+
+    Workers are threads of their own, and see another current stream than the caller, so the array must be complete.
+    """
+    place_of(array).synchronize()
+    return to_host(array) if places == [MAIN_MEMORY] else array
+
+
+class Work(Protocol):
+    """What is to be counted: units or bitmaps, and where they may be."""
+
+    units: list[int]
+    n_values: int  # of a unit, of which workers make copies
+    unit_bytes: int  # on a GPU
+    n_ranges: int  # of a unit, at most
+    places: list[Place]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is shared out: places, workers at a time, units or bitmaps per job, samples of the cells at a time."""
+
+    places: list[Place]
+    n_workers: int
+    batch: int
+    n_samples: int
+
+    @classmethod
+    def of(cls, work: Work, parts: Sequence[Atoms], threads: int, search: Search, extra: int) -> Plan:
+        """Plan the counting of atoms, in `parts` of the samples, for some units or bitmaps.
+
+        On GPUs each takes its values, and a histogram per range and part. Atoms take half of the free memory at most;
+        where that is too little, the cells of a few samples at a time share with the items what their sets leave. So do
+        the masks of the concepts, if the search is to make some. `extra` bytes are taken by each worker, too.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If not even one item fits on a GPU.
+
+        """
+        places, n_items = work.places, len(work.units)
+        everything = max(atoms.n_samples for atoms in parts)
+        if places == [MAIN_MEMORY]:
+            return cls(places, max(1, min(threads, n_items)), 1, everything)
+        n_histograms = work.n_ranges + 2  # 2: what a search weighs
+        item_bytes = work.unit_bytes + sum(atoms.n_atoms for atoms in parts) * 8 * n_histograms
+        free = min(place.free_bytes() or 0 for place in places)
+        new = [atoms for atoms in parts if not all(atoms.is_kept_at(place) for place in places)]
+        whole = sum(_bytes_of(atoms, ATOM_ARRAYS) for atoms in new)
+        fits = whole <= free // 2
+        left = max(0, free - (whole if fits else sum(_bytes_of(atoms, _SET_ARRAYS) for atoms in new)))
+        share = left // (1 + (not fits) + search.measures_masks)
+        # Ranges are found by the processors, so that each should have a unit.
+        batch = max(1, min(_MOST_UNITS, -(-n_items // threads)))
+        a_place = -(-min(threads, -(-n_items // batch)) // len(places))
+        if a_place * (extra + batch * item_bytes) > share:
+            batch = max(1, (share // max(a_place, 1) - extra) // item_bytes)
+            a_place = min(a_place, share // (extra + batch * item_bytes))
+        if n_items and not a_place:
+            wanted, got = (
+                f"work that fits into the {free / 1e9:.1f} GB free there",
+                f"{(extra + item_bytes) / 1e9:.1f} GB for one unit",
+            )
+            remedy = "free memory of the GPU, or use fewer ranges or samples"
+            raise MemoryBudgetError("device", wanted=wanted, got=got, remedy=remedy)
+        n_workers = max(1, a_place * len(places))
+        if fits:
+            return cls(places, n_workers, batch, everything)
+        a_sample = max(_bytes_of(atoms, _SAMPLE_ARRAYS) // max(atoms.n_samples, 1) for atoms in parts)
+        return cls(places, n_workers, batch, max(1, share // (a_place * max(a_sample, 1))))
+
+    def require_memory(self, work: Work, atoms: Atoms, search: Search) -> None:
+        """Raise `MemoryBudgetError` if the workers would not fit into main memory, with a unit each."""
+        # Histograms of every range; then the weights of two counts by atom and marks, in the search.
+        each = atoms.n_atoms * (8 * work.n_ranges + 16 + 16)
+        each += work.n_values * (4 + 4 + 1)  # the activations, sorted, and which of them fire
+        each += 6 * search.memory(atoms.n_concepts)  # hits and gains of pairs; sizes, hits, values and gains by rank
+        pairs = 8 * min(atoms.n_concepts, DENSE_PAIRS) ** 2
+        memory.require_bytes("threads", self.n_workers * each + pairs, "use fewer threads, ranges or samples")
+
+    def counters(self, parts: Sequence[Atoms]) -> list[list[Counter]]:
+        """Return for each place what counts the atoms of each part there."""
+        return [[Counter(place, atoms, self.n_samples) for atoms in parts] for place in self.places]
+
+    def jobs(self, first: int, n_units: int) -> list[range]:
+        """Return the positions of the units of each job, from the first one on."""
+        return [range(start, min(start + self.batch, n_units)) for start in range(first, n_units, self.batch)]
+
+    def of_job(self, counters: list[list[Counter]], positions: range) -> list[Counter]:
+        """Return the counters of the place that these units or bitmaps fall to."""
+        return counters[positions.start // self.batch % len(counters)]
+
+
+def _bytes_of(atoms: Atoms, names: Sequence[str]) -> int:
+    """Return the bytes of some arrays; with the sets come the atoms of each concept, which take twice as much."""
+    n_bytes: int = sum(getattr(atoms, name).nbytes for name in names)
+    return n_bytes + 2 * int(atoms.atom_concepts.nbytes) * ("atom_concepts" in names)
