@@ -1,6 +1,6 @@
 """Time chance and held-out scores at Broden/ADE20K scale: one unit of five ranges, beam search, one thread.
 
-    python benchmarks/chance.py [--samples 22000] [--null 100]
+    python benchmarks/chance.py [--samples 22000] [--permutations 100]
 
 First the null scores of some permutations are checked against bitmaps that are permuted by hand. docs/benchmarks.md
 describes the data.
@@ -55,7 +55,7 @@ def main() -> None:
     """Read the command line, check, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--samples", type=int, default=22_000, help="N (default: %(default)s)")
-    parser.add_argument("--permutations", type=int, default=100, help="permutations (default: %(default)s)")
+    parser.add_argument("--permutations", type=int, default=100, help="(default: %(default)s)")
     options = parser.parse_args()
     data = generate(options.samples, 1)
     concepts = data.concepts()
@@ -66,14 +66,15 @@ def main() -> None:
     memory = PeakMemory()
     memory.reset()
     with Clock() as null:
-        found = ccx.explain(data.activations, concepts, permutations=options.null, **asked)
+        found = ccx.explain(data.activations, concepts, permutations=options.permutations, **asked)
     peak = memory.beyond()
     half = np.arange(options.samples) % 2 == 0
     with Clock() as split:
         ccx.explain(data.activations, concepts, fit_samples=half, **asked)
     print(f"{concepts!r}; one unit of {len(found)} ranges, one thread, CPU seconds")
     print(f"explain: {plain.cpu:.2f}")
-    print(f"explain, permutations={options.null}: {null.cpu:.2f} (goal {TARGET:g} at 22,000 samples, permutations=100)")
+    goal = f"goal {TARGET:g} at 22,000 samples, permutations=100"
+    print(f"explain, permutations={options.permutations}: {null.cpu:.2f} ({goal})")
     print(f"explain, fit_samples=half of the samples: {split.cpu:.2f}, splitting the annotations included")
     print(f"peak memory of the null: {peak / 1e9:.2f} GB")
     for item in found:

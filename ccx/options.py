@@ -273,7 +273,7 @@ def renamed_arguments(
     """
     for name, value in old.items():
         if name not in names:
-            msg = f"unexpected keyword argument {name!r}"
+            msg = f"got an unexpected keyword argument {name!r}"
             raise TypeError(msg)
         new = names[name]
         if not any(given[new] is unset for unset in (None, 0)):

@@ -195,13 +195,8 @@ def test_an_interrupt_ends_the_searches_of_permuted_bitmaps(
     rng = np.random.default_rng(5)
     masks = rng.random((14, 12, 12, 1)) < 0.5
     bitmaps = rng.random((n_bitmaps, 12, 12, 1)) < 0.5
-    options = {
-        "search": "optimal",
-        "length": 5,
-        "evaluation_limit": 100_000,
-        "permutations": 40,
-        "threads": 2 * n_bitmaps,
-    }
+    options = {"search": "optimal", "length": 5, "evaluation_limit": 100_000, "permutations": 40}
+    options["threads"] = 2 * n_bitmaps
     searches: list[int] = []
 
     def searched(*args: Any, **keywords: Any) -> Any:

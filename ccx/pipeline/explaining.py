@@ -356,7 +356,7 @@ class _Run:
 def _explanation(
     concepts: Concepts,
     unit: int,
-    cluster: int,
+    range_index: int,
     ends: Range,
     result: SearchResult,
     bitmap_cells: int,
@@ -381,7 +381,7 @@ def _explanation(
     best = named[0] if named else None
     return Explanation(
         unit=unit,
-        cluster=cluster,
+        range_index=range_index,
         range=ends,
         formula=best.formula if best else None,
         iou=best.iou if best else 0.0,

@@ -212,7 +212,8 @@ def test_settings_and_versions_are_kept() -> None:
     found = ccx.explain(MAPS, CONCEPTS, length=2, units=[1], ranges=[(0.5, np.inf)], candidates=np.int64(4))
     assert found.settings == {
         "search": "beam", "published": False, "length": 2, "beam": 5, "candidates": 4, "length_penalty": 1.0, "top": 1,
-        "min_iou": 0.0, "scoring": "iou", "only": None, "permutations": 0, "seed": 0, "groups": None, "fit_samples": None,
+        "min_iou": 0.0, "scoring": "iou", "only": None, "permutations": 0, "seed": 0, "groups": None,
+        "fit_samples": None,
         "test_samples": None, "clusters": 5, "quantile": 0.005, "clustering": "optimal", "ranges": [[[0.5, "inf"]]],
         "units": [1],
     }  # fmt: skip
