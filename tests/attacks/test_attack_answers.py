@@ -74,7 +74,7 @@ def some_options(rng: np.random.Generator, names: list[str]) -> dict[str, Any]:
     if rng.random() < 0.3:
         options["candidates"] = one_of(1, 2, len(names), 99)
     if rng.random() < 0.2:
-        options["names"] = sorted(rng.choice(names, int(rng.integers(1, len(names) + 1)), replace=False).tolist())
+        options["only"] = sorted(rng.choice(names, int(rng.integers(1, len(names) + 1)), replace=False).tolist())
     if search == "optimal" and rng.random() < 0.4:
         options |= one_of({"evaluation_limit": int(rng.integers(0, 300))}, {"time_limit": one_of(0, 1e-3, 60)})
     if rng.random() < 0.3:

@@ -85,7 +85,7 @@ def test_labels_and_samples(data):
     np.save(data / "groups.npy", np.array([3, 3, 1]))
     assert files.read_labels(data / "groups.npy") == [3, 3, 1]
     assert files.read_samples(None, "--fit-samples") is None
-    with pytest.raises(InputError, match="--fit: expected numbers and ranges"):
+    with pytest.raises(InputError, match="--fit-samples: expected numbers and ranges"):
         files.read_samples("x", "--fit-samples")
     with pytest.raises(StoreError):
         files.read_samples(str(data / "none.npy"), "--fit-samples")

@@ -102,7 +102,7 @@ def test_shared_samples(data: Path) -> None:
     assert "intersect=True keeps those" in run(*command, "--out", data / "run", "--align", "order", fails=True)
     for option in (["--fit-samples", "0,1"], ["--test-samples", "0"], ["--groups", data / "keys.txt"]):
         message = run(*command, "--out", data / "run", "--align", "shared", *option, fails=True)
-        assert "no --groups, --fit or --score" in message
+        assert "no --groups, --fit-samples or --test-samples" in message
     run(*command, "--out", data / "run", "--align", "shared")
     rows = sorted(ORDER[:3])
     expected = ccx.explain(VALUES[rows], concepts().subset(samples=rows), ranges=[(2, np.inf)], progress=False)

@@ -480,14 +480,14 @@ def test_the_first_label_out_of_range_is_named(threads: int, bad: int, monkeypat
         (lambda c: c.subset(samples="all"), r"samples: expected samples 0..8, got 'all'"),
         (lambda c: c.subset(samples=[]), "samples: expected at least one sample, got none"),
         (lambda c: c.subset(["zebra"]), "concept: expected one of 7 names, got 'zebra'"),
-        (lambda c: c.subset("concept 1"), "names: expected a sequence of texts, got the one text"),
-        (lambda c: c.subset([]), "names: expected at least one concept, got none"),
-        (lambda c: c.subset(5), "names: expected a sequence of texts, got 5"),
+        (lambda c: c.subset("concept 1"), "only: expected a sequence of texts, got the one text"),
+        (lambda c: c.subset([]), "only: expected at least one concept, got none"),
+        (lambda c: c.subset(5), "only: expected a sequence of texts, got 5"),
         (
             lambda c: c.subset(categories=["a", "z"]),
             r"categories: expected some of \['a', 'b', 'c'\], got z; see concepts",
         ),
-        (lambda c: c.subset(["concept 1"], categories=["b"]), "names: expected at least one concept, got none"),
+        (lambda c: c.subset(["concept 1"], categories=["b"]), "only: expected at least one concept, got none"),
         (lambda c: Concepts(c.atoms, ["a"]), "names: expected 7 names, got 1"),
     ],
 )

@@ -301,7 +301,7 @@ def test_no_overlap_and_min_iou() -> None:
 def test_data_without_a_valid_cell() -> None:
     concepts = ccx.Concepts.from_masks(np.ones((2, N, *GRID), np.bool_), valid=np.zeros((N, *GRID), np.bool_))
     for options in ({}, {"fit_samples": [0, 2]}, {"ranges": [(0, 1)]}):
-        argument = "fit" if "fit" in options else "concepts"
+        argument = "fit_samples" if "fit_samples" in options else "concepts"
         with pytest.raises(InputError, match=f"{argument}: expected at least one valid cell, got none that counts"):
             ccx.explain(MAPS, concepts, **options)
 

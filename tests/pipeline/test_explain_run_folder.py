@@ -148,7 +148,7 @@ def test_a_run_of_bitmaps(tmp_path: Path) -> None:
         ({"min_iou": 0.1}, r"min_iou \(0.0 there, 0.1 here\)"),
         ({"clusters": 4}, r"clusters \(3 there, 4 here\)"),
         ({"units": [1]}, r"units \(.* there, \[1\] here\)"),
-        ({"names": ["concept 1"]}, r"names \(null there, \[\"concept 1\"\] here\)"),
+        ({"only": ["concept 1"]}, r"only \(null there, \[\"concept 1\"\] here\)"),
         ({"ranges": [(0, 1)]}, r"ranges \(null there"),
         ({"clustering": "sklearn"}, r"clustering \(\"optimal\" there, \"sklearn\" here\)"),
     ],

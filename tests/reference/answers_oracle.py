@@ -39,7 +39,7 @@ class Asked:
             "top": 1,
             "length_penalty": 1.0,
             "min_iou": 0.0,
-            "null": 0,
+            "permutations": 0,
             "seed": 0,
         }
         return self.options.get(name, defaults.get(name))
@@ -53,7 +53,7 @@ class Asked:
     def parts(self) -> list[NDArray[np.int64]]:
         """The samples that formulas are found on, and those held out."""
         every = np.arange(len(self.valid))
-        fit, score = self.option("fit"), self.option("score")
+        fit, score = self.option("fit_samples"), self.option("test_samples")
         if fit is None and score is None:
             return [every]
         fitted = np.sort(every[fit]) if fit is not None else np.setdiff1d(every, every[score])
@@ -129,7 +129,7 @@ class _Recount:
             assert other.iou == other.intersection / other.union >= self.asked.option("min_iou")
             assert other.intersection > 0
             assert other.formula.length <= self.asked.option("length")
-            allowed = self.asked.option("names")
+            allowed = self.asked.option("only")
             assert allowed is None or set(other.formula.left_deep_parts()[0]) <= set(allowed)
 
     def order(self) -> None:
@@ -160,7 +160,7 @@ class _Recount:
             return
         cells = self.fitted.ravel()
         masks, bitmap = self.asked.masks.reshape(len(self.asked.masks), -1)[:, cells], self.bitmap.ravel()[cells]
-        allowed = self.asked.option("names")
+        allowed = self.asked.option("only")
         allowed = None if allowed is None else [self.asked.names.index(name) for name in allowed]
         every = every_formula(masks, bitmap, self.asked.option("length"), allowed)
         good = [one for one in every if one.intersection / one.union >= self.asked.option("min_iou")]
@@ -186,7 +186,7 @@ class _Recount:
             assert (row.visited, row.expanded, row.estimated, row.evaluations) == (0, 0, 0, 0)
 
     def evidence(self) -> None:
-        row, parts, null = self.row, self.asked.parts, self.asked.option("null")
+        row, parts, null = self.row, self.asked.parts, self.asked.option("permutations")
         assert (row.held_out is not None) == (len(parts) == 2 and row.formula is not None)
         if row.formula is None:
             return
@@ -224,7 +224,7 @@ class _Recount:
 
     def orders(self, samples: NDArray[np.int64]) -> NDArray[np.int32]:
         codes = group_codes(self.asked.option("groups"), len(self.asked.valid))[samples]
-        return permutations(codes, self.asked.option("null"), self.asked.option("seed"))
+        return permutations(codes, self.asked.option("permutations"), self.asked.option("seed"))
 
     def null_of_searches(self, chance: Any, observed: Fraction, score: float) -> None:
         """Search every permuted bitmap anew, as if somebody had given it."""

@@ -91,7 +91,7 @@ def test_what_cannot_be_compared_is_refused(problem):
         with pytest.raises(InputError, match=f"other: expected {text}"):
             best.compare(found_by(problem, **options))
     with pytest.raises(InputError, match="other: expected concepts "):
-        best.compare(found_by((bitmaps, concepts.subset(names=concepts.names[:3]))))
+        best.compare(found_by((bitmaps, concepts.subset(only=concepts.names[:3]))))
     with pytest.raises(InputError, match="other: expected rows of the same units, got none"):
         best[:2].compare(best[2:])
     with pytest.raises(InputError, match=r"other: expected the same bitmaps, .* for unit 0, range 1"):

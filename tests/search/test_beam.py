@@ -117,7 +117,7 @@ def check_agreement(
     expected = beam_oracle.beam_search(problem, allowed=allowed, **options)
     names = None if allowed is None else [concepts.names[c] for c in allowed]
     (found,) = ccx.explain_bitmaps(
-        case.bitmap[None], concepts, length_penalty=penalty, names=names, threads=1, **options
+        case.bitmap[None], concepts, length_penalty=penalty, only=names, threads=1, **options
     )
     assert found_of(found, concepts) == expected_of(expected)
     assert found.bitmap_cells == case.bitmap[case.valid].sum()

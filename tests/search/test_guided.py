@@ -65,7 +65,7 @@ def test_all_searches_find_the_same_formulas(
     )
     names = None if chosen is None else [case.concepts().names[c] for c in chosen]
     options = {"length": length, "beam": beam, "candidates": candidates, "length_penalty": penalty, "top": top}
-    check_searches_agree(case, names=names, min_iou=min_iou, **options)
+    check_searches_agree(case, only=names, min_iou=min_iou, **options)
 
 
 def hard_problems(n: int) -> list[Case]:
@@ -109,7 +109,7 @@ def test_all_concepts_as_candidates_change_nothing(case: Case, search: str, data
     names = case.concepts().names
     some = data.draw(st.sets(st.sampled_from(names), min_size=1).map(sorted))
     for allowed in (None, some):
-        options = {"length": 3, "beam": 2, "top": 3, "names": allowed}
+        options = {"length": 3, "beam": 2, "top": 3, "only": allowed}
         wanted = explained(case, search, **options)
         for candidates in (len(allowed or names), len(names), 10**9):
             assert explained(case, search, candidates=candidates, **options) == wanted
