@@ -12,12 +12,12 @@ import ccx
 from ccx.cli.app import app
 from ccx.errors import InputError
 from ccx.options import KINDS, RENAMED, EvidenceOptions, Options, RangeOptions, SearchOptions, renamed_settings
-from ccx.results import ROW_KEY
+from ccx.results import ROW_KEYS
 from ccx.scores import SCORES, Score
 from ccx.search import SEARCHES
 from ccx.store import read_run
 from ccx.studies import Experiment
-from tests.options_page import PAGE, page
+from tests.support.options_page import PAGE, page
 
 RNG = np.random.default_rng(0)
 MAPS = RNG.random((6, 2, 3, 4), np.float32)
@@ -70,7 +70,7 @@ def test_defaults_pass_their_own_checks():
 
 
 def test_the_page_is_that_of_the_declarations():
-    assert PAGE.read_text() == page(), "run  python -m tests.options_page"
+    assert PAGE.read_text() == page(), "run  python -m tests.support.options_page"
 
 
 @pytest.mark.parametrize("function", [ccx.explain, ccx.explain_bitmaps])
@@ -116,27 +116,22 @@ def test_the_class_of_options_has_its_new_name():
         ccx.search.nothing  # noqa: B018
 
 
-def old_run(folder):
-    """Rewrite a run folder as an older ccx wrote it, without checksums."""
-    old = {new: old for old, new in {**RENAMED, "names": "only"}.items()}
-    run = {**read_run(folder, ROW_KEY)[0], "format": "ccx.run/1"}
-    run["settings"] = {old.get(name, name): value for name, value in run["settings"].items()}
-    run.pop("checksum", None)
-    (folder / "run.json").write_text(json.dumps(run) + "\n")
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
-    for row in rows:
-        row.pop("checksum", None)
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
-
-
-def test_an_old_run_goes_on_and_is_read_under_new_names(tmp_path):
+def test_an_old_run_is_read_under_new_names_and_not_continued(tmp_path):
     asked = {"permutations": 2, "fit_samples": [0, 1, 2, 3], "only": ["1", "3"], "clusters": 2, "threads": 1}
-    found = ccx.explain(MAPS, CONCEPTS, out=tmp_path / "run", **asked)
-    old_run(tmp_path / "run")
-    assert ccx.load(tmp_path / "run").settings == found.settings
-    with pytest.raises(ccx.CCXError, match=r"differs in permutations \(2 there, 3 here\)"):
-        ccx.explain(MAPS, CONCEPTS, out=tmp_path / "run", **asked | {"permutations": 3})
-    assert ccx.explain(MAPS, CONCEPTS, out=tmp_path / "run", **asked) == found
+    found = ccx.explain(MAPS, CONCEPTS, out=tmp_path, **asked)
+    before = {new: old for old, new in {**RENAMED, "names": "only"}.items()}
+    run = {**read_run(tmp_path, ROW_KEYS)[0], "format": "ccx.run/1"}
+    run["settings"] = {before.get(name, name): value for name, value in run["settings"].items()}
+    run.pop("checksum", None)
+    (tmp_path / "run.json").write_text(json.dumps(run) + "\n")
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["cluster"] = row.pop("range_index") - 1
+        del row["iou_gain"], row["checksum"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert ccx.load(tmp_path).settings == found.settings
+    with pytest.raises(ccx.CCXError, match="ccx.run/1"):
+        ccx.explain(MAPS, CONCEPTS, out=tmp_path, **asked)
 
 
 def test_settings_of_today_stay():

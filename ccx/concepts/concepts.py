@@ -454,7 +454,7 @@ class Concepts:
         return atom_rows(self.atoms, everything, self._sample_indices(samples), threads=threads)
 
     def selected(
-        self, only: Iterable[str] | None = None, categories: Iterable[str] | None = None
+        self, only: Iterable[str] | None = None, categories: Iterable[str] | None = None, **renamed: Any
     ) -> npt.NDArray[np.bool_]:
         """Return bool[C]: the concepts of these names and categories; None = no restriction.
 
@@ -464,6 +464,7 @@ class Concepts:
             If a name or a category is unknown, or no concept is left.
 
         """
+        only = renamed_arguments({"only": only}, renamed, {"names": "only"}, stacklevel=3)["only"]
         keep = np.ones(self.n_concepts, np.bool_)
         if only is not None:
             keep[:] = False

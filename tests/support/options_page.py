@@ -1,18 +1,18 @@
-"""The page ``docs/options.md``, made from the declarations: ``python -m tests.options_page`` writes it."""
+"""The page ``docs/options.md``, made from the declarations: ``python -m tests.support.options_page`` writes it."""
 
 from pathlib import Path
 
 from ccx.options import KINDS
 from ccx.scores import Score
 
-PAGE = Path(__file__).parent.parent / "docs" / "options.md"
+PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 HEAD = """\
 # Options
 
 What `ccx.explain` may be asked for beside its data. Each option is declared once, in `ccx/options.py`, with its
 default, help and check; `ccx.explain_bitmaps`, `ccx.studies.Experiment`, the command line and the settings of a run
-folder take it from there. `ccx.explain_bitmaps` has no options of ranges. `python -m tests.options_page` makes this
-page, and a test compares the two.
+folder take it from there. `ccx.explain_bitmaps` has no options of ranges. `python -m tests.support.options_page` makes
+this page, and a test compares the two.
 """
 
 
