@@ -130,7 +130,7 @@ def test_an_old_run_is_read_under_new_names_and_not_continued(tmp_path):
         del row["iou_gain"], row["checksum"]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert ccx.load(tmp_path).settings == found.settings
-    with pytest.raises(ccx.CCXError, match="ccx.run/1"):
+    with pytest.raises(ccx.CCXError, match="version 1 of ccx"):
         ccx.explain(MAPS, CONCEPTS, out=tmp_path, **asked)
 
 

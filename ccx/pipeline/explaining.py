@@ -156,6 +156,8 @@ def explain(
     out
         A run folder: rows are appended as they are found, and a run that was killed goes on where it
         stopped. It refuses inputs or settings other than those that it was begun with.
+    renamed
+        Options under a name that they had in an older release, which warns (docs/migration.md).
 
     Returns
     -------
@@ -229,7 +231,7 @@ def explain_bitmaps(
         As for `explain`.
     permutations, groups, seed, fit_samples, test_samples, keys
         As for `explain`.
-    device, threads, progress, out
+    device, threads, progress, out, renamed
         As for `explain`.
 
     Returns
