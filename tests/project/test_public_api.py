@@ -40,10 +40,10 @@ METRICS = [
 ]  # fmt: skip
 SEARCH = {"length": 3, "beam": 5, "search": "beam", "published": False, "scoring": "iou"}
 OPTIONS = {
-    "names": None, "categories": None, "candidates": None, "length_penalty": 1.0, "top": 1, "min_iou": 0.0,
+    "only": None, "categories": None, "candidates": None, "length_penalty": 1.0, "top": 1, "min_iou": 0.0,
     "time_limit": None, "evaluation_limit": None,
-    "null": 0, "groups": None, "seed": 0, "fit": None, "score": None, "keys": None, "device": None,
-    "threads": None, "progress": None, "out": None,
+    "permutations": 0, "groups": None, "seed": 0, "fit_samples": None, "test_samples": None, "keys": None,
+    "device": None, "threads": None, "progress": None, "out": None,
 }  # fmt: skip
 HEAVY = frozenset(
     "torch cupy pandas sklearn pyeda matplotlib skimage scipy.sparse jinja2 typer rich PIL safetensors".split()  # noqa: SIM905
@@ -69,14 +69,17 @@ def test_names() -> None:
 
 def test_signatures() -> None:
     clustering = {"quantile": 0.005, "clustering": "optimal", "ranges": None, "units": None, "exclude": None}
-    assert defaults_of(ccx.explain) == (["activations", "concepts"], {"clusters": 5, **SEARCH, **clustering, **OPTIONS})
-    assert defaults_of(ccx.explain_bitmaps) == (["bitmaps", "concepts"], {**SEARCH, **OPTIONS})
+    assert defaults_of(ccx.explain) == (
+        ["activations", "concepts"],
+        {"names": None, "clusters": 5, **SEARCH, **clustering, **OPTIONS},
+    )
+    assert defaults_of(ccx.explain_bitmaps) == (["bitmaps", "concepts"], {"names": None, **SEARCH, **OPTIONS})
     building = {"categories": None, "keys": None, "valid": None, "threads": None, "progress": None}
     assert defaults_of(Concepts.from_label_maps) == (["labels", "names"], building)
     assert defaults_of(Concepts.from_masks) == (["masks"], {"names": None, "shape": None, **building})
     assert defaults_of(Concepts.subset) == (
         ["self"],
-        {"names": None, "categories": None, "samples": None, "threads": None},
+        {"only": None, "categories": None, "samples": None, "threads": None},
     )
     assert defaults_of(Concepts.mask) == (["self", "formula"], {"packed": False, "samples": None, "threads": None})
     assert defaults_of(Concepts.count) == (["self", "formula"], {})
