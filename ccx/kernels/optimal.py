@@ -69,7 +69,7 @@ def promising_pairs(
     return found, int(n_bounds)
 
 
-def good_extensions(
+def good_extensions(  # noqa: PLR0913, PLR0917 - those of the compiled function
     atoms: Atoms,
     head_atoms: npt.NDArray[np.int32],
     counts: IntArray,

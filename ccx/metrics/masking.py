@@ -63,7 +63,7 @@ def cosine_concept_masking_score(before: Any, after: Any, activation_range: tupl
     return _mean_cosine(first, second, _checked_range(activation_range))
 
 
-def get_concept_masking(
+def get_concept_masking(  # noqa: PLR0913 - public keywords
     *,
     unit: int,
     activations: Any,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccx.concepts import Concepts
 from ccx.formula import Formula, equivalent
@@ -60,6 +60,22 @@ class KnownUnit:
     formula: Formula
     found: Explanations
     activations: Any = None
+
+
+class Frame(NamedTuple):
+    """What stands around the explanations: a title, notes; and whether each unit has a page of its own."""
+
+    title: str
+    notes: Iterable[str]
+    is_folder: bool
+
+
+class Heading(NamedTuple):
+    """The anchor, the title and the name of a card."""
+
+    anchor: str
+    title: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +168,9 @@ def build(
     pictures: Pictures | None,
     known: Sequence[tuple[KnownUnit, Pictures | None]],
     album: Album | None,
-    title: str,
-    notes: Iterable[str],
+    frame: Frame,
     unit_names: Sequence[str] | None,
     n_pictured: int,
-    is_folder: bool,
 ) -> Report:
     """Build the view model; the album fills up while pictures are chosen."""
     painter = Painter(concepts)
@@ -170,11 +184,12 @@ def build(
             best,
             n_cells,
             painter,
-            pictures,
-            is_pictured=rank < n_pictured,
-            anchor=f"unit-{best.unit}",
-            title=f"unit {best.unit}",
-            name=shown_name(unit_names[best.unit]) if unit_names is not None else "",
+            pictures if rank < n_pictured else None,
+            Heading(
+                f"unit-{best.unit}",
+                f"unit {best.unit}",
+                shown_name(unit_names[best.unit]) if unit_names is not None else "",
+            ),
         )
         for rank, best in enumerate(found.best())
     ]
@@ -185,18 +200,15 @@ def build(
             explained_cells(one.found, concepts),
             painter,
             own,
-            is_pictured=True,
-            anchor=f"known-{i}",
-            title=shown_name(one.title),
-            name="",
+            Heading(f"known-{i}", shown_name(one.title), ""),
             truth=one.formula,
         )
         for i, (one, own) in enumerate(known)
     ]
     bars, n_more = concept_bars(found, painter)
     return Report(
-        title=title,
-        notes=list(notes),
+        title=frame.title,
+        notes=list(frame.notes),
         facts=_facts(found, concepts, len(cards), n_pictured if pictures is not None else None),
         known=checks,
         cards=cards,
@@ -208,7 +220,7 @@ def build(
         shape=concepts.shape,
         version=found.version,
         score_title=found.score_title,
-        is_folder=is_folder,
+        is_folder=frame.is_folder,
     )
 
 
@@ -218,27 +230,23 @@ def _card(
     n_cells: int,
     painter: Painter,
     pictures: Pictures | None,
-    is_pictured: bool,
-    anchor: str,
-    title: str,
-    name: str,
+    heading: Heading,
     truth: Formula | None = None,
 ) -> Card:
-    shown = pictures if is_pictured else None
-    views = [_range(item, len(items), n_cells, painter, shown) for item in reversed(items)]
+    views = [_range(item, len(items), n_cells, painter, pictures) for item in reversed(items)]
     best = next(view for view in views if view.item is chosen)
-    values = None if shown is None else shown.activations_of(items[0].unit)
+    values = None if pictures is None else pictures.activations_of(items[0].unit)
     names = {piece.text for view in views for piece in view.pieces if piece.kind == "name"}
     return Card(
-        anchor=anchor,
-        title=title,
-        name=name,
+        anchor=heading.anchor,
+        title=heading.title,
+        name=heading.name,
         ranges=views,
         best=best,
         activations=None if values is None else activation_chart(values, items),
         truth=[] if truth is None else painter.pieces(truth),
         verdict=truth is not None and best.item.formula is not None and equivalent(truth, best.item.formula),
-        words=" ".join([title, name, *sorted(names)]).lower(),
+        words=" ".join([heading.title, heading.name, *sorted(names)]).lower(),
     )
 
 

@@ -14,7 +14,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, visible
 from ccx.pipeline.judging import explained_samples
 from ccx.report.pictures import COARSE, FINE, Album, Pictures, samples_keys
-from ccx.report.view import KnownUnit, Report, build
+from ccx.report.view import Frame, KnownUnit, Report, build
 from ccx.results import Explanations
 from ccx.store import PathLike, new_folder, write_text
 from ccx.store.files import store_error
@@ -97,7 +97,7 @@ def check_concepts(found: Explanations, concepts: Concepts) -> None:
 
 
 @contextmanager
-def _viewed(
+def _viewed(  # noqa: PLR0913 - public keywords
     found: Explanations,
     concepts: Concepts,
     *,
@@ -142,11 +142,9 @@ def _viewed(
             pictures=chooser(found, activations, bitmaps),
             known=[(one, chooser(one.found, one.activations, None)) for one in known],
             album=album,
-            title=title,
-            notes=notes,
+            frame=Frame(title, notes, is_folder),
             unit_names=unit_names,
             n_pictured=pictured_units,
-            is_folder=is_folder,
         )
     finally:
         if album is not None:

@@ -31,7 +31,7 @@ _LINE_LETTERS = 14  # an inch
 _NAME = 28  # letters of a sample's name above a photograph
 
 
-def images(
+def images(  # noqa: PLR0913 - public keywords
     found: Explanations,
     activations: Any,
     concepts: Concepts,

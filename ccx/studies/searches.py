@@ -89,7 +89,7 @@ class HeuristicComparison:
         return figure
 
 
-def compare_heuristics(
+def compare_heuristics(  # noqa: PLR0913 - public keywords
     activations: Any,
     concepts: Concepts,
     *,
@@ -163,23 +163,26 @@ def compare_heuristics(
                 bitmap = partial(upsample_pack, values, concepts.shape, ends, threads=1)
             if len(limits) and counts.any():  # nothing is to be found where the unit does not fire
                 if not rows:
-                    for find in finders.values():  # what is compiled or read at first use is nobody's time
-                        find(counts, bitmap)
-                for search, find in finders.items():
-                    started = time.perf_counter()
-                    result = find(counts, bitmap)
-                    seconds = time.perf_counter() - started
-                    top = result.found[0] if result.found else None
-                    iou = top.iou if top else 0.0
-                    formula = None if top is None else _text(concepts, top)
-                    rows.append((search, unit, cluster + 1, seconds, result.visited, result.estimated, iou, formula))
+                    _timed(concepts, finders, counts, bitmap)  # what is compiled or read at first use is nobody's time
+                for search, seconds, *numbers, iou, formula in _timed(concepts, finders, counts, bitmap):
+                    rows.append((search, unit, cluster + 1, seconds, *numbers, iou, formula))
                     best[unit] = max(best.get(unit, 0.0), iou)
             report(done + 1, len(chosen))
     return HeuristicComparison(_summary(searches, rows, best), Table("searches, by range", _COLUMNS, tuple(rows)))
 
 
-def _text(concepts: Concepts, found: Any) -> str:
-    return str(left_deep([concepts.names[c] for c in found.concepts], found.operators))
+def _timed(concepts: Concepts, finders: dict[Any, Any], counts: Any, bitmap: Any) -> list[tuple[Any, ...]]:
+    """Run each search on a bitmap -> (search, seconds, visited, estimated, IoU, formula) of each."""
+    rows = []
+    for search, find in finders.items():
+        started = time.perf_counter()
+        result = find(counts, bitmap)
+        seconds = time.perf_counter() - started
+        top = result.found[0] if result.found else None
+        formula = None if top is None else left_deep([concepts.names[c] for c in top.concepts], top.operators)
+        iou = top.iou if top else 0.0
+        rows.append((search, seconds, result.visited, result.estimated, iou, None if top is None else str(formula)))
+    return rows
 
 
 def _summary(searches: Sequence[str], rows: list[tuple[Any, ...]], best: dict[int, float]) -> Table:
