@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import json
@@ -16,7 +15,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,6 +24,7 @@ from ccx.errors import CCXError, InputError
 from ccx.store import PathLike, new_folder, write_text
 from ccx.store.files import read_bytes, reason, store_error
 from ccx.store.folders import made
+from ccx.store.locks import lock
 
 Progress = Callable[[int, int], object]
 """Called with (bytes done, bytes in all; 0 where unknown)."""
@@ -154,17 +154,13 @@ def _sha256(path: Path) -> str:
 @contextmanager
 def _locked(part: Path) -> Iterator[BinaryIO]:
     """Open the file of bytes so far, and keep other processes out."""
+    held = store_error(part, "another process downloads this file", "wait for it")
     try:
         made(part.parent)
-        while True:
-            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0) as file:
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A process that was quicker may have given the file that we opened its name.
-                if part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()):
-                    yield file
-                    return
-    except BlockingIOError as error:
-        raise store_error(part, "another process downloads this file", "wait for it") from error
+        with lock(part.with_name(f"{part.name}.lock"), held=held):
+            part.touch()
+            with part.open("r+b", buffering=0) as file:
+                yield file
     except OSError as error:
         remedy = "make room or choose another place, and run it again: it goes on where it stopped"
         raise store_error(part, f"cannot write it ({reason(error)})", remedy) from error
@@ -310,10 +306,8 @@ def unpack(archive: PathLike, *, progress: Progress | None = None) -> Path:
     """
     path = Path(archive)
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-            with zipfile.ZipFile(file) as opened:
-                return _unpacked(opened, path, progress)
+        with zipfile.ZipFile(path) as opened:
+            return _unpacked(opened, path, progress)
     except CCXError:
         raise
     except OSError as error:
@@ -331,15 +325,19 @@ def _unpacked(opened: zipfile.ZipFile, path: Path, progress: Progress | None) ->
     tops = {PurePosixPath(entry.filename).parts[0] for entry in entries}
     one = len(tops) == 1 and all(entry.is_dir() or "/" in entry.filename for entry in entries)
     target = path.with_name(next(iter(tops)) if one else path.stem)
-    if target.exists():
-        _check_unpacked(entries, target.parent if one else target, target)
-        return target
-    _require_room(entries, path)
-    with new_folder(target) as folder:
-        try:
-            _extract(opened, folder, target.name if one else "", progress)
-        except OSError as error:
-            raise store_error(path, f"cannot be unpacked ({reason(error)})", "make room, and run it again") from error
+    with ExitStack() as stack:
+        if not target.exists():
+            stack.enter_context(lock(path.with_name(f".{path.name}.lock")))
+        if target.exists():  # or another process was quicker
+            _check_unpacked(entries, target.parent if one else target, target)
+            return target
+        _require_room(entries, path)
+        with new_folder(target) as folder:
+            try:
+                _extract(opened, folder, target.name if one else "", progress)
+            except OSError as error:
+                remedy = "make room, and run it again"
+                raise store_error(path, f"cannot be unpacked ({reason(error)})", remedy) from error
     return target
 
 

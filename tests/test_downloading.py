@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -295,14 +294,13 @@ def test_a_part_that_got_its_name_meanwhile_is_not_written_to(
 ) -> None:
     part, path = tmp_path / ".file.bin.part", tmp_path / "file.bin"
     part.write_bytes(CONTENT)
-    flock = fcntl.flock
+    lock = downloading.lock
 
-    def late(*args: Any) -> None:
-        if part.exists() and not path.exists():
-            part.rename(path)  # another process ends between our opening and locking
-        flock(*args)
+    def late(*args: Any, **keywords: Any) -> Any:
+        part.rename(path)  # another process ends between our look and locking
+        return lock(*args, **keywords)
 
-    monkeypatch.setattr(fcntl, "flock", late)
+    monkeypatch.setattr(downloading, "lock", late)
     assert download(server.url, path).read_bytes() == CONTENT
     assert server.seen == []
 
@@ -491,7 +489,7 @@ unpack(sys.argv[1], progress=wait)
         assert child.stdout is not None
         assert child.stdout.readline() == b"under way\n"
         child.kill()
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
     unpack(archive)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.zip", "top"]
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,8 +21,8 @@ from ccx.concepts.annotations import require_memory
 from ccx.errors import FilesError, InputError, StoreError
 from ccx.jobs import Progress, check_progress, check_workers, in_processes, progress_reporter
 from ccx.kernels.partitions import AtomBuilder, Partition
-from ccx.store import PathLike, content_hash, json_text, load_arrays, make_folder, save_arrays
-from ccx.store.files import parse_json, reason, store_error
+from ccx.store import PathLike, content_hash, json_text, load_arrays, locked_folder, save_arrays
+from ccx.store.files import parse_json, store_error
 
 if TYPE_CHECKING:
     from ccx.datasets.base import Dataset
@@ -95,7 +93,8 @@ def build(
     if target.exists():
         concepts = _stored(target, source, dataset.keys)
     else:
-        with _claimed(folder):
+        held = store_error(folder, "another process builds here", "wait for it, or choose another file")
+        with locked_folder(folder, held=held):
             grid = _grid(dataset, shape, workers, progress)
             concepts = _Building(dataset, grid, n_workers, folder).run(progress)
             concepts.save(target, source=json_text(source, "dataset"))
@@ -117,23 +116,6 @@ def _stored(path: Path, source: Mapping[str, Any], keys: tuple[str, ...] | None)
     # The names of all samples are part of `source`: a file of an older ccx, which has no keys, is of these, too.
     concepts.keys = keys or concepts.keys
     return concepts
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Make the folder of parts, and keep other processes out of it."""
-    try:
-        make_folder(folder)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise store_error(folder, f"cannot make this folder ({reason(error)})", "choose another place") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise store_error(folder, "another process builds here", "wait for it, or choose another file") from error
-    finally:
-        os.close(descriptor)
 
 
 def _grid(dataset: Dataset, shape: Size | None, workers: int | None, progress: Progress | bool | None) -> Size:

@@ -8,7 +8,6 @@ file for the whole.
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import math
 import os
@@ -29,6 +28,7 @@ from ccx.probing.verifying import differs
 from ccx.store import PathLike, RowLog, json_text, read_json, read_run, write_text
 from ccx.store.files import read_bytes, reason, store_error, sync_folder
 from ccx.store.numpy_files import map_npy, read_header
+from ccx.store.runs import locked_run
 
 KIND = "activations"
 _KEY = ("first",)
@@ -439,12 +439,7 @@ def _discard(folder: Path) -> None:
     if not (folder / "run.json").exists():
         return
     layers = _layers_of(folder)
-    with _storing(folder), (folder / "rows.jsonl").open("r+b") as rows:
-        try:
-            fcntl.flock(rows.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            remedy = "wait for it, or choose another folder"
-            raise store_error(folder, "another process writes to it", remedy) from error
+    with _storing(folder), locked_run(folder), (folder / "rows.jsonl").open("r+b") as rows:
         rows.truncate(0)
         os.fsync(rows.fileno())
         for layer in layers:

@@ -6,7 +6,7 @@ damaged or not ours, is a `StoreError` that names the path, the reason and what 
 
 from ccx.store.arrays import content_hash, load_arrays, save_arrays
 from ccx.store.files import PathLike, json_text, read_json, write_atomic, write_bytes, write_text
-from ccx.store.folders import make_folder, new_folder
+from ccx.store.folders import locked_folder, make_folder, new_folder
 from ccx.store.runs import RowLog, read_run
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "content_hash",
     "json_text",
     "load_arrays",
+    "locked_folder",
     "make_folder",
     "new_folder",
     "read_json",

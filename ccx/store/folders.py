@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ccx.store.files import PathLike, reason, store_error, sync_folder
+from ccx.store.locks import lock
 
+_LOCK = "lock"
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, Linux
 
 
@@ -46,6 +47,31 @@ def made(folder: Path) -> None:
         sync_folder(new.parent)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+@contextmanager
+def locked_folder(
+    folder: PathLike, *, held: Exception | None = None, waiting: Callable[[Path], object] | None = None
+) -> Iterator[Path]:
+    """Make a folder that several processes share, and hold its lock (see `lock`).
+
+    Where another process has it, `held` is raised; without `held`, `waiting` is called once with the folder, and we
+    wait.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be made or written.
+
+    """
+    path = make_folder(folder)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path / ".lock", held=held, waiting=lambda: waiting and waiting(path)))
+        except OSError as error:
+            problem, remedy = f"cannot be used ({reason(error)})", "choose a folder that can be written"
+            raise store_error(path, problem, remedy) from error
+        yield path
 
 
 @contextmanager
@@ -82,32 +108,23 @@ def new_folder(target: PathLike) -> Iterator[Path]:
 def _work_folder(target: Path) -> Iterator[Path]:
     """Make a hidden folder beside `target`, and remove it in the end; and those that killed processes left."""
     prefix = f".{target.name}."
-    while True:
-        work = Path(tempfile.mkdtemp(prefix=prefix, suffix=".ccx", dir=target.parent))
-        descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if work.exists():
-                break
-        os.close(descriptor)  # before it was locked, another process took it for a left one
-    try:
+    with ExitStack() as stack:
+        work = _locked_folder(prefix, target.parent, stack)
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
         for left in target.parent.glob(f"{glob.escape(prefix)}????????.ccx"):
-            _remove_left(left)
+            # Nobody holds the lock of what a process left that is gone; else it is in use, or gone by now.
+            with suppress(OSError), lock(left / _LOCK, held=BlockingIOError()):
+                shutil.rmtree(left, ignore_errors=True)
         yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(descriptor)
 
 
-def _remove_left(folder: Path) -> None:
-    """Remove the work of a process that is gone: nobody holds its lock."""
-    with suppress(OSError):  # it is in use, or gone by now
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)
+def _locked_folder(prefix: str, place: Path, stack: ExitStack) -> Path:
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=prefix, suffix=".ccx", dir=place))
+        # Before it is locked, another process may take it for a left one.
+        with suppress(BlockingIOError, FileNotFoundError):
+            stack.enter_context(lock(work / _LOCK, held=BlockingIOError()))
+            return work
 
 
 def _exchange(one: Path, other: Path) -> None:

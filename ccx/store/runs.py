@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -27,6 +26,7 @@ from ccx.store.files import (
     write_text,
 )
 from ccx.store.folders import made
+from ccx.store.locks import lock
 
 Row: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[int, ...]
@@ -100,8 +100,8 @@ class RowLog:
         run_text = json_text(run, argument="settings")
         with ExitStack() as files, _storing(self.folder):
             made(self.folder)
+            files.enter_context(locked_run(self.folder))
             self._rows = files.enter_context(_Lines(self.folder / _ROWS))
-            self._rows.lock()
             seal = self._claim(run_text, remedy)
             self.rows, complete, self._seal = _parse_rows(self._rows.path, self._key, seal)
             self._rows.cut(complete)
@@ -205,6 +205,12 @@ def read_run(
     return run, _parse_rows(Path(folder) / _ROWS, tuple(keys[run["format"]]), seal)[0]
 
 
+def locked_run(folder: Path) -> AbstractContextManager[None]:
+    """Hold a run folder, or raise `StoreError` if another process does."""
+    held = store_error(folder, "another process writes to it", "wait for it, or choose another folder")
+    return lock(folder / ".rows.lock", held=held)
+
+
 class _Lines:
     """A file to which whole lines are appended.
 
@@ -217,15 +223,6 @@ class _Lines:
         self._pending = bytearray()
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
         self.end = os.fstat(self._file.fileno()).st_size
-
-    def lock(self) -> None:
-        try:
-            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            problem, remedy = "another process writes to it", "wait for it, or choose another folder"
-            raise store_error(self.path.parent, problem, remedy) from error
-        except OSError as error:
-            raise store_error(self.path.parent, f"cannot lock it ({reason(error)})", "choose a local folder") from error
 
     def cut(self, end: int) -> None:
         """Drop what follows `end`."""

@@ -29,9 +29,8 @@ from ccx.probing.loaders import as_source
 from ccx.report import report_path, write_report
 from ccx.results import Explanations
 from ccx.search import SEARCHES
-from ccx.store import PathLike, json_text, write_text
+from ccx.store import PathLike, json_text, locked_folder, write_text
 from ccx.studies.random_units import random_units
-from ccx.studies.sharing import alone_in
 
 _VERSIONS = ("numpy", "numba", "torch", "torchvision")
 
@@ -134,7 +133,7 @@ class Experiment:
     def concepts(self) -> Concepts:
         """The concepts of the data set on the grid, from the folder of segmentations if they are there."""
         folder = self._segmentations / self.name
-        with alone_in(folder, self._waiting):
+        with locked_folder(folder, waiting=self._waiting):
             out = folder / "{}x{}.safetensors".format(*self.shape)
             concepts = self.data.concepts(self.shape, progress=self.progress, out=out)
         return concepts if self._exclude is None else concepts.excluding(self._exclude, threads=self.threads)
@@ -146,7 +145,7 @@ class Experiment:
             problems = self.data.check(progress=self.progress)
             if problems:
                 raise FilesError(problems, "repair them, or leave those images out; nothing was probed yet")
-            with alone_in(folder, self._waiting):
+            with locked_folder(folder, waiting=self._waiting):
                 maps: Any = probe(
                     self.network,
                     self.data,
@@ -173,7 +172,7 @@ class Experiment:
 
     def alone(self, layer: str) -> AbstractContextManager[Path]:
         """Hold the lock of the folder of results."""
-        return alone_in(self.folder(layer), self._waiting)
+        return locked_folder(self.folder(layer), waiting=self._waiting)
 
     def found(self, layer: str) -> Explanations:
         """Return the explanations of a layer, from its folder of results as far as they are there.
