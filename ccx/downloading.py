@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ccx._version import VERSION
 from ccx.errors import CCXError, InputError
 from ccx.store import PathLike, new_folder, write_text
-from ccx.store.files import read_bytes, reason, store_error
+from ccx.store.files import open_kept, read_bytes, reason, store_error
 from ccx.store.folders import made
 from ccx.store.locks import lock
 
@@ -157,10 +157,11 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
     held = store_error(part, "another process downloads this file", "wait for it")
     try:
         made(part.parent)
-        with lock(part.with_name(f"{part.name}.lock"), held=held):
-            part.touch()
-            with part.open("r+b", buffering=0) as file:
-                yield file
+        with (
+            lock(part.with_name(f"{part.name}.lock"), held=held),
+            os.fdopen(open_kept(part), "r+b", buffering=0) as file,
+        ):
+            yield file
     except OSError as error:
         remedy = "make room or choose another place, and run it again: it goes on where it stopped"
         raise store_error(part, f"cannot write it ({reason(error)})", remedy) from error
@@ -383,7 +384,8 @@ def _extract(opened: zipfile.ZipFile, folder: Path, top: str, progress: Progress
         done += entry.file_size
         if progress is not None:
             progress(done, total)
-    os.sync()  # the folder must not have its name before its files are on the disk
+    if hasattr(os, "sync"):
+        os.sync()  # the folder must not have its name before its files are on the disk
 
 
 __all__ = ["PUBLISHED", "download", "unpack"]

@@ -75,8 +75,20 @@ def check_threads(threads: Any) -> int | None:
 
 
 def check_workers(workers: Any) -> int:
-    """Return a number of worker processes; None = one per processor that this process may use."""
-    return available_threads() if workers is None else _checked_number("workers", workers)
+    """Return a number of worker processes; None = one per processor that this process may use.
+
+    Where processes cannot be forked it is 1: the work is done in this one. Who asks for more is told so.
+    """
+    n_workers = available_threads() if workers is None else _checked_number("workers", workers)
+    if n_workers == 1 or _can_fork():
+        return n_workers
+    if workers is not None:
+        warnings.warn("workers: this system cannot fork, so this process does their work", stacklevel=3)
+    return 1
+
+
+def _can_fork() -> bool:
+    return hasattr(os, "fork") and sys.platform != "darwin"  # whose libraries start threads, which a fork has not
 
 
 def _checked_number(argument: str, value: Any) -> int:
@@ -135,7 +147,8 @@ def in_processes(work: Callable[[int], T], jobs: Sequence[int], n_workers: int) 
 
     Workers are forked, so that `work` may be any function on any data: nothing but jobs and results is sent, and a
     script needs no ``__main__`` guard. They ignore Ctrl-C, which the caller gets, and end with the iterator, with the
-    caller, or when the caller is killed. With one worker, or inside a worker of someone else, all is done here.
+    caller, or when the caller is killed. With one worker, inside a worker of someone else, or where processes cannot be
+    forked, all is done here.
 
     Raises
     ------
@@ -148,7 +161,7 @@ def in_processes(work: Callable[[int], T], jobs: Sequence[int], n_workers: int) 
     import multiprocessing  # noqa: PLC0415 - takes longer to import than small work takes
 
     n_workers = min(n_workers, len(jobs))
-    if n_workers <= 1 or multiprocessing.current_process().daemon:
+    if n_workers <= 1 or not _can_fork() or multiprocessing.current_process().daemon:
         yield from map(work, jobs)
         return
     with _Workers(work, n_workers) as workers:

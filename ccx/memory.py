@@ -49,7 +49,7 @@ def _of_machine() -> Iterator[int]:
             yield 1024 * fields["MemAvailable"]
         else:
             yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):  # the last of Linux, the first of Windows
         return
 
 

@@ -209,7 +209,8 @@ class Dataset(ABC):
             The grid (H, W), on which each cell takes the label at its centre; None = that of the label maps, if
             they all have the same.
         workers
-            Processes; None = one per processor. The result does not depend on it.
+            Processes; None = one per processor, and one in all where the system cannot fork. The result does not depend
+            on it.
         progress
             None: a bar where the standard error is a terminal; True: always; False: never; or what is called with
             (images done, images in all).

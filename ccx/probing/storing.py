@@ -26,7 +26,7 @@ from ccx.keys import Activations, Keys, sample_name
 from ccx.probing.layouts import check_sample_shape
 from ccx.probing.verifying import differs
 from ccx.store import PathLike, RowLog, json_text, read_json, read_run, write_text
-from ccx.store.files import read_bytes, reason, store_error, sync_folder
+from ccx.store.files import open_kept, read_bytes, reason, store_error, sync_folder, write_at
 from ccx.store.numpy_files import map_npy, read_header
 from ccx.store.runs import locked_run
 
@@ -293,24 +293,25 @@ class _LayerFile:
             raise store_error(present, f"truncated: {n_bytes} bytes, {n_samples} samples need {end}", _ANEW)
         if present == self.path:  # killed while it gave the files their names: it is whole
             self.path.rename(self.part)
-        self._descriptor = os.open(self.part, os.O_RDWR | os.O_CLOEXEC)
+        self._descriptor = open_kept(self.part)
 
     def write(self, array: Array, first: int, stack: ExitStack) -> None:
         if self._descriptor < 0:
             self._shape, self._dtype = array.shape[1:], array.dtype
             header = _header((0, *self._shape), self._dtype)
             self._start = len(header)
-            self._descriptor = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self._descriptor = open_kept(self.part)
+            os.ftruncate(self._descriptor, 0)
             stack.callback(self.close)
-            _write_all(self._descriptor, header, 0)
+            write_at(self._descriptor, header, 0)
         check_sample_shape(self._layer, self._shape, array.shape[1:])
-        _write_all(self._descriptor, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, self._end(first))
+        write_at(self._descriptor, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, self._end(first))
 
     def flush(self) -> None:
         os.fsync(self._descriptor)
 
     def finish(self, n_samples: int) -> None:
-        _write_all(self._descriptor, _header((n_samples, *self._shape), self._dtype), 0)
+        write_at(self._descriptor, _header((n_samples, *self._shape), self._dtype), 0)
         os.ftruncate(self._descriptor, self._end(n_samples))
         os.fsync(self._descriptor)
         self.part.replace(self.path)
@@ -351,12 +352,6 @@ def _layout(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int, int]:
         except ValueError as error:
             raise store_error(path, f"damaged: its head cannot be read ({error})", _ANEW) from error
         return shape, dtype, start, os.fstat(file.fileno()).st_size
-
-
-def _write_all(descriptor: int, content: bytes | memoryview, offset: int) -> None:
-    done, view = 0, memoryview(content)
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done:], offset + done)
 
 
 def _opened_log(folder: Path, settings: Mapping[str, Any], hashes: Mapping[str, str]) -> RowLog:

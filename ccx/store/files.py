@@ -23,6 +23,9 @@ PathLike: TypeAlias = str | os.PathLike[str]
 CHECKSUM = "checksum"
 _SEAL = re.compile(rb',"checksum":"([0-9a-f]{16})"\}\Z')
 _OPEN_FILES = Path("/proc/self/fd")
+# What not every system has. Python lets no descriptor pass to other programs.
+_BINARY, _FOLDER = getattr(os, "O_BINARY", 0), getattr(os, "O_DIRECTORY", 0)
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 
 def store_error(where: PathLike, problem: str, remedy: str) -> StoreError:
@@ -74,7 +77,7 @@ def open_regular(path: PathLike) -> tuple[int, int]:
 
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        descriptor = os.open(path, os.O_RDONLY | _BINARY | _AT_ONCE)
     except OSError as error:
         raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
     except ValueError as error:  # characters that no path has
@@ -128,13 +131,13 @@ def write_atomic(path: PathLike) -> Iterator[BinaryIO]:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
-                if mode is not None:
+                if mode is not None and hasattr(os, "fchmod"):
                     os.fchmod(descriptor, mode)
                 os.fsync(descriptor)
                 if not is_named:
                     _link(descriptor, temp)
                     is_named = True
-                temp.replace(target)
+            temp.replace(target)  # closed, as Windows renames no open file
         except BaseException:
             if is_named:
                 temp.unlink(missing_ok=True)
@@ -174,21 +177,38 @@ def _open_temp(temp: Path) -> tuple[int, bool]:
     unnamed = getattr(os, "O_TMPFILE", None)
     if unnamed is not None and _OPEN_FILES.is_dir():
         try:
-            return os.open(temp.parent, unnamed | os.O_WRONLY | os.O_CLOEXEC, 0o666), False
+            return os.open(temp.parent, unnamed | os.O_WRONLY, 0o666), False
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
                 raise
-    return os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666), True
+    return os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666), True
 
 
 def _link(descriptor: int, path: Path) -> None:
     """Give a file without a name its first one."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(path.parent, os.O_RDONLY | _FOLDER)
     try:
         # With a folder's descriptor Python follows the link in /proc to the file itself.
         os.link(_OPEN_FILES / str(descriptor), path.name, dst_dir_fd=folder, follow_symlinks=True)
     finally:
         os.close(folder)
+
+
+def open_kept(path: Path) -> int:
+    """Open a file to read and write it anywhere, and make it where it is missing -> its descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
+
+
+def write_at(descriptor: int, content: bytes | bytearray | memoryview, offset: int) -> int:
+    """Write all of `content` from byte `offset` on -> how many bytes it has."""
+    done, view = 0, memoryview(content)
+    while done < len(view):
+        if hasattr(os, "pwrite"):
+            done += os.pwrite(descriptor, view[done:], offset + done)
+        else:
+            os.lseek(descriptor, offset + done, os.SEEK_SET)
+            done += os.write(descriptor, view[done:])
+    return done
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -204,7 +224,9 @@ def write_text(path: PathLike, text: str) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flush a folder, so that a rename in it survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not _FOLDER:
+        return  # Windows opens no folders
+    descriptor = os.open(folder, os.O_RDONLY | _FOLDER)
     try:
         os.fsync(descriptor)
     except OSError as error:

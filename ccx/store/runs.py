@@ -16,6 +16,7 @@ from ccx.store.files import (
     PathLike,
     as_path,
     json_text,
+    open_kept,
     parse_json,
     read_bytes,
     read_sealed,
@@ -23,6 +24,7 @@ from ccx.store.files import (
     seal_of,
     sealed,
     store_error,
+    write_at,
     write_text,
 )
 from ccx.store.folders import made
@@ -221,7 +223,7 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pending = bytearray()
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
+        self._file = os.fdopen(open_kept(path), "r+b", buffering=0)
         self.end = os.fstat(self._file.fileno()).st_size
 
     def cut(self, end: int) -> None:
@@ -235,9 +237,7 @@ class _Lines:
     def write(self) -> None:
         if not self._pending:
             return
-        done = 0
-        while done < len(self._pending):
-            done += os.pwrite(self._file.fileno(), memoryview(self._pending)[done:], self.end + done)
+        done = write_at(self._file.fileno(), self._pending, self.end)
         os.fsync(self._file.fileno())
         self.end += done
         self._pending = bytearray()

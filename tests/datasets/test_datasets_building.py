@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ccx
-from ccx.datasets import Folder, Pairs, building
+from ccx.datasets import Folder, Pairs
 from ccx.errors import FilesError, InputError, MemoryBudgetError, StoreError
-from ccx.store import load_arrays
+from ccx.store import load_arrays, locked_folder
 from tests.support.full_disk import FullDisk, file_size_limit
 from tests.support.picture_files import photo, png, write
 
@@ -180,7 +180,7 @@ def _only_parts(save: Any) -> Any:
 
 def test_two_builders_of_one_file(folder: Path, tmp_path: Path) -> None:
     refused = pytest.raises(StoreError, match=r"\.c\.ccx\.parts: another process builds here; wait for it")
-    with building._claimed(tmp_path / ".c.ccx.parts"), refused:
+    with locked_folder(tmp_path / ".c.ccx.parts"), refused:
         opened(folder).concepts(progress=False, out=tmp_path / "c.ccx")
 
 
