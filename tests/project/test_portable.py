@@ -58,7 +58,8 @@ USE = """
         (folder / kind).mkdir()
         for i in range(3):
             PIL.Image.fromarray(np.full((4, 4), i, np.uint8)).save(folder / kind / f"{i}.png")
-    built = Folder(folder / "images", folder / "labels", names=["a", "b"]).concepts(out=folder / "b.ccx", progress=False)
+    data = Folder(folder / "images", folder / "labels", names=["a", "b"])
+    built = data.concepts(out=folder / "b.ccx", progress=False)
     assert built.names == ("a", "b")
     assert available_bytes() is None or available_bytes() > 0
     assert not [path for path in folder.rglob("*") if path.name.endswith((".lock", ".soft", ".tmp", ".parts"))]
