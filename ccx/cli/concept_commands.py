@@ -32,7 +32,7 @@ def build(
     valid: flags.Valid = None,
     keys: Annotated[
         Path | None,
-        typer.Option("--keys", help="Keys of the samples: a .txt with one a line, or a .json list.", exists=True),
+        typer.Option("--keys", help="Keys of the samples: a .txt with one per line, or a .json list.", exists=True),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help=f"A data set of files: {FORMS}.", rich_help_panel=_DATA)

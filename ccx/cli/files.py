@@ -91,7 +91,7 @@ def read_activations(path: Path, key: str | None = None, keys: Path | None = Non
     Raises
     ------
     StoreError, InputError
-        As `read_array`, and if there is not one key a sample.
+        As `read_array`, and if there is not one key per sample.
 
     """
     array = read_array(path, "activations", key)
@@ -105,7 +105,7 @@ def read_activations(path: Path, key: str | None = None, keys: Path | None = Non
 
 
 def read_keys(path: Path) -> list[str]:
-    """Read one key a sample: a line of a .txt file, or a list in a .json file.
+    """Read one key per sample: a line of a .txt file, or a list in a .json file.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def read_keys(path: Path) -> list[str]:
         return found
     keys = text_lines(path)
     if "" in keys:
-        raise line_error(path, keys.index("") + 1, "a blank line", "write one key a sample")
+        raise line_error(path, keys.index("") + 1, "a blank line", "write one key per sample")
     return keys
 
 
@@ -179,7 +179,7 @@ def paired(activations: Any, concepts: Concepts, images: Any, align: str | None)
     for name, one in given.items():
         if name not in keyed:
             if name == "images" and one is not None and len(one) != concepts.n_samples:
-                remedy = "give one image a sample, in the order of the samples, or the data set itself"
+                remedy = "give one image per sample, in the order of the samples, or the data set itself"
                 raise InputError(name, wanted=f"{concepts.n_samples} images", got=str(len(one)), remedy=remedy)
         elif align is not None:
             given[name] = ccx.align(one, concepts, intersect=align == "shared")
@@ -231,7 +231,7 @@ def read_names(path: Path) -> tuple[list[str], list[str] | None]:
 
 
 def read_labels(path: Path) -> list[Any]:
-    """Read one label a sample: a line of a .txt file, or an entry of an array.
+    """Read one label per sample: a line of a .txt file, or an entry of an array.
 
     Raises
     ------
@@ -241,17 +241,17 @@ def read_labels(path: Path) -> list[Any]:
     """
     if path.suffix.lower() != ".txt":
         array = read_array(path, "groups")
-        require_bytes("--groups", _LABEL_BYTES * array.size, "give one label a sample")
+        require_bytes("--groups", _LABEL_BYTES * array.size, "give one label per sample")
         return list(array.tolist()) if array.ndim else [array]
     labels = text_lines(path)
     for number, label in enumerate(labels, start=1):
         if problem := name_problem(label):
-            raise line_error(path, number, f"the label is {problem}", "write one label a sample")
+            raise line_error(path, number, f"the label is {problem}", "write one label per sample")
     return list(labels)
 
 
 def read_samples(text: str | None, flag: str) -> Any:
-    """Return samples given as ``0-99,105``, or in an array file, of indices or one bool a sample; None = none given.
+    """Return samples given as ``0-99,105``, or in an array file, of indices or one bool per sample; None = none given.
 
     Raises
     ------

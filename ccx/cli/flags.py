@@ -42,7 +42,7 @@ Images = Annotated[
 ]
 Key = Annotated[str | None, typer.Option("--key", help="Which array of the activations' file.")]
 Keys = Annotated[
-    Path | None, _file("--keys", "Keys of the activations' samples: a .txt with one a line, or a .json list.")
+    Path | None, _file("--keys", "Keys of the activations' samples: a .txt with one per line, or a .json list.")
 ]
 Align = Annotated[
     str | None,

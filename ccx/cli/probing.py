@@ -36,7 +36,7 @@ def probe(
         typer.Argument(help="A classifier of torchvision by name, or module:function, which returns a torch module."),
     ],
     images: Annotated[str, typer.Argument(help=f"A folder of pictures, or a data set: {FORMS}.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for one .npy file a layer.", file_okay=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder for one .npy file per layer.", file_okay=False)],
     layer: Annotated[list[str] | None, _option("--layer", "Path of a layer; repeatable.", _NETWORK)] = None,
     weights: Annotated[str, _option("--weights", "imagenet, places365 or none (untrained).", _NETWORK)] = "imagenet",
     checkpoint: Annotated[

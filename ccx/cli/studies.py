@@ -173,10 +173,10 @@ def analyze_activations(setup: Setup) -> None:
 @study(random_units=100)
 def images(
     setup: Setup,
-    top_k: Annotated[int, typer.Option("--top-k", help="Photographs a range.")] = 5,
+    top_k: Annotated[int, typer.Option("--top-k", help="Photographs per range.")] = 5,
     dir_images: Annotated[Path, typer.Option("--dir-images", help="Folder of the figures.")] = Path("figures/units"),
 ) -> None:
-    """Draw a figure a unit: photographs on which it fires and its formula holds, all else black."""
+    """Draw a figure per unit: photographs on which it fires and its formula holds, all else black."""
     require("matplotlib", "plot", "ccx images")
     experiment = setup.experiment()
     for layer in experiment.layers:

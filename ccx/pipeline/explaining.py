@@ -41,7 +41,7 @@ Rows: TypeAlias = list[tuple[Explanation, Times]]
 
 
 @ieee
-def explain(
+def explain(  # noqa: PLR0913 - public keywords
     activations: Any,
     concepts: Any,
     *,
@@ -187,7 +187,7 @@ def explain(
 
 
 @ieee
-def explain_bitmaps(
+def explain_bitmaps(  # noqa: PLR0913 - public keywords
     bitmaps: Any,
     concepts: Any,
     *,
@@ -315,12 +315,8 @@ class _Run:
                 in_threads(self.rows, self.plan.jobs(done, len(units)), self.plan.n_workers)
             ):
                 for explanation, seconds in rows:
-                    if log is not None:
-                        if (explanation.unit, explanation.range_index) in log:
-                            continue
-                        times = {"unit": explanation.unit, "range_index": explanation.range_index, "seconds": seconds}
-                        log.append(explanation.to_record(), times)
-                    items.append(explanation)
+                    if log is None or _appended(log, explanation, seconds):
+                        items.append(explanation)
                 if log is not None and time.monotonic() - flushed >= _FLUSH_SECONDS:
                     log.flush()
                     flushed = time.monotonic()
@@ -402,6 +398,15 @@ def _explanation(
         alternatives=tuple(named[1:]),
         score=Objective.of(options, bitmap_cells, concepts.n_cells).score(result.found[0]) if best else 0.0,
     )
+
+
+def _appended(log: RowLog, explanation: Explanation, seconds: dict[str, float]) -> bool:
+    """Append a row to the log and return True, unless the log has it already."""
+    place = {"unit": explanation.unit, "range_index": explanation.range_index}
+    if tuple(place.values()) in log:
+        return False
+    log.append(explanation.to_record(), {**place, "seconds": seconds})
+    return True
 
 
 def _stored(log: RowLog) -> list[Explanation]:

@@ -130,7 +130,7 @@ def not_finite(units: list[int]) -> InputError:
 
 
 def check_given_ranges(ranges: Any, units: list[int], n_units: int) -> list[npt.NDArray[np.float64]]:
-    """Return each chosen unit's ranges float64[K, 2], from [K, 2] for all units or [U, K, 2], one entry a unit.
+    """Return each chosen unit's ranges float64[K, 2], from [K, 2] for all units or [U, K, 2], one entry per unit.
 
     They are sorted, as clusters are numbered in ascending order.
     """
@@ -139,7 +139,7 @@ def check_given_ranges(ranges: Any, units: list[int], n_units: int) -> list[npt.
     if given.ndim != 3:
         return [_ascending(check_ranges(given))] * len(units)
     if given.shape[0] not in (n_units, len(units)):
-        remedy = "give [K, 2] for all units, or one entry a unit"
+        remedy = "give [K, 2] for all units, or one entry per unit"
         raise ShapeError("ranges", wanted=f"numbers[{n_units}, K, 2]", got=describe(given), remedy=remedy)
     rows_of = units if given.shape[0] == n_units else range(len(units))
     return [_ascending(check_ranges(given[row])) for row in rows_of]

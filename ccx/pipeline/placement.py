@@ -41,7 +41,7 @@ class Counter:
     def of_ranges(
         self, values: Any, limits: Sequence[npt.NDArray[np.float64]], threads: int
     ) -> list[list[tuple[Any, int]]]:
-        """Count the cells of each range of several units: float32[N, U, h, w], float64[K, 2] a unit.
+        """Count the cells of each range of several units: float32[N, U, h, w], float64[K, 2] per unit.
 
         Returns for each range of each unit int64[G], where this counter counts, and their sum. Ranges may be closed
         (lower = upper), and then hold nothing.

@@ -41,7 +41,7 @@ def best_extenders(
     return chosen
 
 
-def best_extensions(
+def best_extensions(  # noqa: PLR0913 - those of the kernel, and what it lacks
     objective: Objective,
     parents: Extensions,
     intersections: IntArray,

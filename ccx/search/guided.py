@@ -42,7 +42,7 @@ Heuristic: TypeAlias = Literal["mmesh", "cfh", "areas", "none"]
 Parts: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def guided_search(
+def guided_search(  # noqa: PLR0913 - keywords of one search
     concepts: Concepts,
     counts: IntArray,
     options: SearchOptions,

@@ -20,7 +20,7 @@ from ccx.typing import IntArray, PackedRows
 
 
 class ConceptMasks:
-    """The packed masks of all concepts in the samples where they occur, and their shapes; once a data set.
+    """The packed masks of all concepts in the samples where they occur, and their shapes; once per data set.
 
     Masks of formulas are made from these rows, and only in samples where a formula can hold: to gather them cell by
     cell from the atoms would take many times as long. Bitmaps lie where the masks lie.

@@ -316,7 +316,7 @@ def check_provable(options: SearchOptions, n_concepts: int) -> None:
 def _by_head(
     candidates: npt.NDArray[np.int32], starts: IntArray, order: npt.NDArray[np.int32]
 ) -> Iterable[tuple[int, npt.NDArray[np.int32]]]:
-    """Group pairs by the one of their two concepts that fewer atoms hold: those atoms are visited once a group."""
+    """Group pairs by the one of their two concepts that fewer atoms hold: those atoms are visited once per group."""
     n_atoms = np.diff(starts)[order]
     first, second = candidates[:, 0], candidates[:, 2]
     heads = np.where(n_atoms[first] <= n_atoms[second], first, second)

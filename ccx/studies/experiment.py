@@ -78,7 +78,7 @@ class Experiment:
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - public keywords
         self,
         data: Dataset,
         network: NamedModel,
