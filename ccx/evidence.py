@@ -3,61 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import NoneType
-from typing import Any
+from typing import Annotated, Any
 
-from ccx.store.records import Kinds, checked_record
+from ccx.store.records import Field, Record, documented
 
-EVIDENCE_COLUMNS = ("null_mean", "null_maximum", "z", "p", "held_out_iou", "held_out_score", "held_out_p")
 EVIDENCE_HEADINGS = ("null mean", "null max", "z", "p", "held out", "held out p")
 
 
+@documented
 @dataclass(frozen=True, slots=True)
-class Chance:
-    """A score beside the scores that permuted bitmaps reached.
+class Chance(Record):
+    """A score beside the scores that permuted bitmaps reached."""
 
-    Attributes
-    ----------
-    null
-        Number r of permutations.
-    mean, maximum
-        Of their scores.
-    z
-        ``(score - mean) / sd``, sd the standard deviation of their scores (n − 1 degrees of freedom); None where
-        that is 0 or r is 1.
-    p
-        Permutation p-value, ``(1 + number of permuted scores >= score) / (1 + r)`` (Phipson and Smyth 2010);
-        scores are compared exactly.
-
-    """
-
-    null: int
-    mean: float
-    maximum: float
-    z: float | None
-    p: float
+    null: Annotated[int, Field("Number r of permutations.", least=1)]
+    mean: Annotated[float, Field("Mean of their scores.")]
+    maximum: Annotated[float, Field("Largest of their scores.")]
+    z: Annotated[
+        float | None,
+        Field(
+            "``(score - mean) / sd``, sd the standard deviation of their scores (n − 1 degrees of freedom); None where "
+            "that is 0 or r is 1."
+        ),
+    ]
+    p: Annotated[
+        float,
+        Field(
+            "Permutation p-value, ``(1 + number of permuted scores >= score) / (1 + r)`` (Phipson and Smyth 2010); "
+            "scores are compared exactly.",
+            least=0,
+            most=1,
+        ),
+    ]
 
     @property
     def resolution(self) -> float:
         """The smallest p-value that so many permutations can give, and the step between two: ``1 / (1 + r)``."""
         return 1 / (1 + self.null)
-
-    def to_record(self) -> dict[str, Any]:
-        """Return JSON-able values."""
-        return {
-            "null": int(self.null),
-            "mean": float(self.mean),
-            "maximum": float(self.maximum),
-            "z": None if self.z is None else float(self.z),
-            "p": float(self.p),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Chance:
-        """Undo `to_record`; raises `InputError`."""
-        return cls(**checked_record(record, _CHANCE))
 
     def contradictions(self, score: float) -> Iterator[tuple[str, str, object]]:
         """Yield (field, what it should be, what it is) of each that the others, and the score, exclude."""
@@ -76,45 +59,21 @@ class Chance:
             yield "chance", f"a z of the score {score} beside the mean {self.mean}", self.z
 
 
+@documented
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """A formula that was found on some samples, scored on others.
+class HeldOut(Record):
+    """A formula that was found on some samples, scored on others: all fields are of the samples held out."""
 
-    Attributes
-    ----------
-    score, iou, intersection, union, bitmap_cells, formula_cells
-        As in `ccx.Explanation`, on the samples held out.
-    chance
-        The formula's score there beside its scores with the bitmap's samples permuted; None without ``null=``.
-
-    """
-
-    score: float
-    iou: float
-    intersection: int
-    union: int
-    bitmap_cells: int
-    formula_cells: int
-    chance: Chance | None = None
-
-    def to_record(self) -> dict[str, Any]:
-        """Return JSON-able values."""
-        return {
-            "score": float(self.score),
-            "iou": float(self.iou),
-            "intersection": int(self.intersection),
-            "union": int(self.union),
-            "bitmap_cells": int(self.bitmap_cells),
-            "formula_cells": int(self.formula_cells),
-            "chance": None if self.chance is None else self.chance.to_record(),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> HeldOut:
-        """Undo `to_record`; raises `InputError`."""
-        values = checked_record(record, _HELD_OUT)
-        chance = values["chance"]
-        return cls(**values | {"chance": None if chance is None else Chance.from_record(chance)})
+    score: Annotated[float, Field("As in `ccx.Explanation`.")]
+    iou: Annotated[float, Field("``intersection / union``.", least=0, most=1)]
+    intersection: Annotated[int, Field("|F ∧ B| in cells.", least=0)]
+    union: Annotated[int, Field("|F ∨ B| in cells.", least=0)]
+    bitmap_cells: Annotated[int, Field("|B| in cells.", least=0)]
+    formula_cells: Annotated[int, Field("|F| in cells.", least=0)]
+    chance: Annotated[
+        Chance | None,
+        Field("The formula's score there beside its scores with the bitmap's samples permuted; None without these."),
+    ] = None
 
     def contradictions(self) -> Iterator[tuple[str, str, object]]:
         """Yield (field, what it should be, what it is) of each that the others exclude."""
@@ -143,37 +102,6 @@ def contradictions_of_counts(item: Any) -> Iterator[tuple[str, str, object]]:
 def is_iou(iou: float, intersection: int, union: int) -> bool:
     """Tell whether a float is the IoU of these counts; 0 where the union is empty."""
     return math.isclose(iou, intersection / union if union else 0.0, rel_tol=SLACK)
-
-
-_CHANCE: Kinds = {
-    "null": (int,),
-    "mean": (float, int),
-    "maximum": (float, int),
-    "z": (float, int, NoneType),
-    "p": (float, int),
-}
-_HELD_OUT: Kinds = {
-    "score": (float, int),
-    "iou": (float, int),
-    "intersection": (int,),
-    "union": (int,),
-    "bitmap_cells": (int,),
-    "formula_cells": (int,),
-    "chance": (dict, NoneType),
-}
-
-
-def evidence_columns(chance: Chance | None, held_out: HeldOut | None) -> dict[str, float]:
-    """Return the numbers of `EVIDENCE_COLUMNS`, NaN where there is none."""
-    numbers = dict.fromkeys(EVIDENCE_COLUMNS, math.nan)
-    if chance is not None:
-        z = math.nan if chance.z is None else chance.z
-        numbers |= {"null_mean": chance.mean, "null_maximum": chance.maximum, "z": z, "p": chance.p}
-    if held_out is not None:
-        numbers |= {"held_out_iou": held_out.iou, "held_out_score": held_out.score}
-        if held_out.chance is not None:
-            numbers["held_out_p"] = held_out.chance.p
-    return numbers
 
 
 def evidence_cells(chance: Chance | None, held_out: HeldOut | None) -> dict[str, str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from types import NoneType
-from typing import Any
+from typing import Annotated, Any
 
 from ccx.evidence import SLACK, Chance, HeldOut, contradictions_of_counts, is_iou
 from ccx.formula import Formula, parse
-from ccx.store.records import Kinds, bad_field, checked_record
+from ccx.store.records import Codec, Column, Field, Record, bad_field, checked, documented, out_of_bounds, read_number
 
 
 class Status(StrEnum):
@@ -27,97 +26,138 @@ class Status(StrEnum):
     BELOW_MIN_IOU = "below_min_iou"  # formulas with a score above 0 were met, but none of the IoU that was asked for
 
 
+def _written_end(end: float) -> float | str:
+    """Return an end of a range; JSON has no infinity."""
+    return str(float(end)) if math.isinf(end) else float(end)
+
+
+def _read_range(name: str, ends: Any) -> tuple[float, float]:
+    if len(checked(list, name, ends)) != 2:
+        raise bad_field(name, "two ends", ends)
+    lower, upper = (float(end) if end in ("inf", "-inf") else read_number(name, end) for end in ends)
+    return lower, upper
+
+
+_END = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf"]}]}
+_RANGE = Codec(
+    {"type": "array", "minItems": 2, "maxItems": 2, "items": _END},
+    lambda ends: [_written_end(end) for end in ends],
+    _read_range,
+)
+_ENDS = (Column("lower", lambda ends: ends[0]), Column("upper", lambda ends: ends[1]))
+_FORMULA = Codec({"type": "string"}, str, lambda name, text: parse(checked(str, name, text)))
+_TEXT = (Column("formula", str, "object", None), Column("length", lambda formula: formula.length, "int64", 0))
+_TEXTS = (Column("alternatives", lambda found: tuple(str(one.formula) for one in found), "object", ()),)
+_CHANCE = (
+    Column("null_mean", lambda chance: chance.mean),
+    Column("null_maximum", lambda chance: chance.maximum),
+    Column("z", lambda chance: chance.z),
+    Column("p", lambda chance: chance.p),
+)
+_HELD_OUT = (
+    Column("held_out_iou", lambda there: there.iou),
+    Column("held_out_score", lambda there: there.score),
+    Column("held_out_p", lambda there: None if there.chance is None else there.chance.p),
+)
+
+
+@documented
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A formula that came close to the best one.
+class Candidate(Record):
+    """A formula that came close to the best one."""
 
-    Attributes
-    ----------
-    formula
-        In canonical form.
-    iou, intersection, union
-        As in `Explanation`.
-
-    """
-
-    formula: Formula
-    iou: float
-    intersection: int
-    union: int
+    formula: Annotated[Formula, Field("In canonical form.", codec=_FORMULA)]
+    iou: Annotated[float, Field("``intersection / union``.", least=0, most=1)]
+    intersection: Annotated[int, Field("|F ∧ B| in cells.", least=0)]
+    union: Annotated[int, Field("|F ∨ B| in cells.", least=0)]
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(Record):
     """The formula that describes best where one unit's activation lies in one range.
 
-    Attributes
-    ----------
-    unit
-        Index of the unit; of the bitmap, when bitmaps were given.
-    range_index
-        Number of the range among the unit's ranges, from 1, ascending; 1 for bitmaps.
-    range
-        The open interval of activation, which may end at infinity; None when there is none, as for given bitmaps.
-    formula
-        In canonical form; None unless `status` is ``explained``.
-    iou
-        ``intersection / union``; 0.0 without a formula.
-    iou_gain
-        `iou` minus the bitmap's share of all cells, which is the IoU of a formula that is always true: so that ranges
-        of different size compare. None without a formula, and where an older ccx stored the result.
-    intersection, union
-        |F ∧ B| and |F ∨ B| in cells.
-    bitmap_cells, formula_cells
-        |B| and |F|.
-    status
-        Why there is a formula or none.
-    visited
-        Number of formulas that the search evaluated exactly.
-    expanded
-        Number of formulas that it extended, by all concepts and operators.
-    estimated
-        Number of formulas that it gave an estimate first; 0 for searches without estimates.
-    optimal
-        True where no formula that was asked for (length, names, least IoU) precedes it (`docs/search.md`), and that is
-        proven; without a formula, that there is none.
-    upper_bound
-        Proven bound of the score of any formula that was asked for; None where nothing is proven.
-    evaluations
-        Number of formulas that a proof bounded or counted; 0 without proof.
-    alternatives
-        The next best formulas, best first, when more than one was asked for.
-    score
-        What the search maximised (``settings["scoring"]``, `ccx.scores`), times ``penalty ** (length - 1)``; `iou`
-        by default.
-    chance
-        The score beside those that the search reaches on permuted bitmaps; None where that was not asked for, or
-        there is no formula.
-    held_out
-        The formula on samples that it was not found on; None where no samples were held out, or there is no formula.
-
+    Below, F is the set of cells where the formula is true, and B the bitmap: the cells whose activation lies in the
+    range.
     """
 
-    unit: int
-    range_index: int
-    range: tuple[float, float] | None
-    formula: Formula | None
-    iou: float
-    iou_gain: float | None
-    intersection: int
-    union: int
-    bitmap_cells: int
-    formula_cells: int
-    status: Status
-    visited: int
-    expanded: int = 0
-    estimated: int = 0
-    optimal: bool
-    upper_bound: float | None = None
-    evaluations: int = 0
-    alternatives: tuple[Candidate, ...] = ()
-    score: float
-    chance: Chance | None = None
-    held_out: HeldOut | None = None
+    unit: Annotated[int, Field("Index of the unit; of the bitmap, when bitmaps were given.", least=0)]
+    range_index: Annotated[
+        int, Field("Number of the range among the unit's ranges, from 1, ascending; 1 for bitmaps.", least=1)
+    ]
+    range: Annotated[
+        tuple[float, float] | None,
+        Field(
+            "The open interval of activation (lower, upper), which may end at infinity; None when there is none, as "
+            "for bitmaps.",
+            codec=_RANGE,
+            columns=_ENDS,
+        ),
+    ]
+    formula: Annotated[
+        Formula | None,
+        Field("In canonical form; None unless `status` is ``explained``.", codec=_FORMULA, columns=_TEXT),
+    ]
+    iou: Annotated[float, Field("``intersection / union``; 0.0 without a formula.", least=0, most=1)]
+    iou_gain: Annotated[
+        float | None,
+        Field(
+            "`iou` minus the bitmap's share of all cells, which is the IoU of a formula that is always true: so ranges "
+            "of different size compare. None without a formula, and where an older ccx stored the result."
+        ),
+    ]
+    score: Annotated[
+        float,
+        Field(
+            'What the search maximised: the score that ``settings["scoring"]`` names (``docs/scores.md``), times '
+            "``penalty ** (length - 1)``; `iou` by default."
+        ),
+    ]
+    intersection: Annotated[int, Field("|F ∧ B| in cells.", least=0)]
+    union: Annotated[int, Field("|F ∨ B| in cells.", least=0)]
+    bitmap_cells: Annotated[int, Field("|B| in cells.", least=0)]
+    formula_cells: Annotated[int, Field("|F| in cells.", least=0)]
+    status: Annotated[Status, Field("Why there is a formula or none.")]
+    visited: Annotated[int, Field("Number of formulas that the search evaluated exactly.", least=0)]
+    expanded: Annotated[int, Field("Number of formulas that it extended, by all concepts and operators.", least=0)] = 0
+    estimated: Annotated[
+        int,
+        Field("Number of formulas that it gave an estimate first; 0 for searches without estimates.", least=0),
+    ] = 0
+    optimal: Annotated[
+        bool,
+        Field(
+            "True where no formula that was asked for (length, names, least IoU) precedes it (``docs/search.md``), and "
+            "that is proven; without a formula, that there is none."
+        ),
+    ]
+    upper_bound: Annotated[
+        float | None,
+        Field("Proven bound of the score of any formula that was asked for; None where nothing is proven."),
+    ] = None
+    evaluations: Annotated[
+        int, Field("Number of formulas that a proof bounded or counted; 0 without proof.", least=0)
+    ] = 0
+    alternatives: Annotated[
+        tuple[Candidate, ...],
+        Field("The next best formulas, best first, when more than one was asked for.", columns=_TEXTS),
+    ] = ()
+    chance: Annotated[
+        Chance | None,
+        Field(
+            "The score beside those that the search reaches on permuted bitmaps (``docs/chance.md``); None where that "
+            "was not asked for, or there is no formula.",
+            columns=_CHANCE,
+        ),
+    ] = None
+    held_out: Annotated[
+        HeldOut | None,
+        Field(
+            "The formula on samples that it was not found on; None where no samples were held out, or there is no "
+            "formula. All other fields are of the samples that it was found on.",
+            columns=_HELD_OUT,
+        ),
+    ] = None
 
     @property
     def cluster(self) -> int:
@@ -130,131 +170,15 @@ class Explanation:
         """How far the score may be from the best: 0.0 where it is proven optimal, None where nothing is proven."""
         return None if self.upper_bound is None else self.upper_bound - self.score
 
-    def to_record(self) -> dict[str, Any]:
-        """Return the explanation as JSON-able values (``docs/results.md``)."""
-        return {
-            "unit": int(self.unit),
-            "range_index": int(self.range_index),
-            "range": None if self.range is None else [_written_end(end) for end in self.range],
-            "formula": None if self.formula is None else str(self.formula),
-            "iou": float(self.iou),
-            "iou_gain": None if self.iou_gain is None else float(self.iou_gain),
-            "score": float(self.score),
-            "intersection": int(self.intersection),
-            "union": int(self.union),
-            "bitmap_cells": int(self.bitmap_cells),
-            "formula_cells": int(self.formula_cells),
-            "status": str(self.status),
-            "visited": int(self.visited),
-            "expanded": int(self.expanded),
-            "estimated": int(self.estimated),
-            "optimal": bool(self.optimal),
-            "upper_bound": None if self.upper_bound is None else float(self.upper_bound),
-            "evaluations": int(self.evaluations),
-            "alternatives": [
-                {
-                    "formula": str(other.formula),
-                    "iou": float(other.iou),
-                    "intersection": int(other.intersection),
-                    "union": int(other.union),
-                }
-                for other in self.alternatives
-            ],
-            "chance": None if self.chance is None else self.chance.to_record(),
-            "held_out": None if self.held_out is None else self.held_out.to_record(),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Explanation:
-        """Return the explanation whose `to_record` is `record`.
-
-        Raises
-        ------
-        InputError
-            When fields are missing, unknown or of another type, or contradict each other (`check`).
-
-        """
-        values = checked_record(record, _RECORD)
-        if values["status"] not in set(Status):
-            raise bad_field(field="status", wanted=f"one of {', '.join(Status)}", got=values["status"])
-        item = cls(
-            **values
-            | {
-                "range": None if values["range"] is None else _read_range(values["range"]),
-                "formula": None if values["formula"] is None else parse(values["formula"]),
-                "status": Status(values["status"]),
-                "alternatives": tuple(_read_candidate(other) for other in values["alternatives"]),
-                "chance": None if values["chance"] is None else Chance.from_record(values["chance"]),
-                "held_out": None if values["held_out"] is None else HeldOut.from_record(values["held_out"]),
-            }
-        )
-        item.check()
-        return item
-
     def check(self) -> None:
         """Raise `InputError` where fields contradict each other: counts, IoU, status and what hangs on them."""
         for field, wanted, got in _contradictions(self):
             raise bad_field(field, wanted, got)
 
 
-_CANDIDATE: Kinds = {
-    "formula": (str,),
-    "iou": (float, int),
-    "intersection": (int,),
-    "union": (int,),
-}
-_RECORD: Kinds = {
-    "unit": (int,),
-    "range_index": (int,),
-    "range": (list, NoneType),
-    "formula": (str, NoneType),
-    "iou": (float, int),
-    "iou_gain": (float, int, NoneType),
-    "score": (float, int),
-    "intersection": (int,),
-    "union": (int,),
-    "bitmap_cells": (int,),
-    "formula_cells": (int,),
-    "status": (str,),
-    "visited": (int,),
-    "expanded": (int,),
-    "estimated": (int,),
-    "optimal": (bool,),
-    "upper_bound": (float, int, NoneType),
-    "evaluations": (int,),
-    "alternatives": (list,),
-    "chance": (dict, NoneType),
-    "held_out": (dict, NoneType),
-}
-
-
-def _written_end(end: float) -> float | str:
-    """Return an end of a range; JSON has no infinity."""
-    return str(float(end)) if math.isinf(end) else float(end)
-
-
-def _read_range(ends: list[Any]) -> tuple[float, float]:
-    if len(ends) != 2:
-        raise bad_field(field="range", wanted="two ends", got=ends)
-    lower, upper = (float(end) if end in ("inf", "-inf") else _read_number(end) for end in ends)
-    return lower, upper
-
-
-def _read_number(end: object) -> float:
-    return checked_record({"range": end}, {"range": (float, int)})["range"]  # type: ignore[no-any-return]
-
-
-def _read_candidate(record: object) -> Candidate:
-    values = checked_record(record, _CANDIDATE)
-    return Candidate(**values | {"formula": parse(values["formula"])})
-
-
 def _contradictions(item: Explanation) -> Iterator[tuple[str, str, object]]:
     """Yield (field, what it should be, what it is) of each that the other fields exclude."""
-    least = {"unit": 0, "range_index": 1, "visited": 0, "expanded": 0, "estimated": 0, "evaluations": 0}
-    for field, lowest in least.items():
-        if getattr(item, field) < lowest:
-            yield field, f"a number of at least {lowest}", getattr(item, field)
+    yield from out_of_bounds(item)
     if item.range is not None and not item.range[0] <= item.range[1]:
         yield "range", "an ascending range", item.range
     if (item.formula is not None) != (item.status is Status.EXPLAINED):

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, overload
 from ccx.checks import integer, require_kind
 from ccx.comparison import Comparison, compare
 from ccx.errors import InputError, MissingExtraError
-from ccx.evidence import EVIDENCE_COLUMNS, EVIDENCE_HEADINGS, SLACK, evidence_cells, evidence_columns
+from ccx.evidence import EVIDENCE_HEADINGS, SLACK, evidence_cells
 from ccx.explanation import Candidate, Explanation, Status
 from ccx.options import renamed_settings
 from ccx.scores import SCORES
 from ccx.store import PathLike, json_text, read_run, write_text
 from ccx.store.files import as_path, read_sealed, sealed, store_error
+from ccx.store.records import columns_of, schema_of
 
 if TYPE_CHECKING:
     import pandas
@@ -231,45 +232,9 @@ class Explanations(Sequence[Explanation]):
         except ImportError as error:
             raise MissingExtraError("pandas", "pandas", "to_pandas()") from error
 
-        columns = {
-            "unit": "int64",
-            "range_index": "int64",
-            "lower": "float64",
-            "upper": "float64",
-            "formula": "object",
-            "length": "int64",
-            "iou": "float64",
-            "iou_gain": "float64",
-            "score": "float64",
-            "intersection": "int64",
-            "union": "int64",
-            "bitmap_cells": "int64",
-            "formula_cells": "int64",
-            "status": "object",
-            "visited": "int64",
-            "expanded": "int64",
-            "estimated": "int64",
-            "optimal": "bool",
-            "upper_bound": "float64",
-            "evaluations": "int64",
-            "alternatives": "object",
-            **dict.fromkeys(EVIDENCE_COLUMNS, "float64"),
-        }
-        rows = []
-        for item in self:
-            lower, upper = (math.nan, math.nan) if item.range is None else item.range
-            texts: dict[str, Any] = {
-                "lower": lower,
-                "upper": upper,
-                "length": 0 if item.formula is None else item.formula.length,
-            }
-            texts |= {"iou_gain": math.nan if item.iou_gain is None else item.iou_gain}
-            texts |= {"alternatives": tuple(str(c.formula) for c in item.alternatives)}
-            rows.append(item.to_record() | texts | evidence_columns(item.chance, item.held_out))
         # Typed series: pandas would infer other dtypes where values are missing or the table is empty.
-        return pd.DataFrame(
-            {name: pd.Series([row[name] for row in rows], dtype=dtype) for name, dtype in columns.items()}
-        )
+        columns = columns_of(list(self), Explanation)
+        return pd.DataFrame({name: pd.Series(values, dtype=dtype) for name, (values, dtype) in columns.items()})
 
     def __repr__(self) -> str:
         numbers = self.summary()
@@ -421,6 +386,26 @@ class Explanations(Sequence[Explanation]):
 
 _AGAIN = "copy or make it again"
 _IOU = SCORES["iou"].title
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the file that `Explanations.save` writes."""
+    properties = {
+        "format": {"const": FORMAT},
+        "version": {"type": "string"},
+        "concepts_hash": {"type": "string"},
+        "settings": {"type": "object"},
+        "explanations": {"type": "array", "items": schema_of(Explanation)},
+        "checksum": {"type": "string"},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Explanations that ccx saved",
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
+    }
 
 
 def _cells(item: Explanation, headings: Sequence[str], score_title: str) -> list[str]:

@@ -1,46 +1,248 @@
-"""Records of fields, as JSON files hold them: checked field by field when they are read."""
+"""Records of JSON files, derived from dataclasses, in which each field is written once.
+
+`Field` says in a field's annotation what it means. From that and the type come what is written and read, the JSON
+Schema, the columns of a data frame and the documentation.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache, partial
+from types import NoneType
+from typing import Any, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from ccx.errors import InputError
 
-Kinds = Mapping[str, tuple[type, ...]]
-"""The fields of a record and the types that each may have."""
+Json = dict[str, Any]
+R = TypeVar("R", bound="Record")
 
 
-def checked_record(record: object, kinds: Kinds) -> dict[str, Any]:
-    """Return the record as a dict of exactly these fields with exactly these types, numbers as floats.
+class Codec(NamedTuple):
+    """How values of one type stand in JSON: their schema, value -> JSON, and (name of the field, JSON) -> value."""
 
-    Raises
-    ------
-    InputError
-        When fields are missing, unknown or of another type, or a number is not finite.
+    schema: Json
+    write: Callable[[Any], Any]
+    read: Callable[[str, Any], Any]
+
+
+class Column(NamedTuple):
+    """A column of a data frame: its name, what it shows of a value, its dtype, and what it shows of None."""
+
+    name: str
+    of: Callable[[Any], Any]
+    dtype: str = "float64"
+    missing: Any = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What is to be known of a field beside its type.
+
+    Attributes
+    ----------
+    doc
+        What it means, in the documentation and the schema.
+    least, most
+        Bounds of a number.
+    codec
+        How it stands in JSON; None = as its type.
+    columns
+        Of a data frame; None = one of its name.
 
     """
-    if not isinstance(record, Mapping) or record.keys() != kinds.keys():
-        raise bad_field(field="record", wanted=f"the fields {', '.join(kinds)}", got=record)
-    values = dict(record)
-    for name, allowed in kinds.items():
-        if type(values[name]) not in allowed:  # not isinstance: a bool is no int here
-            raise bad_field(name, " or ".join(kind.__name__ for kind in allowed), values[name])
-        if float in allowed and values[name] is not None:
-            values[name] = _finite(name, values[name])
-    return values
+
+    doc: str
+    least: float | None = None
+    most: float | None = None
+    codec: Codec | None = None
+    columns: tuple[Column, ...] | None = None
 
 
-def _finite(name: str, value: float) -> float:
-    """Return `value` as a float; JSON can write numbers that no float holds."""
+class Stored(NamedTuple):
+    """A field of a record as it is stored."""
+
+    field: Field
+    codec: Codec
+    columns: tuple[Column, ...]
+
+
+class Record:
+    """A dataclass that stands in JSON files: its annotations are ``Annotated[TYPE, Field(...)]``."""
+
+    __slots__ = ()
+
+    def to_record(self) -> Json:
+        """Return JSON-able values (``docs/results.md``)."""
+        return {name: one.codec.write(getattr(self, name)) for name, one in stored_fields(type(self)).items()}
+
+    @classmethod
+    def from_record(cls, record: object) -> Self:
+        """Return what `to_record` made `record` of.
+
+        Raises
+        ------
+        InputError
+            When fields are missing, unknown or of another type, or contradict each other.
+
+        """
+        fields = stored_fields(cls)
+        if not isinstance(record, Mapping) or record.keys() != fields.keys():
+            raise bad_field("record", f"the fields {', '.join(fields)}", record)
+        item = cls(**{name: one.codec.read(name, record[name]) for name, one in fields.items()})
+        item.check()
+        return item
+
+    def check(self) -> None:
+        """Raise `InputError` where fields contradict each other."""
+
+
+def documented(cls: type[R]) -> type[R]:
+    """Add to a record's docstring what its fields mean."""
+    lines = [f"{name}\n    {one.field.doc}" for name, one in stored_fields(cls).items()]
+    cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nAttributes\n----------\n" + "\n".join(lines) + "\n"
+    return cls
+
+
+def stored_fields(cls: type[Record]) -> dict[str, Stored]:
+    """Return the fields of a record by name."""
+    kind: Any = cls  # mypy takes no class for hashable
+    return _stored_fields(kind)
+
+
+@cache
+def _stored_fields(cls: Any) -> dict[str, Stored]:
+    hints = get_type_hints(cls, include_extras=True)
+    found = {}
+    for one in dataclasses.fields(cls):
+        kind, field = get_args(hints[one.name])
+        codec = _codec(kind, field)
+        columns = (_column(one.name, kind, codec),) if field.columns is None else field.columns
+        found[one.name] = Stored(field, codec, columns)
+    return found
+
+
+def schema_of(cls: type[Record]) -> Json:
+    """Return the JSON Schema of a record."""
+    fields = stored_fields(cls)
+    properties = {name: {"description": one.field.doc, **one.codec.schema} for name, one in fields.items()}
+    return {"type": "object", "additionalProperties": False, "required": list(fields), "properties": properties}
+
+
+def out_of_bounds(item: Record) -> list[tuple[str, str, object]]:
+    """Return (field, what it should be, what it is) of each number beyond its bounds."""
+    found = []
+    for name, one in stored_fields(type(item)).items():
+        value, field = getattr(item, name), one.field
+        if value is None:
+            continue
+        if field.least is not None and not value >= field.least:
+            found.append((name, f"a number of at least {field.least}", value))
+        elif field.most is not None and not value <= field.most:
+            found.append((name, f"a number of at most {field.most}", value))
+    return found
+
+
+def columns_of(items: list[Any], cls: type[Record]) -> dict[str, tuple[list[Any], str]]:
+    """Return the columns of a data frame of records: name -> (values, dtype)."""
+    columns: dict[str, tuple[list[Any], str]] = {}
+    for name, one in stored_fields(cls).items():
+        values = [getattr(item, name) for item in items]
+        for column in one.columns:
+            shown = [column.missing if value is None else column.of(value) for value in values]
+            columns[column.name] = [column.missing if value is None else value for value in shown], column.dtype
+    return columns
+
+
+def documentation_of(cls: type[Record]) -> str:
+    """Return a Markdown table of the fields: name, JSON type, meaning."""
+    rows = ["| field | type | value |", "|---|---|---|"]
+    for name, one in stored_fields(cls).items():
+        doc = one.field.doc.replace("``", "`").replace("|", "\\|").replace("None", "`null`")
+        rows.append(f"| `{name}` | {_words(one.codec.schema)} | {doc} |")
+    return "\n".join(rows) + "\n"
+
+
+def _words(schema: Json) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_words(one) for one in reversed(schema["anyOf"]))
+    if "enum" in schema:
+        return "text"
+    kind = str({"string": "text", "null": "`null`"}.get(schema["type"], schema["type"]))
+    bounds = [f"{sign} {schema[key]}" for sign, key in (("≥", "minimum"), ("≤", "maximum")) if key in schema]
+    return " ".join([kind, *bounds])
+
+
+def _codec(kind: Any, field: Field) -> Codec:
+    if NoneType in get_args(kind):
+        (inner,) = (one for one in get_args(kind) if one is not NoneType)
+        codec = _codec(inner, field)
+        return Codec(
+            {"anyOf": [{"type": "null"}, codec.schema]},
+            lambda value: None if value is None else codec.write(value),
+            lambda name, value: None if value is None else codec.read(name, value),
+        )
+    if field.codec is not None:
+        return field.codec
+    if get_origin(kind) is tuple:
+        return _several(_codec(get_args(kind)[0], field))
+    if issubclass(kind, Record):
+        return Codec(schema_of(kind), kind.to_record, lambda _, value: kind.from_record(value))
+    if issubclass(kind, StrEnum):
+        return Codec({"enum": [str(one) for one in kind]}, str, partial(_read_choice, kind))
+    schema, write, read = _PLAIN[kind]
+    bounds = {"minimum": field.least, "maximum": field.most}
+    return Codec(schema | {key: bound for key, bound in bounds.items() if bound is not None}, write, read)
+
+
+def _several(codec: Codec) -> Codec:
+    def read(name: str, value: Any) -> tuple[Any, ...]:
+        return tuple(codec.read(name, one) for one in checked(list, name, value))
+
+    return Codec({"type": "array", "items": codec.schema}, lambda value: list(map(codec.write, value)), read)
+
+
+def _column(name: str, kind: Any, codec: Codec) -> Column:
+    kinds = {kind, *get_args(kind)}
+    dtype = next((f"{one.__name__}64" for one in (int, float) if one in kinds), "bool" if bool in kinds else "object")
+    return Column(name, codec.write, dtype, math.nan if dtype == "float64" else None)
+
+
+def _read_choice(kind: type[StrEnum], name: str, value: Any) -> StrEnum:
+    if checked(str, name, value) not in set(kind):
+        raise bad_field(name, f"one of {', '.join(kind)}", value)
+    return kind(value)
+
+
+def checked(kind: type | tuple[type, ...], name: str, value: Any) -> Any:
+    """Return a value of exactly this type, or one of these."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if type(value) not in kinds:  # not isinstance: a bool is no int here
+        raise bad_field(name, " or ".join(one.__name__ for one in kinds), value)
+    return value
+
+
+def read_number(name: str, value: Any) -> float:
+    """Return a finite number as a float; JSON can write numbers that no float holds."""
     try:
-        number = float(value)
+        number = float(checked((float, int), name, value))
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
         raise bad_field(name, "a finite number", value)
     return number
+
+
+_PLAIN: dict[Any, Codec] = {
+    bool: Codec({"type": "boolean"}, bool, partial(checked, bool)),
+    int: Codec({"type": "integer"}, int, partial(checked, int)),
+    float: Codec({"type": "number"}, float, read_number),
+    str: Codec({"type": "string"}, str, partial(checked, str)),
+}
 
 
 def bad_field(field: str, wanted: str, got: object) -> InputError:
