@@ -37,6 +37,7 @@ _OLDER = ("ccx.explanations/2", "ccx.explanations/1")  # ranges counted from 0; 
 RUN_FORMAT = "ccx.run/3"
 ROW_KEY = ("unit", "range_index")  # of the rows of a run folder
 ROW_KEYS = {RUN_FORMAT: ROW_KEY, "ccx.run/2": ("unit", "cluster"), "ccx.run/1": ("unit", "cluster")}
+WIDE = 115  # columns of a terminal that has room for evidence and the ends of ranges beside formulas
 _N_SHOWN, _N_SHOWN_HTML, _N_CLIPPED = 10, 100, 80
 _IOU_STYLES = ((0.2, "bold green"), (0.1, "green"), (0.04, "yellow"))  # 0.04: Network Dissection's detector
 
@@ -264,8 +265,11 @@ class Explanations(Sequence[Explanation]):
         more = f"<p>... and {n_more} more</p>" if n_more > 0 else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
 
-    def table(self, max_rows: int | None = None) -> Table:
-        """Return a `rich.table.Table` of the first `max_rows` explanations (None: all), coloured by IoU."""
+    def table(self, max_rows: int | None = None, width: int = WIDE) -> Table:
+        """Return a `rich.table.Table` of the first `max_rows` explanations (None: all), coloured by IoU.
+
+        On a terminal of less `width` than 115 columns it leaves out the numbers of the null, but for p.
+        """
         from rich.table import Table  # noqa: PLC0415  # slow to import, and only needed here
         from rich.text import Text  # noqa: PLC0415
 
@@ -273,7 +277,7 @@ class Explanations(Sequence[Explanation]):
             max_rows = integer("max_rows", max_rows, 0, 1 << 62, "leave it out for all")
         n_more = 0 if max_rows is None else max(0, len(self) - max_rows)
         table = Table(caption=f"... and {n_more} more" if n_more else None)
-        headings = self._headings()
+        headings = [one for one in self._headings() if width >= WIDE or one not in ("null mean", "null max", "z")]
         for heading in headings[:-1]:
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column(headings[-1], overflow="fold")
@@ -422,10 +426,11 @@ def _cells(item: Explanation, headings: Sequence[str], score_title: str) -> list
     return [cells.get(heading, "") for heading in headings]
 
 
-def range_text(item: Explanation, n_ranges: int | None = None) -> str:
+def range_text(item: Explanation, n_ranges: int | None = None, *, has_ends: bool = True) -> str:
     """Return a range as tables show it: "2 (0.5, 1.5)", its number and its ends; "2/5 (0.5, 1.5)" of five ranges."""
     number = f"{item.range_index}" if n_ranges is None else f"{item.range_index}/{n_ranges}"
-    return number if item.range is None else f"{number} ({item.range[0]:.4g}, {item.range[1]:.4g})"
+    ends = item.range if has_ends else None
+    return number if ends is None else f"{number} ({ends[0]:.3g}, {ends[1]:.3g})"
 
 
 def _migrated(record: Any) -> Any:

@@ -194,7 +194,7 @@ def show(
     if unit is not None:
         found = found.of_unit(unit)
     console = terminal.output()
-    console.print(terminal.plain_in_files(found.table(rows or None), console))
+    console.print(terminal.plain_in_files(found.table(rows or None, console.width), console))
     console.print(summary(found))
 
 

@@ -19,7 +19,7 @@ from ccx.errors import visible
 from ccx.evidence import evidence_cells
 from ccx.formula import Formula
 from ccx.pipeline.judging import explained_cells
-from ccx.results import Explanations, range_text
+from ccx.results import WIDE, Explanations, range_text
 
 _PLAIN_WIDTH = 120  # columns of a file or pipe
 _GAIN_STYLES = ((0.1, "bold green"), (0.03, "green"), (0.01, "yellow"))
@@ -59,15 +59,16 @@ def plain_in_files(table: Table, console: Console) -> Table:
 
 
 def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = None) -> Table:
-    """Return a table of the best range per unit (`Explanations.best`)."""
+    """Return a table of the best range per unit (`Explanations.best`), on a narrow terminal with fewer columns."""
     n_cells = explained_cells(found, concepts)
     chosen = found.best()
     n_ranges = Counter(item.unit for item in found)
     n_more = 0 if max_rows is None else max(0, len(chosen) - max_rows)
     table = Table(caption=f"... and {n_more} more" if n_more else None, box=None, header_style="dim", pad_edge=False)
-    evidence = found.evidence_headings
+    is_narrow = output().width < WIDE
+    evidence = [one for one in found.evidence_headings if not is_narrow or one in ("p", "held out", "held out p")]
     score = [] if found.score_title == "IoU" else [found.score_title]
-    for heading in ("unit", "gain", "IoU", *score, *evidence, "cells", "range"):
+    for heading in ("unit", "gain", "IoU", *score, *evidence, *([] if is_narrow else ["cells"]), "range"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("formula", overflow="fold")
     for item in chosen[:max_rows]:
@@ -79,8 +80,8 @@ def best_ranges(found: Explanations, concepts: Concepts, max_rows: int | None = 
             f"{item.iou:.3f}" if item.formula is not None else "",
             *([f"{item.score:.3f}" if item.formula is not None else ""] if score else []),
             *(evidence_cells(item.chance, item.held_out).get(heading, "") for heading in evidence),
-            f"{100 * item.bitmap_cells / n_cells:.1f} %",
-            range_text(item, n_ranges[item.unit]),
+            *([] if is_narrow else [f"{100 * item.bitmap_cells / n_cells:.1f} %"]),
+            range_text(item, n_ranges[item.unit], has_ends=not is_narrow),
             formula_text(item.formula) if item.formula is not None else Text(f"[{item.status}]", style="dim italic"),
         )
     return table

@@ -45,6 +45,11 @@ def test_tables_show_what_there_is() -> None:
     assert "<td>0.051</td><td>0.100</td><td>2.6</td><td>0.01</td>" in FOUND._repr_html_()
 
 
+def test_a_narrow_terminal_leaves_room_for_formulas() -> None:
+    headings = [column.header for column in FOUND.table(width=80).columns]
+    assert headings == ["unit", "range", "gain", "IoU", "p", "held out", "held out p", "formula"]
+
+
 @pytest.mark.needs("pandas")
 def test_pandas() -> None:
     frame = FOUND.to_pandas()
