@@ -120,9 +120,9 @@ def test_every_option_is_documented(function: Any) -> None:
 def test_results_have_the_fields_that_tools_read() -> None:
     fields = list(ccx.Explanation.__dataclass_fields__)
     assert fields == [
-        "unit", "range_index", "range", "formula", "iou", "iou_gain", "intersection", "union", "bitmap_cells",
-        "formula_cells", "status", "visited", "expanded", "estimated", "optimal", "upper_bound", "evaluations",
-        "alternatives", "score", "chance", "held_out",
+        "unit", "range_index", "range", "formula", "iou", "iou_gain", "score", "intersection", "union",
+        "bitmap_cells", "formula_cells", "status", "visited", "expanded", "estimated", "optimal", "upper_bound",
+        "evaluations", "alternatives", "chance", "held_out",
     ]  # fmt: skip
     assert [str(status) for status in ccx.Status] == [
         "explained", "silent", "constant", "single_value", "empty", "no_overlap", "below_min_iou"
