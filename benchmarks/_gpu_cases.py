@@ -17,8 +17,8 @@ from benchmarks.synthetic import Synthetic
 from ccx import kernels
 from ccx.clustering import unit_ranges
 from ccx.kernels import Atoms
-from ccx.kernels.devices import Place, to_host
 from ccx.kernels.estimates import Estimate
+from ccx.kernels.places import Place, to_host
 
 CLUSTERS = 5
 BEAM = 5

@@ -32,7 +32,7 @@ from benchmarks import gpu as bench
 from benchmarks.synthetic import Synthetic, generate
 from ccx import kernels
 from ccx.kernels.cuda import device
-from ccx.kernels.devices import to_host
+from ccx.kernels.places import to_host
 
 EMULATED = os.environ.get("CCX_DAY_EMULATED") == "1"
 N = int(os.environ.get("CCX_DAY_SAMPLES", "22000"))

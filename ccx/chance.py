@@ -20,8 +20,8 @@ from ccx.errors import InputError
 from ccx.evidence import Chance
 from ccx.jobs import parallel
 from ccx.kernels.atoms import Atoms, total_counts
-from ccx.kernels.devices import to_host
 from ccx.kernels.permutations import histogram_bytes, permuted_histogram
+from ccx.kernels.places import to_host
 from ccx.kernels.rows import formula_rows
 from ccx.memory import require_bytes
 from ccx.search import Found, Objective, SearchResult

@@ -15,8 +15,8 @@ import pytest
 import ccx
 from ccx import chance, jobs
 from ccx.jobs import in_threads, parallel
-from ccx.kernels import branching as kernels
-from ccx.kernels import optimal as pair_kernels
+from ccx.kernels import completions as kernels
+from ccx.kernels import concept_pairs as pair_kernels
 from ccx.kernels import pack
 from ccx.search import Found, Objective, SearchOptions, optimal, optimal_search
 from tests.search.test_optimal import histogram

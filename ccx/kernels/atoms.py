@@ -21,7 +21,7 @@ from ccx.jobs import check_threads, parallel
 from ccx.kernels import cpu
 from ccx.kernels.backend import backend_for
 from ccx.kernels.conversion import as_array, describe, on_gpu, require_host
-from ccx.kernels.devices import Place, parse_places, place_of
+from ccx.kernels.places import Place, parse_places, place_of
 from ccx.kernels.rows import n_words
 from ccx.memory import require_bytes
 from ccx.typing import IntArray

@@ -19,7 +19,7 @@ from ccx.jobs import check_threads
 from ccx.kernels.atoms import ConceptRows
 from ccx.kernels.backend import backend_for
 from ccx.kernels.conversion import describe, on_gpu
-from ccx.kernels.devices import converted
+from ccx.kernels.places import converted
 from ccx.kernels.rows import and_popcount, as_rows, check_padding, popcount
 from ccx.kernels.shapes import bounding_boxes, check_grid, inscribed_rectangles
 from ccx.typing import IntArray

@@ -19,7 +19,7 @@ from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.jobs import check_threads
 from ccx.kernels.backend import Backend, backend_for
 from ccx.kernels.conversion import as_array, check_out, describe, on_gpu
-from ccx.kernels.devices import place_of, to_host
+from ccx.kernels.places import place_of, to_host
 from ccx.memory import require_bytes
 
 __all__ = [

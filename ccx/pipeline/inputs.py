@@ -18,7 +18,7 @@ from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows
 from ccx.kernels.activations import all_finite
 from ccx.kernels.conversion import as_array, describe, reordered, require_host
-from ccx.kernels.devices import to_host
+from ccx.kernels.places import to_host
 from ccx.keys import require_same_samples, require_samples_second
 
 _MOST_UNITS = 1 << 31

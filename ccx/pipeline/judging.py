@@ -23,7 +23,7 @@ from ccx.evidence import HeldOut
 from ccx.formula import Formula
 from ccx.kernels.atoms import Atoms
 from ccx.kernels.conversion import as_array
-from ccx.kernels.devices import place_of, to_host
+from ccx.kernels.places import place_of, to_host
 from ccx.kernels.rows import n_words
 from ccx.options import EvidenceOptions
 from ccx.results import Explanation, Explanations

@@ -18,7 +18,7 @@ from ccx import memory
 from ccx.errors import MemoryBudgetError
 from ccx.kernels.activations import bitmap_histogram, range_histogram
 from ccx.kernels.atoms import ATOM_ARRAYS, DENSE_PAIRS, Atoms, total_counts
-from ccx.kernels.devices import MAIN_MEMORY, Place, parse_places, place_of, to_host
+from ccx.kernels.places import MAIN_MEMORY, Place, parse_places, place_of, to_host
 from ccx.search import Search
 
 Device: TypeAlias = str | Sequence[str] | None

@@ -18,7 +18,7 @@ from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import sparse
 from ccx.kernels.activations import as_maps, upsample_pack
 from ccx.kernels.conversion import as_sparse, checked_sparse
-from ccx.kernels.devices import MAIN_MEMORY, Place, copy_of_units, to_host
+from ccx.kernels.places import MAIN_MEMORY, Place, copy_of_units, to_host
 from ccx.options import RangeOptions
 from ccx.pipeline import inputs
 from ccx.pipeline.judging import Bitmap, Part

@@ -22,8 +22,8 @@ from ccx import jobs
 from ccx.concepts import Concepts
 from ccx.formula import Operator
 from ccx.kernels.atoms import concept_counts, total_counts, with_sizes
-from ccx.kernels.devices import place_of, to_host
 from ccx.kernels.formulas import Extensions, conjunction_counts
+from ccx.kernels.places import place_of, to_host
 from ccx.options import SearchOptions
 from ccx.scores import SCORES
 from ccx.search.choosing import best_extenders, best_extensions, best_singles

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from ccx.kernels import optimal as kernels
+from ccx.kernels import concept_pairs as kernels
 from ccx.kernels.atoms import Atoms
 from ccx.search.incumbents import Incumbents
 from ccx.search.planes import Cover, Plane

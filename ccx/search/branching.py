@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.formula import canonical_ids
-from ccx.kernels import branching as kernels
+from ccx.kernels import completions as kernels
 from ccx.kernels.atoms import Atoms
+from ccx.kernels.concept_pairs import Pairs, pairs_of
 from ccx.kernels.formulas import formula_counts
-from ccx.kernels.optimal import Pairs, pairs_of
 from ccx.search.bounds import Bounds
 from ccx.search.found import Found
 from ccx.search.incumbents import Incumbents
@@ -47,7 +47,7 @@ class Longer:
         self._atoms, self._counts, self._hits = atoms, counts, hits
         self._cover, self._best, self._bounds = cover, best, bounds
         self._usable, self._limit = usable, limit
-        self._room = kernels.room_for(atoms)
+        self._workspace = kernels.workspace_for(atoms)
         self._weights = np.stack([atoms.cells, counts])
         self.counted = 0
 
@@ -102,9 +102,7 @@ class Longer:
         return self._cover.planes(threshold, near)
 
     def _pairs_of(self, plane: Plane) -> Pairs:
-        return pairs_of(
-            self._atoms, self._counts, self._atoms.pair_cells, self._hits, plane.q, plane.p, self._usable, 1
-        )
+        return pairs_of(self._atoms, self._counts, self._hits, plane.q, plane.p, self._usable, 1)
 
     def _draw(self, plane: Plane, pairs: Pairs, length: int) -> tuple[_Frontier, npt.NDArray[np.int32]]:
         """Return all formulas of a length, none expanded yet, and the concepts by rank.
@@ -112,7 +110,7 @@ class Longer:
         First the most value of shorter formulas is found, each length with the help of the shorter ones.
         """
         main = int(np.argmax(pairs.values.diagonal()))
-        space = kernels.space_of(self._atoms, self._counts, pairs, plane.q, plane.p, main)
+        space = kernels.space_of(self._atoms, self._counts, pairs, main)
         beside = kernels.without_main(space)
         most, most_beside = np.zeros(length, np.int64), np.zeros(length, np.int64)
         for one, of in ((most, space), (most_beside, beside)):
@@ -129,7 +127,7 @@ class Longer:
             most_beside[shorter] = most[shorter]
             if shorter < length - 1 and start < most[shorter]:
                 most_beside[shorter] = self._most_value(beside, shorter, start, most_beside, most_beside, pairs.order)
-        return _Frontier(space, self._room, length, most, most_beside, self._limit), pairs.order
+        return _Frontier(space, self._workspace, length, most, most_beside, self._limit), pairs.order
 
     def _most_value(
         self,
@@ -141,7 +139,7 @@ class Longer:
         order: npt.NDArray[np.int32],
     ) -> int:
         """Return the most value of formulas of up to `length` concepts, or `known` if that is more."""
-        frontier = _Frontier(space, self._room, length, most, most_beside, self._limit)
+        frontier = _Frontier(space, self._workspace, length, most, most_beside, self._limit)
         while frontier.upper() > known and not self._limit.reached():
             concepts, operators = frontier.expand_next(known + 1)
             if len(concepts):
@@ -204,13 +202,13 @@ class _Frontier:
     def __init__(
         self,
         space: kernels.Space,
-        room: kernels.Room,
+        workspace: kernels.Workspace,
         length: int,
         most: IntArray,
         most_beside: IntArray,
         limit: Limit,
     ) -> None:
-        self._space, self._room, self._length, self._limit = space, room, length, limit
+        self._space, self._workspace, self._length, self._limit = space, workspace, length, limit
         self._most, self._most_beside = most, most_beside
         self._heaps: list[list[_Siblings]] = [[] for _ in range(length)]
         self._numbers = count()
@@ -231,17 +229,17 @@ class _Frontier:
         """
         heap = self._next_heap()
         siblings = heap[0]
-        begun = siblings.begun()
-        longer = self._length - len(begun.concepts)
+        prefix = siblings.prefix()
+        longer = self._length - len(prefix.concepts)
         children, found, evaluations = kernels.expand(
-            self._space, self._room, begun, longer, least, self._most, self._most_beside
+            self._space, self._workspace, prefix, longer, least, self._most, self._most_beside
         )
         self._n_open -= 1
         if siblings.next + 1 < len(siblings.children):
             heapq.heapreplace(heap, siblings.after())
         else:
             heapq.heappop(heap)
-        concepts, operators, _ = begun
+        concepts, operators, _ = prefix
         self.expanded += 1
         self._limit.evaluations += evaluations
         self._push(concepts, operators, children)
@@ -276,11 +274,11 @@ class _Siblings(NamedTuple):
     children: IntArray
     next: int
 
-    def begun(self) -> kernels.Begun:
+    def prefix(self) -> kernels.Prefix:
         """Return the formula that the first of them makes."""
         concept, operator, bound = self.children[self.next].tolist()
         operators = (*self.operators, operator) if self.concepts else ()
-        return kernels.Begun((*self.concepts, concept), operators, bound)
+        return kernels.Prefix((*self.concepts, concept), operators, bound)
 
     def after(self) -> _Siblings:
         """Return what is left without the first."""

@@ -25,9 +25,9 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import Operator, canonical_ids
 from ccx.kernels.atoms import concept_counts, total_counts
-from ccx.kernels.devices import converted, place_of, to_host
 from ccx.kernels.estimates import estimate_extensions
 from ccx.kernels.formulas import best_singles
+from ccx.kernels.places import converted, place_of, to_host
 from ccx.kernels.rows import popcount
 from ccx.options import SearchOptions
 from ccx.scores import SCORES

@@ -13,8 +13,8 @@ from ccx.concepts import Concepts
 from ccx.errors import MemoryBudgetError
 from ccx.formula import Operator
 from ccx.kernels.atoms import atom_rows
-from ccx.kernels.devices import MAIN_MEMORY, Place, converted
 from ccx.kernels.estimates import FormulaShapes, concept_hits, concept_shapes, formula_shapes
+from ccx.kernels.places import MAIN_MEMORY, Place, converted
 from ccx.kernels.rows import ABSENT, and_popcount, formula_rows, logical_and, popcount
 from ccx.typing import IntArray, PackedRows
 

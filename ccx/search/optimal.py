@@ -13,10 +13,10 @@ from ccx.checks import shown
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import Operator
-from ccx.kernels import optimal as kernels
+from ccx.kernels import concept_pairs as kernels
 from ccx.kernels.atoms import concept_counts, pair_counts, total_counts
-from ccx.kernels.devices import to_host
 from ccx.kernels.formulas import Extensions
+from ccx.kernels.places import to_host
 from ccx.options import SearchOptions
 from ccx.search.beam import beam_search, found_of
 from ccx.search.bounds import Bounds
@@ -165,7 +165,6 @@ class Shorter:
         threads: int | None,
     ) -> None:
         self._atoms = concepts.atoms
-        self._starts, self._posted = concepts.atoms.postings
         self._counts, self._usable, self._threads = counts, usable, threads
         self._cover, self._best, self._limit = cover, best, limit
         self._shared: Any = None
@@ -192,7 +191,7 @@ class Shorter:
             self._pairs = None  # its room is needed
             self._made = plane.q, plane.p
             self._pairs = kernels.pairs_of(
-                self._atoms, self._counts, self._atoms.pair_cells, self.hits(), *self._made, self._usable, self._threads
+                self._atoms, self._counts, self.hits(), *self._made, self._usable, self._threads
             )
         return self._pairs
 
@@ -234,7 +233,7 @@ class Shorter:
         pairs = self._pairs_of(plane)
         threshold = self._best.threshold(3)
         least = self._cover.least(plane, threshold)
-        for head, group in _by_head(candidates, self._starts, pairs.order):
+        for head, group in _by_head(candidates, self._atoms.postings[0], pairs.order):
             if self._limit.reached():
                 return None
             if self._best.threshold(3) != threshold:
@@ -242,11 +241,7 @@ class Shorter:
                 least = self._cover.least(plane, threshold)
                 if plane.of_condition and plane not in (redrawn := self._planes(3)):
                     return redrawn
-            concept = pairs.order[head]
-            head_atoms = self._posted[self._starts[concept] : self._starts[concept + 1]]
-            extended, n_counted = kernels.good_extensions(
-                self._atoms, head_atoms, self._counts, pairs, head, group, plane.q, plane.p, least
-            )
+            extended, n_counted = kernels.good_extensions(self._atoms, self._counts, pairs, head, group, least)
             self._count(n_counted)
             _offer_triples(self._best, extended, pairs.order, self._usable.size)
         return []

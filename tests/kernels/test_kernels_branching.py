@@ -15,10 +15,10 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from ccx.concepts import Concepts
-from ccx.kernels import branching as kernels
+from ccx.kernels import completions as kernels
 from ccx.kernels.atoms import pair_counts
-from ccx.kernels.branching import Effort
-from ccx.kernels.optimal import pairs_of
+from ccx.kernels.completions import Effort
+from ccx.kernels.concept_pairs import pairs_of
 from tests.search.test_branching import expanded, is_sorted
 from tests.search.test_optimal import histogram
 
@@ -69,7 +69,7 @@ class Problem:
         self.atoms, self.counts = concepts.atoms, histogram(np.array([inside for _, inside in cells]), concepts)
         hits = pair_counts(self.atoms, self.counts)
         every = np.ones(len(names), bool)
-        self.pairs = pairs_of(self.atoms, self.counts, self.atoms.pair_cells, hits, 1, 1, every, 1)
+        self.pairs = pairs_of(self.atoms, self.counts, hits, 1, 1, every, 1)
         self.names = "".join(names[c] for c in self.pairs.order)
         self.begun, self.longer = (tuple(map(self.names.index, letters)), operators), longer
         values, ranks = np.array(list(atoms.values())), range(len(names))
@@ -101,7 +101,7 @@ class Problem:
     def check(self, least, effort, main):
         """See that no completion which reaches `least` is above its bound, or left out where all are counted."""
         main = self.names.index(main) if main else -1
-        space = kernels.space_of(self.atoms, self.counts, self.pairs, 1, 1, main, effort)
+        space = kernels.space_of(self.atoms, self.counts, self.pairs, main, effort)
         children, found, _ = expanded(space, self.atoms, *self.begun, self.longer, least, *self.most(main))
         bounds = {(c, op): bound for c, op, bound in children.tolist()}
         n, wanted = len(self.begun[0]), set()

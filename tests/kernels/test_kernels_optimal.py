@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ccx.kernels import AtomBuilder, Atoms, optimal, pair_counts
-from ccx.kernels.cpu import optimal as cpu_kernels
+from ccx.kernels import AtomBuilder, Atoms, pair_counts
+from ccx.kernels import concept_pairs as kernels
+from ccx.kernels.cpu import concept_pairs as cpu_kernels
 from tests.reference import optimal as reference
 from tests.reference import pack
 from tests.reference.optimal_oracle import problems
@@ -49,12 +50,12 @@ def case_of(seed: int, n_concepts: int, n_cells: int) -> Case:
 CASES = st.builds(case_of, st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 3, 5, 9]), st.sampled_from([1, 20, 65]))
 
 
-def pairs_of(case: Case) -> optimal.Pairs:
+def pairs_of(case: Case) -> kernels.Pairs:
     hits = pair_counts(case.atoms, case.counts)
-    return optimal.pairs_of(case.atoms, case.counts, case.atoms.pair_cells, hits, case.q, case.p, case.usable, 1)
+    return kernels.pairs_of(case.atoms, case.counts, hits, case.q, case.p, case.usable, 1)
 
 
-def thresholds(pairs: optimal.Pairs) -> list[int]:
+def thresholds(pairs: kernels.Pairs) -> list[int]:
     """Values of formulas, where >= and > differ, and what nothing and everything reaches."""
     n = pairs.order.size
     values = [reference.of_pair(pairs.values, *pair) for pair in reference.pairs(n)]
@@ -66,7 +67,8 @@ def thresholds(pairs: optimal.Pairs) -> list[int]:
 
 @given(case=CASES)
 def test_pairs(case: Case) -> None:
-    order, *got = pairs_of(case)
+    order, *got, q, p = pairs_of(case)
+    assert (q, p) == (case.q, case.p)
     value = case.q * case.counts - case.p * (case.atoms.cells - case.counts)
     gain = np.maximum(value, 0)
     gains = np.diagonal(reference.shared(case.member, gain))
@@ -79,10 +81,10 @@ def test_pairs(case: Case) -> None:
 def test_good_and_promising_pairs(case: Case) -> None:
     pairs = pairs_of(case)
     for least in thresholds(pairs):
-        assert optimal.good_pairs(pairs, least).tolist() == as_lists(reference.good_pairs(pairs.values, least))
-        found, n_bounds = optimal.promising_pairs(pairs, least)
+        assert kernels.good_pairs(pairs, least).tolist() == as_lists(reference.good_pairs(pairs.values, least))
+        found, n_bounds = kernels.promising_pairs(pairs, least)
         wanted, n_tried = reference.promising_pairs(pairs.values, pairs.gains, least)
-        rows = [optimal.promising_pairs(pairs, least, a, a + 1) for a in range(pairs.order.size)]
+        rows = [kernels.promising_pairs(pairs, least, a, a + 1) for a in range(pairs.order.size)]
         assert [row for part, _ in rows for row in part.tolist()] == found.tolist()
         assert sum(n for _, n in rows) == n_bounds
         assert found.tolist() == as_lists(wanted)
@@ -97,12 +99,7 @@ def test_good_extensions(case: Case, data: Any) -> None:
         return
     least = data.draw(st.sampled_from(thresholds(pairs)))
     head, candidates = some_candidates(n, data.draw(st.integers(0, n - 1)), data.draw(st.integers(0, 99)))
-    concept = pairs.order[head]
-    starts, posted = case.atoms.postings
-    got, n_counted = optimal.good_extensions(
-        case.atoms, posted[starts[concept] : starts[concept + 1]], case.counts, pairs, head, candidates, case.q, case.p,
-        least,
-    )  # fmt: skip
+    got, n_counted = kernels.good_extensions(case.atoms, case.counts, pairs, head, candidates, least)
     member = case.member[:, pairs.order]
     wanted = reference.extensions(member, case.atoms.cells, case.counts, candidates.tolist(), case.q, case.p, least)
     assert got.tolist() == as_lists(wanted)
@@ -123,10 +120,10 @@ def as_lists(rows: Any) -> list[list[int]]:
 def test_lists_longer_than_thought(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     case = case_of(3, 9, 65)
     pairs = pairs_of(case)
-    wanted = optimal.good_pairs(pairs, 0), optimal.promising_pairs(pairs, 0)
+    wanted = kernels.good_pairs(pairs, 0), kernels.promising_pairs(pairs, 0)
     monkeypatch.setattr(cpu_kernels, "_ROOM", room)
-    np.testing.assert_array_equal(optimal.good_pairs(pairs, 0), wanted[0], strict=True)
-    found, n_bounds = optimal.promising_pairs(pairs, 0)
+    np.testing.assert_array_equal(kernels.good_pairs(pairs, 0), wanted[0], strict=True)
+    found, n_bounds = kernels.promising_pairs(pairs, 0)
     np.testing.assert_array_equal(found, wanted[1][0], strict=True)
     assert len(found) > room
     assert n_bounds == wanted[1][1]

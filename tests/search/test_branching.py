@@ -15,11 +15,11 @@ import ccx
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import canonical_ids
-from ccx.kernels import branching as kernels
+from ccx.kernels import completions as kernels
+from ccx.kernels import concept_pairs as kernels_optimal
 from ccx.kernels import cpu
-from ccx.kernels import optimal as kernels_optimal
 from ccx.kernels.atoms import pair_counts
-from ccx.kernels.optimal import pairs_of
+from ccx.kernels.concept_pairs import pairs_of
 from ccx.search import SearchOptions, beam_search, branching, limits, optimal, optimal_search
 from ccx.search.found import Objective
 from ccx.search.limits import Limit
@@ -366,10 +366,10 @@ def test_no_completion_exceeds_the_bound_of_its_beginning(seed, effort, data):
     concepts = concepts_of(masks)
     atoms, counts = concepts.atoms, histogram(bitmap, concepts)
     hits = pair_counts(atoms, counts)
-    pairs = pairs_of(atoms, counts, atoms.pair_cells, hits, q, p, np.ones(6, bool), 1)
+    pairs = pairs_of(atoms, counts, hits, q, p, np.ones(6, bool), 1)
     members, values = masks[pairs.order], np.where(bitmap, q, -p)
     main = data.draw(st.sampled_from([-1, 0, 1, int(np.argmax(pairs.values.diagonal()))]))
-    space = kernels.space_of(atoms, counts, pairs, q, p, main, effort)
+    space = kernels.space_of(atoms, counts, pairs, main, effort)
     n = data.draw(st.integers(1, 3))
     longer = data.draw(st.integers(2, 4 if n == 1 else 5 - n if n == 2 else 2))
     begun = tuple(rng.permutation(6)[:n].tolist()), tuple(rng.integers(0, 3, n - 1).tolist())
@@ -400,7 +400,7 @@ def test_no_completion_exceeds_the_bound_of_its_beginning(seed, effort, data):
 
 
 def expanded(space, atoms, concepts, operators, *rest):
-    return kernels.expand(space, kernels.room_for(atoms), kernels.Begun(concepts, operators, 1 << 50), *rest)
+    return kernels.expand(space, kernels.workspace_for(atoms), kernels.Prefix(concepts, operators, 1 << 50), *rest)
 
 
 def canonical(ids, operators):
@@ -458,10 +458,10 @@ def test_no_bound_cuts_off_the_best_formula():
         masks, bitmap = a_problem(seed, 5, 40)
         concepts = concepts_of(masks)
         atoms, counts = concepts.atoms, histogram(bitmap, concepts)
-        pairs = pairs_of(atoms, counts, atoms.pair_cells, pair_counts(atoms, counts), 3, 1, np.ones(5, bool), 1)
+        pairs = pairs_of(atoms, counts, pair_counts(atoms, counts), 3, 1, np.ones(5, bool), 1)
         members, values = masks[pairs.order], np.where(bitmap, 3, -1)
         main = seed % 5  # bounds hold whichever it is
-        space = kernels.space_of(atoms, counts, pairs, 3, 1, main)
+        space = kernels.space_of(atoms, counts, pairs, main)
         every = [reference.completions(members, values, (c,), (), k) for c in range(5) for k in range(4)]
         valued = [one for some in every for one in some.items()]
         most, most_beside = np.zeros((2, 4), np.int64)

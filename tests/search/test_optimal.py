@@ -13,7 +13,7 @@ import ccx
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.kernels import bitmap_histogram, pack
-from ccx.kernels.cpu import optimal as cpu_kernels
+from ccx.kernels.cpu import concept_pairs as cpu_kernels
 from ccx.search import SearchOptions, beam_search
 from ccx.search.found import Objective
 from ccx.search.optimal import optimal_search

@@ -1,6 +1,6 @@
 """The search of the sets of items that may follow a formula: the last step of the bounds (docs/optimal.md).
 
-`space` and items are those of `ccx.kernels.cpu.branching`.
+`space` and items are those of `ccx.kernels.cpu.completions`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from ccx.kernels.rows import n_words
 
 
 def sparse_histogram(cells, values, ranges, atoms):
-    """Serve `ccx.kernels.sparse.sparse_histogram`."""
     counts = np.zeros((len(ranges), atoms.n_atoms), np.int64)
     n_cells = atoms.shape[0] * atoms.shape[1]
     for k, (lower, upper) in enumerate(ranges.tolist()):
@@ -38,7 +37,6 @@ def _add_inside(cells, values, lower, upper, holds_zero, n_cells, cell_atoms, sa
 
 
 def sparse_pack(cells, values, limits, n_samples, n_cells):
-    """Serve `ccx.kernels.sparse.sparse_pack`."""
     lower, upper = limits
     rows = np.zeros((n_samples, n_words(n_cells)), np.uint64)
     holds_zero = lower < 0 < upper

@@ -18,7 +18,7 @@ import ccx
 import ccx.kernels.cuda.formulas
 from ccx.cli import app
 from ccx.errors import BackendError, CCXError, InputError, MemoryBudgetError, MissingExtraError
-from ccx.kernels import devices, pack
+from ccx.kernels import pack, places
 from ccx.pipeline import placement
 from ccx.search import ConceptMasks
 from tests.support.cuda_emulator.emulator import DeviceArray, Emulator, RawKernel
@@ -129,7 +129,7 @@ def test_explain_bitmaps_follows_the_bitmaps(gpu, seed, density, packed):
 def test_devices(device, source):
     """From main memory, from the GPU itself, and from another one."""
     gpu = use(Emulator(64, 2))
-    maps = MAPS if source is None else devices.parse_places(f"cuda:{source}")[0].upload(MAPS)
+    maps = MAPS if source is None else places.parse_places(f"cuda:{source}")[0].upload(MAPS)
     assert ccx.explain(maps, CONCEPTS, device=device, threads=3) == ccx.explain(MAPS, CONCEPTS)
     bitmaps = np.random.default_rng(0).random((4, N, 7, 10)) < 0.3
     placed = bitmaps if source is None else gpu.place(bitmaps)

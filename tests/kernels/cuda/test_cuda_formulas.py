@@ -14,7 +14,7 @@ import ccx.kernels.cuda.formulas
 from ccx.errors import BackendError
 from ccx.kernels import AtomBuilder, concept_counts, conjunction_counts, formula_counts, pair_counts
 from ccx.kernels.atoms import ATOM_ARRAYS, total_counts, with_sizes
-from ccx.kernels.devices import to_host
+from ccx.kernels.places import to_host
 from tests import reference
 from tests.support.cuda_emulator.emulator import DeviceArray, Emulator
 from tests.support.cuda_emulator.gpu import assert_same, emulated_cupy, gpus, use

@@ -21,8 +21,8 @@ from ccx.kernels import (
     range_histogram,
     upsample_pack,
 )
-from ccx.kernels.devices import to_host
 from ccx.kernels.estimates import concept_hits, concept_shapes, estimate_extensions, formula_shapes
+from ccx.kernels.places import to_host
 from tests.kernels.test_kernels_estimates import KINDS
 from tests.support.cuda_emulator.emulator import DeviceArray, Emulator
 from tests.support.cuda_emulator.gpu import emulated_cupy, use

@@ -16,7 +16,7 @@ import ccx
 from ccx import kernels
 from ccx.errors import BackendError, CCXError
 from ccx.kernels.cuda import device
-from ccx.kernels.devices import to_host
+from ccx.kernels.places import to_host
 
 pytestmark = pytest.mark.gpu
 

@@ -4,7 +4,7 @@ A formula's *value* is a sum over its atoms, positive parts are *gains*, negativ
 formula S that may grow by m >= 2 concepts, and bounds the value of everything that begins with (S op c), for all c
 and op. At m = 2 the extensions that are left are counted at once.
 
-`space` is a `ccx.kernels.branching.Space`; concepts are its ranks. An *item* is an operation that is no AND: 2 * c is
+`space` is a `ccx.kernels.completions.Space`; concepts are its ranks. An *item* is an operation that is no AND: 2 * c is
 OR c, 2 * c + 1 is AND NOT c.
 """
 

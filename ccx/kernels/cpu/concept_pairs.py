@@ -22,18 +22,15 @@ _ROOM = 4_096
 
 
 def good_pairs(values, least):
-    """Serve `ccx.kernels.optimal.good_pairs`."""
     (found,) = _with_room(_good_pairs, values, least)
     return found
 
 
 def promising_pairs(values, gains, least, first, last):
-    """Serve `ccx.kernels.optimal.promising_pairs`."""
     return _with_room(_promising_pairs, values, gains, least, first, last)
 
 
 def good_extensions(pairs, rows, triples, sizes, hits, q, p, least):
-    """Serve `ccx.kernels.optimal.good_extensions`."""
     return _with_room(_good_extensions, pairs, rows, triples, sizes, hits, q, p, least)
 
 

@@ -1,6 +1,6 @@
 """Branch and bound over left-deep formulas of any length (docs/optimal.md), which is the host's work on every device.
 
-Concepts are numbered as in `ccx.kernels.optimal.Pairs`.
+Concepts are numbered as in `ccx.kernels.concept_pairs.Pairs`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ccx.kernels import cpu
 from ccx.kernels.atoms import Atoms
-from ccx.kernels.optimal import Pairs
+from ccx.kernels.concept_pairs import Pairs
 from ccx.typing import IntArray
 
 
@@ -63,7 +63,7 @@ class Space(NamedTuple):
     effort: Effort
 
 
-class Begun(NamedTuple):
+class Prefix(NamedTuple):
     """A formula that others begin with: concepts, by rank, operators between them, and what bounds its completions."""
 
     concepts: tuple[int, ...]
@@ -71,19 +71,19 @@ class Begun(NamedTuple):
     bound: int
 
 
-class Room(NamedTuple):
+class Workspace(NamedTuple):
     """Working space of `expand`: uint8[G], all zeros, and int32[G]."""
 
     inside: npt.NDArray[np.uint8]
     listed: npt.NDArray[np.int32]
 
 
-def room_for(atoms: Atoms) -> Room:
+def workspace_for(atoms: Atoms) -> Workspace:
     """Return working space for one thread."""
-    return Room(np.zeros(atoms.n_atoms, np.uint8), np.empty(atoms.n_atoms, np.int32))
+    return Workspace(np.zeros(atoms.n_atoms, np.uint8), np.empty(atoms.n_atoms, np.int32))
 
 
-def space_of(atoms: Atoms, counts: IntArray, pairs: Pairs, q: int, p: int, main: int, effort: Effort = EFFORT) -> Space:
+def space_of(atoms: Atoms, counts: IntArray, pairs: Pairs, main: int, effort: Effort = EFFORT) -> Space:
     """Build the `Space` of a bitmap's histogram int64[G]; `main` is a rank, or -1."""
     n = pairs.order.size
     starts, posted = atoms.postings
@@ -114,7 +114,7 @@ def space_of(atoms: Atoms, counts: IntArray, pairs: Pairs, q: int, p: int, main:
         posted,
         atoms.atom_starts,
         ranks[atoms.atom_concepts],
-        q * counts - p * (atoms.cells - counts),
+        pairs.q * counts - pairs.p * (atoms.cells - counts),
         pairs.values,
         pairs.gains,
         partners[:, :k].astype(np.int32),
@@ -136,7 +136,7 @@ def without_main(space: Space) -> Space:
 
 
 def expand(
-    space: Space, room: Room, begun: Begun, longer: int, least: int, most: IntArray, most_beside: IntArray
+    space: Space, workspace: Workspace, prefix: Prefix, longer: int, least: int, most: IntArray, most_beside: IntArray
 ) -> tuple[IntArray, IntArray, int]:
     """Bound the completions of all extensions of a formula by `longer` >= 2 concepts.
 
@@ -154,10 +154,10 @@ def expand(
     Formulas that differ in the order of operands in a run of one connective come once.
 
     """
-    formula = np.array(begun.concepts, np.int32), np.array(begun.operators, np.uint8)
+    formula = np.array(prefix.concepts, np.int32), np.array(prefix.operators, np.uint8)
     try:
-        children, found, evaluations = cpu.branching.expand(
-            space, *formula, longer, begun.bound, least, most, most_beside, *room
+        children, found, evaluations = cpu.completions.expand(
+            space, *formula, longer, prefix.bound, least, most, most_beside, *workspace
         )
     except SystemError as error:
         # Numba unpickles types while it reads the arguments, and reports an interrupt there as this error.
