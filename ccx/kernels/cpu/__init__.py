@@ -1,4 +1,4 @@
-"""The CPU backend: numba kernels, one module a family, imported when first used."""
+"""The CPU backend: numba kernels, one module per family, imported when first used."""
 
 from __future__ import annotations
 

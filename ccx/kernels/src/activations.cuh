@@ -50,7 +50,7 @@ __device__ __forceinline__ float value_of(const float* map, const Cell& cell) {
 }
 
 // maps f32[n_maps, source_height, source_width] -> out f32[n_maps, height, width].
-// Bytes: 4 a sample and 4 a cell. Operations: 9 floating-point ones and 4 cached loads a cell.
+// Bytes: 4 per sample and 4 per cell. Operations: 9 floating-point ones and 4 cached loads per cell.
 KERNEL void upsample(const float* __restrict__ maps, float* __restrict__ out, const int* __restrict__ positions,
                      const float* __restrict__ weights, i64 n_maps, int source_height, int source_width, int height,
                      int width) {
@@ -64,7 +64,7 @@ KERNEL void upsample(const float* __restrict__ maps, float* __restrict__ out, co
 }
 
 // maps f32[n_maps, source_height, source_width] -> out u64[n_maps, ceil(height · width / 64)]: cells in the range.
-// Bytes: 4 a sample and 1/8 a cell. Operations: as `upsample`, two comparisons a cell and a ballot for 32.
+// Bytes: 4 per sample and 1/8 per cell. Operations: as `upsample`, two comparisons per cell and a ballot for 32.
 KERNEL void upsample_pack(const float* __restrict__ maps, u64* __restrict__ out, const int* __restrict__ positions,
                           const float* __restrict__ weights, i64 n_maps, int source_height, int source_width,
                           int height, int width, int start, u32 n_keys) {
@@ -145,7 +145,7 @@ __device__ __forceinline__ void count_ranges(const float* maps, const Range* lim
 // cell_atoms u16 or u32[n_samples, height · width], sample_starts i64[n_samples + 1], sample_atoms int[n_entries]
 // -> added to counts u64[n_units, n_ranges, n_atoms], which start as zeros.
 // Dynamic shared memory: 4 · n_slots bytes.
-// Bytes: 4 a sample of a map; the atoms of all cells once for units_a_task units. Operations for a cell and unit: 9
+// Bytes: 4 per sample of a map; the atoms of all cells once for units_a_task units. Operations for a cell and unit: 9
 // floating-point ones, 4 cached loads, 2 · n_ranges comparisons, an atomic addition in shared memory for a range.
 KERNEL void range_histogram_u16(const float* __restrict__ maps, const Range* __restrict__ limits,
                    const u16* __restrict__ cell_atoms, const i64* __restrict__ sample_starts,
@@ -203,7 +203,7 @@ __device__ __forceinline__ void count_bitmaps(const u64* rows, const LocalAtom* 
 
 // rows u64[n_bitmaps, n_samples, ceil(n_cells / 64)], padding zero; atoms as above -> added to counts
 // u64[n_bitmaps, n_atoms], which start as zeros. Dynamic shared memory: 4 · n_slots bytes.
-// Bytes: 1/8 a cell of a bitmap, and the atoms of all cells once for all bitmaps where they fit the cache. Operations:
+// Bytes: 1/8 per cell of a bitmap, and the atoms of all cells once for all bitmaps where they fit the cache. Operations:
 // a shift and a test a cell, an atomic addition in shared memory for a one.
 KERNEL void bitmap_histogram_u16(const u64* __restrict__ rows, const u16* __restrict__ cell_atoms,
                                  const i64* __restrict__ sample_starts, const int* __restrict__ sample_atoms,
@@ -222,7 +222,7 @@ KERNEL void bitmap_histogram_u32(const u64* __restrict__ rows, const u32* __rest
 }
 
 // values f32[n_values] -> any_other[0] = 1 where one is NaN or infinite; it starts as 0.
-// Bytes: 4 a value. Operations: a comparison a value, a ballot for 32.
+// Bytes: 4 per value. Operations: a comparison per value, a ballot for 32.
 KERNEL void find_not_finite(const float* __restrict__ values, u32* any_other, i64 n_values) {
   const i64 n_tasks = ceil_div(n_values, 32);
   for (i64 task = first_task(); task < n_tasks; task += task_step()) {
@@ -233,7 +233,7 @@ KERNEL void find_not_finite(const float* __restrict__ values, u32* any_other, i6
 }
 
 // values f64[n_values] -> out f32[n_values], the nearest.
-// Bytes: 12 a value. Operations: a conversion a value.
+// Bytes: 12 per value. Operations: a conversion per value.
 KERNEL void round_to_float32(const double* __restrict__ values, float* __restrict__ out, i64 n_values) {
   const i64 step = i64{gridDim.x} * blockDim.x;
   for (i64 i = i64{blockIdx.x} * blockDim.x + threadIdx.x; i < n_values; i += step) out[i] = ieee_float(values[i]);

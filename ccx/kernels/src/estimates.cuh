@@ -1,7 +1,7 @@
 // The published estimates of the IoU of (F op c), for U bitmaps, F formulas, N samples, C concepts and the R places
 // where a concept occurs in a sample. ccx/kernels/estimates.py and docs/heuristics.md say what each result means.
 //
-// What a concept contributes where it is absent depends on the formula alone. That is summed once a formula
+// What a concept contributes where it is absent depends on the formula alone. That is summed once per formula
 // (`estimate_totals`), each occurrence adds the difference (`estimate_occurrences`), and `estimate_quotients` puts the
 // two together. All sums are exact: int64, added modulo 2^64.
 
@@ -43,8 +43,8 @@ __device__ __forceinline__ void add(i64* sum, i64 value) {
 
 // rows u64[n_rows, n_words], bitmap u64[n_samples, n_words], starts i64[n_samples + 1], row_of i64[n_occurrences], -1
 // where the concept covers the sample -> hits int[n_occurrences], cells that each occurrence shares with the bitmap.
-// Bytes: 8 a word of rows, and the bitmap's once where its samples fit the cache. Operations: an AND, a popcount, an
-// addition a word; log2(n_samples) cached loads an occurrence.
+// Bytes: 8 per word of rows, and the bitmap's once where its samples fit the cache. Operations: an AND, a popcount, an
+// addition per word; log2(n_samples) cached loads per occurrence.
 KERNEL void concept_hits(const u64* __restrict__ rows, const u64* __restrict__ bitmap, const i64* __restrict__ starts,
                          const i64* __restrict__ row_of, int* __restrict__ hits, i64 n_occurrences, i64 n_samples,
                          i64 n_words) {
@@ -73,7 +73,7 @@ KERNEL void concept_hits(const u64* __restrict__ rows, const u64* __restrict__ b
 // Boxes of masks int[n_rows, 4], twice, and the mask of each occurrence row_of i64[n_occurrences], -1 where the
 // concept covers the sample -> boxes and rectangles int[n_occurrences, 4] of occurrences; full_only int[n_concepts],
 // ones before, becomes 0 where a concept has a mask of its own somewhere. concepts int[n_occurrences].
-// Bytes: 76 an occurrence. Operations: an atomic exchange an occurrence with a mask.
+// Bytes: 76 per occurrence. Operations: an atomic exchange per occurrence with a mask.
 KERNEL void occurrence_shapes(const int* __restrict__ row_boxes, const int* __restrict__ row_rectangles,
                               const i64* __restrict__ row_of, const int* __restrict__ concepts,
                               int* __restrict__ boxes, int* __restrict__ rectangles, int* __restrict__ full_only,
@@ -93,7 +93,7 @@ constexpr i64 kChunkSamples = 1024;
 
 // areas, hits int[U, F, N], boxes int[U, F, N, 4] (read for MMESH only), bitmap_areas int[U, N] -> added to totals
 // i64[U, F, 6], zeros before.
-// Bytes: 12 a formula and sample, 28 for MMESH. Operations: about 20 of them.
+// Bytes: 12 per formula and sample, 28 for MMESH. Operations: about 20 of them.
 KERNEL void estimate_totals(const int* __restrict__ areas, const int* __restrict__ hits, const int* __restrict__ boxes,
                             const int* __restrict__ bitmap_areas, i64* __restrict__ totals, i64 n_units,
                             i64 n_formulas, i64 n_samples, i64 n_cells, int kind) {
@@ -124,8 +124,8 @@ KERNEL void estimate_totals(const int* __restrict__ areas, const int* __restrict
 // Formulas as above and rectangles int[U, F, N, 4]; concepts: starts i64[N + 1], concepts, c_areas int[R], c_boxes,
 // c_rectangles int[R, 4], full_only u8[C]; c_hits int[U, R] -> added to intersections and sizes i64[U, F, C, 3], zeros
 // before: what each occurrence changes in a sample. Boxes and rectangles are read for MMESH only.
-// Bytes: 12 an occurrence and bitmap (44 for MMESH; from memory once, where occurrences fit the cache), 8 a formula and
-// sample (40), 8 an atomic addition. Operations: about 40 an occurrence and formula, up to six atomic additions.
+// Bytes: 12 per occurrence and bitmap (44 for MMESH; from memory once, where occurrences fit the cache), 8 per formula and
+// sample (40), 8 an atomic addition. Operations: about 40 per occurrence and formula, up to six atomic additions.
 KERNEL void estimate_occurrences(const int* __restrict__ areas, const int* __restrict__ hits,
                                  const int* __restrict__ boxes, const int* __restrict__ rectangles,
                                  const i64* __restrict__ starts, const int* __restrict__ concepts,
@@ -178,7 +178,7 @@ KERNEL void estimate_occurrences(const int* __restrict__ areas, const int* __res
 
 // totals i64[U, F, 6], full_only u8[C] -> in place, i64[U, F, C, 3]: intersections become numerators, sizes
 // denominators.
-// Bytes: 32 a candidate. Operations: about 10.
+// Bytes: 32 per candidate. Operations: about 10.
 KERNEL void estimate_quotients(const i64* __restrict__ totals, const u8* __restrict__ full_only,
                                i64* __restrict__ intersections, i64* __restrict__ sizes, i64 n_formulas,
                                i64 n_concepts, int kind) {

@@ -47,7 +47,7 @@ constexpr i64 kChunkAtoms = 512;  // what a warp of formula_counts takes at a ti
 
 // weights u64[n_rows, n_atoms] -> added to counts u64[n_rows, n_formulas], zeros before.
 // Bytes: for a formula the concepts (2 each) and starts (8) of all atoms, and 8 a weight, from the cache where it holds
-// them. Operations for an atom: a bisection an operand that decides, an addition a row.
+// them. Operations for an atom: a bisection an operand that decides, an addition per row.
 KERNEL void formula_counts(const i64* __restrict__ atom_starts, const u16* __restrict__ atom_concepts,
                            const u64* __restrict__ weights, const int* __restrict__ concepts,
                            const u8* __restrict__ operators, u64* __restrict__ counts, i64 n_atoms, i64 n_rows,

@@ -69,8 +69,8 @@ __device__ __forceinline__ void count_permuted(const u64* rows, const int* order
 // sample orders[j, n]; cell_atoms u16 or u32[n_samples, n_cells], sample_starts i64[n_samples + 1], sample_atoms
 // int[n_entries] -> added to counts u32[n_atoms, n_orders], zeros before; fewer than 2^32 cells in all.
 // Dynamic shared memory: 4 · n_slots bytes, beside 8.3 KB.
-// Bytes: 1/8 a cell and order, from the cache where it holds the bitmap; the atoms of all cells once for blockDim.x
-// orders; 4 a sample, atom of it and order. Operations: an AND, a popcount and an addition in shared memory for each
+// Bytes: 1/8 per cell and order, from the cache where it holds the bitmap; the atoms of all cells once for blockDim.x
+// orders; 4 per sample, atom of it and order. Operations: an AND, a popcount and an addition in shared memory for each
 // mask and order.
 KERNEL void permuted_histogram_u16(const u64* __restrict__ rows, const int* __restrict__ orders,
                                    const u16* __restrict__ cell_atoms, const i64* __restrict__ sample_starts,

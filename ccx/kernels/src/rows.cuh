@@ -3,7 +3,7 @@
 //
 // Bytes are those that must cross the memory bus, operations those on 64-bit words, both for the whole call.
 
-// A warp takes this many words of a row at a time: 64 of its loads of 128 bits a lane. Long rows are shared out.
+// A warp takes this many words of a row at a time: 64 of its loads of 128 bits per lane. Long rows are shared out.
 constexpr i64 kChunkWords = 4096;
 
 // Where the rows of a and b stand that meet in row r of a broadcast table: r counts through outer × middle × inner,
@@ -42,7 +42,7 @@ KERNEL void pack(const u8* __restrict__ bits, u64* __restrict__ out, i64 n_rows,
 }
 
 // u64[n_rows, ceil(n_bits / 64)] -> out u8[n_rows, n_bits] of 0 and 1, which starts on 16 bytes.
-// Bytes: n_rows · (8·n_words + n_bits). Operations: a shift and a mask a cell; stores of 128 bits.
+// Bytes: n_rows · (8·n_words + n_bits). Operations: a shift and a mask per cell; stores of 128 bits.
 KERNEL void unpack(const u64* __restrict__ rows, u8* __restrict__ out, i64 n_rows, i64 n_bits) {
   const i64 n_words = ceil_div(n_bits, 64), n_cells = n_rows * n_bits;
   const i64 step = i64{gridDim.x} * blockDim.x * 16;
@@ -73,7 +73,7 @@ KERNEL void unpack(const u64* __restrict__ rows, u8* __restrict__ out, i64 n_row
 
 // ((a ^ flip_a) & (b ^ flip_b)) ^ flip_out, which is AND, OR or AND NOT without a branch, of rows of n_words words
 // that meet as `Broadcast` says -> out u64[n_rows, n_words], which may be a or b itself, if it has their rows.
-// Bytes: 24 a word of out. Operations: two a word.
+// Bytes: 24 per word of out. Operations: two per word.
 KERNEL void combine(const u64* a, const u64* b, u64* out, i64 n_rows, i64 n_words, u64 flip_a, u64 flip_b,
                     u64 flip_out, i64 middle, i64 inner, i64 outer_a, i64 middle_a, i64 inner_a, i64 outer_b,
                     i64 middle_b, i64 inner_b) {
@@ -101,7 +101,7 @@ KERNEL void combine(const u64* a, const u64* b, u64* out, i64 n_rows, i64 n_word
 }
 
 // u64[n_rows, n_words] -> added to counts u64[n_rows], which start as zeros.
-// Bytes: 8 a word. Operations: a popcount and an addition a word.
+// Bytes: 8 per word. Operations: a popcount and an addition per word.
 KERNEL void popcount(const u64* __restrict__ rows, u64* __restrict__ counts, i64 n_rows, i64 n_words) {
   const i64 tasks_a_row = ceil_div(n_words, kChunkWords);
   for (i64 task = first_task(); task < n_rows * tasks_a_row; task += task_step()) {
@@ -120,7 +120,7 @@ KERNEL void popcount(const u64* __restrict__ rows, u64* __restrict__ counts, i64
 }
 
 // Rows of n_words words that meet as `Broadcast` says -> popcount(a & b) added to counts u64[n_rows], zeros before.
-// Bytes: 16 a pair of words. Operations: an AND, a popcount and an addition a pair.
+// Bytes: 16 per pair of words. Operations: an AND, a popcount and an addition per pair.
 KERNEL void and_popcount(const u64* __restrict__ a, const u64* __restrict__ b, u64* __restrict__ counts, i64 n_rows,
                          i64 n_words, i64 middle, i64 inner, i64 outer_a, i64 middle_a, i64 inner_a, i64 outer_b,
                          i64 middle_b, i64 inner_b) {
@@ -157,7 +157,7 @@ __device__ __forceinline__ ulonglong2 operand_pair(const u64* rows, i64 operand,
 
 // rows u64[n_rows, n_words], operands i64[length, n_out], operators u8[length - 1] (0 OR, 1 AND, 2 AND NOT), last_word:
 // the bits that the last word of a row may have -> out u64[n_out, n_words]: ((row of operand 0) op row of operand 1) ...
-// Bytes: 8 a word of out, and of each operand that is a row. Operations: one or two a word and operand.
+// Bytes: 8 per word of out, and of each operand that is a row. Operations: one or two per word and operand.
 KERNEL void formula_rows(const u64* __restrict__ rows, const i64* __restrict__ operands,
                          const u8* __restrict__ operators, u64* __restrict__ out, i64 n_out, i64 n_words, i64 length,
                          u64 last_word) {

@@ -11,7 +11,7 @@ __device__ __forceinline__ T warp_min(T value) {
 
 // masks u64[n_masks, ceil(height · width / 64)] -> boxes int[n_masks, 4], half-open (row0, col0, row1, col1); zeros for
 // an empty mask.
-// Bytes: 8 a word. Operations: a comparison a word; about 20 for each image row that a word with ones touches.
+// Bytes: 8 per word. Operations: a comparison per word; about 20 for each image row that a word with ones touches.
 KERNEL void bounding_boxes(const u64* __restrict__ masks, int* __restrict__ boxes, i64 n_masks, i64 height,
                            i64 width) {
   const i64 n_words = ceil_div(height * width, 64);
@@ -64,7 +64,7 @@ constexpr int kNoTop = 0x7fffffff;
 // - Neighbours whose columns begin in the same row propose the same; the first does it for both.
 // - A proposal is no wider than the grid.
 // Dynamic shared memory: 4 · n_slots bytes, n_slots >= width; as many warps work as have room for their columns.
-// Bytes: 8 a word. Operations: about 20 a cell; in a row with an end, one comparison for each column that a proposal
+// Bytes: 8 per word. Operations: about 20 per cell; in a row with an end, one comparison for each column that a proposal
 // looks at.
 KERNEL void inscribed_rectangles(const u64* __restrict__ masks, int* __restrict__ rectangles, i64 n_masks, int height,
                                  int width, int n_slots) {
