@@ -13,7 +13,7 @@ from tests.reference.atoms import (
     sets_of_labels,
     sets_of_masks,
 )
-from tests.reference.branching import completions
+from tests.reference.completions import completions
 from tests.reference.estimates import estimate_extensions
 from tests.reference.formulas import (
     best_extensions,

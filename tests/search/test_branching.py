@@ -352,7 +352,7 @@ def test_an_interrupt_that_numba_reports_as_an_error_of_its_own_is_one(monkeypat
             raise SystemError("dispatcher") from two
 
     masks, bitmap = a_problem(HARD, 6, 65)
-    monkeypatch.setattr(cpu.branching, "expand", interrupted)
+    monkeypatch.setattr(cpu.completions, "expand", interrupted)
     with pytest.raises(KeyboardInterrupt):
         proof(masks, bitmap, length=5, beam=1)
 

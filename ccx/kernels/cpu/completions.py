@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ccx.kernels.cpu._jit import inline, jit
-from ccx.kernels.cpu.sets import NEVER, keep_top, search_sets, sum_of
+from ccx.kernels.cpu.item_sets import NEVER, keep_top, search_sets, sum_of
 from ccx.operators import AND, AND_NOT, OR
 
 

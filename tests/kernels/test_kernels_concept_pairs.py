@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ccx.kernels import AtomBuilder, Atoms, pair_counts
 from ccx.kernels import concept_pairs as kernels
 from ccx.kernels.cpu import concept_pairs as cpu_kernels
-from tests.reference import optimal as reference
+from tests.reference import concept_pairs as reference
 from tests.reference import pack
 from tests.reference.optimal_oracle import problems
 
