@@ -91,7 +91,9 @@ def test_explain_follows_the_activations(gpu, seed, n_concepts, grid, shape, dty
     seed=SEEDS,
     grid=st.sampled_from([(7, 10), (1, 65), (3, 4)]),
     garbage=st.sampled_from([np.nan, np.inf, -np.inf]),
-    options=st.sampled_from([{}, {"fit": [0, 3, 5]}, {"search": "mmesh"}, {"exclude": np.eye(3, 4, dtype=bool)}]),
+    options=st.sampled_from(
+        [{}, {"fit_samples": [0, 3, 5]}, {"search": "mmesh"}, {"exclude": np.eye(3, 4, dtype=bool)}]
+    ),
 )
 @settings(max_examples=15)
 def test_what_has_no_valid_cell_changes_nothing(gpu, seed, grid, garbage, options):
@@ -272,7 +274,7 @@ def test_masks_that_do_not_fit_are_refused(monkeypatch):
 @pytest.mark.parametrize("fit", [None, [0, 2, 3, 5]])
 def test_chance_and_held_out_samples(search, fit, launched):
     gpu = use(Emulator())
-    options: dict[str, Any] = {"null": 3, "fit": fit, "search": search}
+    options: dict[str, Any] = {"permutations": 3, "fit_samples": fit, "search": search}
     ranges = {"clusters": 2, "units": [0, 1]}
     got = ccx.explain(gpu.place(MAPS), CONCEPTS, **ranges, **options)
     assert got == ccx.explain(MAPS, CONCEPTS, **ranges, **options)
