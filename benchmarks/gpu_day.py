@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,8 @@ def guarded(name: str, call: Callable[[], Any]) -> None:
 def gpu_and_clock() -> tuple[Any, Any, Any]:
     """Return CuPy, GPU 0, and a clock."""
     if EMULATED:
-        from tests.benchmarks.test_gpu_benchmark import HostClock
         from tests.support.cuda_emulator.emulator import Emulator
-        from tests.support.cuda_emulator.gpu import emulated_cupy, use
+        from tests.support.cuda_emulator.gpu import HostClock, emulated_cupy, use
 
         EMULATION.append(emulated_cupy())
         EMULATION[0].__enter__()  # for as long as this process lives
@@ -218,8 +218,6 @@ def each(gpu: Any, call: Callable[[], Any], n: int) -> str:
 
 def small() -> None:
     """Run every kernel once or so, on little data: for compute-sanitizer. Each array is an allocation of its own."""
-    from tests.kernels.cuda import test_gpu
-
     cupy, gpu, _ = gpu_and_clock()
     if not EMULATED:
         cupy.cuda.set_allocator(None)
@@ -237,7 +235,10 @@ def small() -> None:
     for search in ("beam", "optimal", "mmesh"):
         options = {"search": search, "clusters": 2, "units": [0], "progress": False, "threads": 1}
         guarded(search, lambda options=options: f"{len(ccx.explain(there, concepts, **options))} rows")
-    guarded("atoms in 32 bits", lambda: test_gpu.test_atoms_numbered_in_32_bits(gpu, data, concepts))
+    wide = replace(concepts.atoms, cell_atoms=concepts.atoms.cell_atoms.astype(np.uint32))
+    for case in _gpu_cases._of_activations(data, wide):
+        if "histogram" in case.name:
+            guarded(f"{case.name}, atoms in 32 bits", partial(check, case))
 
 
 # ---- Speed -----------------------------------------------------------------------------------------------------------

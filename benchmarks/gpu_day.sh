@@ -46,7 +46,7 @@ step sanity 60 facts.txt "$PY" "$DAY" sanity
 # 2. Results are the CPU's: the tests for a GPU, on kernels of both compilers.
 if [ -n "${fatbins:-}" ]; then finish fatbins "$fatbins" 60; fi
 finish warm $warm 60
-if ((CCX_DAY_EMULATED)); then tests="tests/benchmarks/test_gpu_benchmark.py"; else tests="-m gpu tests/kernels/cuda/test_gpu.py"; fi
+if ((CCX_DAY_EMULATED)); then tests="tests/benchmarks/test_gpu_benchmark.py tests/kernels/cuda/test_gpu.py"; else tests="-m gpu tests/kernels/cuda/test_gpu.py"; fi
 step tests 200 tests.txt "$PY" -m pytest $tests -q -p no:cacheprovider --durations=8 -W default
 # 3. Memory and races, on a few samples.
 for tool in memcheck racecheck; do

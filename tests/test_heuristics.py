@@ -16,7 +16,7 @@ from ccx import heuristics, kernels
 from ccx.errors import InputError, ShapeError
 from ccx.formula import left_deep
 from tests import reference
-from tests.search.test_beam import Case, cases
+from tests.support.beam_cases import Case, cases
 from tests.support.parity_cases import CASES_WITH_UNITS, Bitmap, ParityCase, load_case
 
 KINDS = ("mmesh", "cfh", "areas")

@@ -19,7 +19,7 @@ from ccx.kernels import completions as kernels
 from ccx.kernels import concept_pairs as pair_kernels
 from ccx.kernels import pack
 from ccx.search import Found, Objective, SearchOptions, optimal, optimal_search
-from tests.search.test_optimal import histogram
+from tests.support.histograms import histogram
 
 GIVEN_UP = 60.0  # seconds after which a job that nothing stops fails, so that the test ends
 

@@ -11,6 +11,7 @@ import pytest
 
 from ccx.datasets import CocoInstances, CocoPanoptic
 from ccx.errors import CCXError
+from tests.support.coco_files import compressed
 from tests.support.fuzzing import attack, attempts
 from tests.support.picture_files import photo, png, write
 
@@ -24,21 +25,6 @@ VALUES: list[Any] = [
     {"size": [4, 6], "counts": [2**32 - 1, 25]}, {"size": [4, 6], "counts": "o" * 300}, [[0, 0, 1, 0, 1, 1] * 3000],
     {"size": [4, 6], "counts": [30, -6]}, "PPYo1", "\x7f\x7f",
 ]  # fmt: skip
-
-
-def compressed(counts: list[int]) -> str:
-    """Return run lengths in the text of COCO, after its description."""
-    text = ""
-    for i, count in enumerate(counts):
-        number = count - counts[i - 2] if i > 2 else count
-        while True:
-            bits = number & 31
-            number >>= 5
-            is_last = number == (-1 if bits & 16 else 0)
-            text += chr(bits + (0 if is_last else 32) + 48)
-            if is_last:
-                break
-    return text
 
 
 def region(rng: np.random.Generator, height: int, width: int) -> tuple[Any, np.ndarray]:

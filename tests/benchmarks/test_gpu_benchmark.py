@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 
 from ccx import kernels
 from tests.support.cuda_emulator.emulator import DeviceArray, Emulator
-from tests.support.cuda_emulator.gpu import emulated_cupy, use
+from tests.support.cuda_emulator.gpu import HostClock, emulated_cupy, use
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,19 +22,8 @@ sys.path.append(str(ROOT))  # behind everything else: ccx itself may be installe
 try:
     from benchmarks import _gpu_cases, gpu, gpu_roofline
     from benchmarks.synthetic import generate
-    from tests.kernels.cuda import test_gpu
 finally:
     sys.path.remove(str(ROOT))
-
-
-class HostClock:
-    """What `gpu.Events` is for a GPU; the emulator is done when a launch returns."""
-
-    def mark(self):
-        return time.perf_counter()
-
-    def seconds(self, begin, end):
-        return end - begin
 
 
 @pytest.fixture(scope="module")
@@ -102,37 +89,6 @@ def popcount_plus_one(rows):
     if isinstance(counts, DeviceArray):
         counts.view(np.ndarray)[...] += 1
     return counts
-
-
-@pytest.mark.needs("gxx")
-def test_the_tests_for_a_gpu_pass_where_kernels_are_right(data, emulator):
-    fake = sys.modules["cupy"]
-    fake.asarray = emulator.upload
-    fake.asfortranarray = lambda array: np.asfortranarray(array.view(np.ndarray)).view(DeviceArray)
-    fake.asnumpy = emulator.download
-    fake.concatenate = lambda arrays: np.concatenate([array.view(np.ndarray) for array in arrays]).view(DeviceArray)
-    fake.zeros = emulator.zeros
-    fake.cuda.Stream = lambda **_: nullcontext()
-    concepts = data.concepts()
-    for function in test_gpu.FUNCTIONS:
-        test_gpu.test_kernels_give_what_the_cpu_gives(function, emulator, data, concepts)
-    test_gpu.test_kernels_wait_for_the_stream_of_the_caller(fake, concepts)
-    test_gpu.test_arrays_of_any_layout_and_alignment(fake, concepts)
-    for search in ("beam", "optimal", "mmesh", "cfh", "areas"):
-        test_gpu.test_explain_gives_what_the_cpu_gives(search, fake, data, concepts)
-    test_gpu.test_several_gpus(fake, data, concepts)
-
-
-@pytest.mark.needs("gxx")
-def test_the_further_tests_for_a_gpu_pass_too(data, emulator):
-    small = np.ascontiguousarray(data.activations[:, :3]), data.concepts()
-    for grid in ((3, 4), (9, 9)):
-        test_gpu.test_denormal_cells(grid, emulator)
-    for dtype, scale in ((np.float16, 1), (np.float32, 1e-41), (np.float64, 1e-41)):
-        test_gpu.test_explain_in_each_precision(dtype, scale, emulator, small)
-    for options in test_gpu.OPTIONS:
-        test_gpu.test_explain_with_other_options(options, emulator, small)
-    test_gpu.test_atoms_numbered_in_32_bits(emulator, data, small[1])
 
 
 def test_without_a_gpu_the_benchmark_fails_and_says_why():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,61 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 import ccx
 from ccx.cli import app, files, flags, terminal
 from ccx.errors import InputError, StoreError
+from tests.support.command_line import NAMES, expected, ok, run
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["sky", "tree", "road [1]", "[red]car[/red]"]
 # A background job, as CI may be, ignores Ctrl-C, and so would its children.
 CODE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ccx.cli import main; main()"
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
-
-
-def ok(*arguments):
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def process(*arguments, **options):
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
     return subprocess.Popen([sys.executable, "-c", CODE, *map(str, arguments)], env=environment, text=True, **options)
-
-
-@pytest.fixture
-def data(tmp_path):
-    """Write activations, label maps, masks, names and images of 6 samples of 8×8 cells."""
-    rng = np.random.default_rng(0)
-    labels = np.zeros((6, 2, 8, 8), np.int32)
-    labels[:, 0] = rng.integers(0, 3, (6, 8, 8))
-    labels[:, 1] = np.where(rng.random((6, 8, 8)) < 0.5, 3, 4)
-    masks = np.stack([(labels == c + 1).any(axis=1) for c in range(4)])
-    activations = rng.standard_normal((6, 3, 8, 8), np.float32)
-    activations[:, 2] = 0
-    activations[:, 1] = np.where(masks[0] & ~masks[3], 5 + rng.random((6, 8, 8)), rng.random((6, 8, 8)))
-    np.save(tmp_path / "activations.npy", activations)
-    np.savez(tmp_path / "arrays.npz", activations=activations, other=activations[:, :1])
-    save_file({"layer4": activations}, tmp_path / "activations.safetensors")
-    np.save(tmp_path / "labels.npy", labels)
-    np.save(tmp_path / "masks.npy", masks)
-    np.save(tmp_path / "images.npy", rng.integers(0, 255, (6, 16, 16, 3)).astype(np.uint8))
-    (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
-    (tmp_path / "names.json").write_text(json.dumps({"names": NAMES, "categories": list("aabb")}))
-    (tmp_path / "names.csv").write_text("name,category\n" + "".join(f"{name},c\n" for name in NAMES))
-    return tmp_path
-
-
-def expected(data, **settings):
-    labels, activations = np.load(data / "labels.npy"), np.load(data / "activations.npy")
-    concepts = ccx.Concepts.from_label_maps(labels, NAMES)
-    return ccx.explain(activations, concepts, progress=False, **settings)
 
 
 def test_version_and_help():

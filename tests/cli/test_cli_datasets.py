@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import ccx
 from ccx.cli import app
 from tests.support.picture_files import photo, png, write, write_broden
-from tests.test_downloading import Server, server
+from tests.support.servers import Server, server
 
 __all__ = ["server"]  # a fixture
 

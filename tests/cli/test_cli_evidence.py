@@ -8,7 +8,7 @@ import pytest
 import ccx
 from ccx.cli import files
 from ccx.errors import InputError, StoreError
-from tests.cli.test_cli import data, expected, ok, run
+from tests.support.command_line import data, expected, ok, run
 
 __all__ = ["data"]  # a fixture
 

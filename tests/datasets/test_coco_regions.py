@@ -12,7 +12,7 @@ import pytest
 from ccx.datasets import CocoInstances, CocoPanoptic
 from ccx.datasets.regions import decoded, runs_of
 from ccx.errors import CCXError, FilesError, StoreError
-from tests.attacks.test_attack_coco import compressed
+from tests.support.coco_files import compressed
 from tests.support.picture_files import photo, png, write
 
 pytestmark = pytest.mark.needs("coco")

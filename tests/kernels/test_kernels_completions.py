@@ -19,8 +19,7 @@ from ccx.kernels import completions as kernels
 from ccx.kernels.atoms import pair_counts
 from ccx.kernels.completions import Effort
 from ccx.kernels.concept_pairs import pairs_of
-from tests.search.test_branching import expanded, is_sorted
-from tests.search.test_optimal import histogram
+from tests.support.histograms import expanded, histogram, is_sorted
 
 OR, AND, AND_NOT = 0, 1, 2
 SETS = Effort()  # sets of operations are searched

@@ -13,6 +13,7 @@ from ccx.kernels import backend, conversion, rows
 from ccx.kernels.cpu import rows as cpu_rows
 from tests import reference
 from tests.support.parity_cases import CASES_WITH_UNITS, load_case
+from tests.support.strategies import formula_operands
 
 THREADS = st.sampled_from([1, 2, 3, None])
 N_BITS = st.sampled_from([0, 1, 63, 64, 65, 127, 128, 1025])
@@ -213,15 +214,6 @@ def test_errors_name_argument_got_and_wanted():
         rows.logical_or(two, two, three)
     with pytest.raises(InputError, match="out: expected a writeable array"):
         rows.logical_or(two, two, np.broadcast_to(np.uint64(0), (5, 2)))
-
-
-def formula_operands(data, n_bits, seed, density):
-    """Return packed rows, operands int64[length, k] and operators uint8[length - 1] of a formula."""
-    rng = np.random.default_rng(seed)
-    n_rows, n_out = data.draw(st.sampled_from([0, 1, 5])), data.draw(st.sampled_from([0, 1, 3, 40]))
-    length = data.draw(st.integers(1, 4))
-    packed = reference.pack(rng.random((n_rows, n_bits)) < density)
-    return packed, rng.integers(-2, n_rows, (length, n_out)), rng.integers(0, 3, length - 1).astype(np.uint8)
 
 
 @given(data=st.data(), n_bits=N_BITS.filter(bool), seed=SEEDS, density=DENSITIES, threads=THREADS)

@@ -365,7 +365,7 @@ def test_models_without_numbers(tmp_path):
 def test_quantised_layers_give_their_numbers():
     import torch
 
-    from tests.probing.test_probing_stale import statically_quantised
+    from tests.support.probed_models import statically_quantised
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -16,6 +16,7 @@ import ccx
 from ccx.errors import StoreError
 from ccx.probing.identity import described, model_hashes
 from ccx.probing.verifying import differs
+from tests.support.probed_models import statically_quantised
 
 pytestmark = pytest.mark.needs("torch")
 ROOT = Path(__file__).parents[2]
@@ -39,18 +40,6 @@ def quantised(model):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that its quantisation will move
         return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
-
-
-def statically_quantised(scale):
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        layer = torch.ao.nn.quantized.Linear(16, 8)
-        weight = torch.quantize_per_tensor(torch.full((8, 16), scale), 0.01, 0, torch.qint8)
-        layer.set_weight_bias(weight, None)
-    quantise = torch.ao.nn.quantized.Quantize(0.1, 0, torch.quint8)
-    return torch.nn.Sequential(quantise, layer, torch.ao.nn.quantized.DeQuantize())
 
 
 def sae(kind, seed):

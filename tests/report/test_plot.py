@@ -10,7 +10,7 @@ import pytest
 
 import ccx
 from ccx.errors import InputError, MissingExtraError
-from tests.report.test_report import explained, tiny
+from tests.support.reports import explained, tiny
 
 HOSTILE = ["$x^{", "<b>sky</b>", "line\nbreak", "d"]
 

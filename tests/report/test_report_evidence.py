@@ -12,8 +12,8 @@ from ccx.evidence import Chance, HeldOut
 from ccx.report import render
 from ccx.report.evidence_views import evidence_view
 from ccx.report.pictures import FINE, Pictures
-from tests.report.test_report import checked, explained, tiny
-from tests.results.test_results import example
+from tests.support.reports import checked, explained, tiny
+from tests.support.result_examples import example
 
 
 def texts(page):

@@ -13,8 +13,8 @@ from ccx.kernels import unpack, upsample_pack
 from ccx.report import pictures as chosen
 from ccx.report import render, report_path, write_report
 from ccx.report.charts import activation_chart
-from tests.report.test_report import Checker, explained, tiny
 from tests.support.full_disk import file_size_limit
+from tests.support.reports import Checker, explained, tiny
 
 
 def files(folder):

@@ -25,6 +25,7 @@ from ccx.evidence import Chance, HeldOut
 from ccx.formula import Concept, Formula, left_deep, parse
 from ccx.results import FORMAT, ROW_KEY, RUN_FORMAT, Candidate, Explanation, Explanations, Status
 from ccx.store import RowLog
+from tests.support.result_examples import check_schema, example, silent, table_of
 from tests.support.seals import before_range_index, unseal
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -131,90 +132,11 @@ def tables(draw: st.DrawFn) -> Explanations:
     )
 
 
-def example(unit: int = 0, range_index: int = 1, **changes: Any) -> Explanation:
-    values: dict[str, Any] = {
-        "unit": unit,
-        "range_index": range_index,
-        "range": (0.5, math.inf),
-        "formula": parse("((pedestrian OR bicyclist) AND NOT road)"),
-        "iou": 0.18,
-        "iou_gain": 0.08,
-        "intersection": 18,
-        "union": 100,
-        "bitmap_cells": 40,
-        "formula_cells": 78,
-        "status": Status.EXPLAINED,
-        "visited": 1200,
-        "expanded": 15,
-        "estimated": 5400,
-        "optimal": False,
-        "alternatives": (Candidate(parse("pedestrian"), 0.15, 15, 100),),
-        "score": 0.18,
-    }
-    return Explanation(**values | changes)
-
-
-def silent(unit: int, range_index: int = 1) -> Explanation:
-    return example(
-        unit,
-        range_index,
-        range=None,
-        formula=None,
-        iou=0.0,
-        iou_gain=None,
-        intersection=0,
-        union=0,
-        bitmap_cells=0,
-        formula_cells=0,
-        status=Status.SILENT,
-        visited=0,
-        expanded=0,
-        estimated=0,
-        alternatives=(),
-        score=0.0,
-    )
-
-
-def table_of(*items: Explanation) -> Explanations:
-    return Explanations(items, settings={"beam": 5, "ranges": (1, 2)}, concepts_hash="00ff", version="0.1.0")
-
-
 HALF = {"iou": 0.5, "iou_gain": 0.35, "intersection": 50, "bitmap_cells": 60, "formula_cells": 90, "score": 0.5}
 MIXED = table_of(example(2, 1), example(2, 2, formula=parse("sky"), **HALF), silent(7), example(9))
 
 
 # ---------------------------------------------------------------------------- files and records
-
-
-def check_schema(value: Any, schema: dict[str, Any]) -> bool:
-    """Validate the part of JSON Schema that results_schema.json uses."""
-    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int}
-    known = {"$schema", "title", "description", "type", "const", "enum", "anyOf", "required", "properties", "items"}
-    known |= {"additionalProperties", "minItems", "maxItems", "minimum", "maximum"}
-    assert schema.keys() <= known
-    if "type" in schema:
-        wanted = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-        allowed = [t for kind in wanted for t in ((int, float) if kind == "number" else (kinds[kind],))]
-        if type(value) not in allowed:
-            return False
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        if set(schema.get("required", ())) - value.keys():
-            return False
-        if schema.get("additionalProperties") is False and value.keys() - properties.keys():
-            return False
-        if not all(check_schema(value[key], part) for key, part in properties.items()):
-            return False
-    if isinstance(value, list):
-        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", math.inf):
-            return False
-        if not all(check_schema(item, schema.get("items", {})) for item in value):
-            return False
-    if type(value) in (int, float) and not schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf):
-        return False
-    if "anyOf" in schema and not any(check_schema(value, part) for part in schema["anyOf"]):
-        return False
-    return value in schema.get("enum", [value]) and value == schema.get("const", value)
 
 
 @given(found=tables())

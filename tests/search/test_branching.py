@@ -26,7 +26,7 @@ from ccx.search.limits import Limit
 from tests import reference
 from tests.reference import scores_oracle
 from tests.reference.optimal_oracle import Best, best_formulas, every_formula, problems
-from tests.search.test_optimal import histogram
+from tests.support.histograms import expanded, histogram, is_sorted
 
 SEEDS = st.integers(0, 2**32 - 1)
 HARD = 1  # a problem of which the beam of one falls short
@@ -399,28 +399,9 @@ def test_no_completion_exceeds_the_bound_of_its_beginning(seed, effort, data):
             assert bounds[parts[0][n], parts[1][n - 1]] >= value
 
 
-def expanded(space, atoms, concepts, operators, *rest):
-    return kernels.expand(space, kernels.workspace_for(atoms), kernels.Prefix(concepts, operators, 1 << 50), *rest)
-
-
 def canonical(ids, operators):
     concepts, ops = canonical_ids(ids, operators)
     return concepts, tuple(map(int, ops))
-
-
-def is_sorted(ids, operators, begun):
-    """Whether each run of a connective is in order from operand `begun` on, as `expand` wants it."""
-    for j in range(begun, len(ids)):
-        before = operators[j - 2] if j > 1 else None
-        if operators[j - 1] == 0:
-            good = ids[j] > ids[j - 1] or before not in (None, 0)
-        elif operators[j - 1] == 1:
-            good = before != 2 and (ids[j] > ids[j - 1] or before not in (None, 1))
-        else:
-            good = ids[j] > ids[j - 1] or before != 2
-        if not good:
-            return False
-    return True
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ccx.errors import InputError, MemoryBudgetError
 from ccx.search import ConceptMasks, Found, SearchOptions, guided, guided_search
 from tests import reference
 from tests.reference.beam_oracle import Candidate, best
-from tests.search.test_beam import Case, cases, expected_of, found_of, planted
+from tests.support.beam_cases import Case, cases, expected_of, found_of, planted
 from tests.support.parity_cases import CASES_WITH_UNITS, load_case
 
 GUIDED = ("mmesh", "cfh", "areas", "none")

@@ -16,7 +16,7 @@ from ccx.search.found import Objective
 from tests.reference import beam_oracle
 from tests.reference.optimal_oracle import Best, every_formula, problems
 from tests.reference.scores_oracle import EVERY, MEASURES, best_by, measure_of, scoring_of
-from tests.search.test_optimal import histogram
+from tests.support.histograms import histogram
 
 SEEDS = st.integers(0, 2**32 - 1)
 PENALTIES = st.sampled_from([1.0, 1.0, 0.9, 0.5])

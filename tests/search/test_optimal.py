@@ -12,19 +12,14 @@ from hypothesis import strategies as st
 import ccx
 from ccx.concepts import Concepts
 from ccx.errors import InputError
-from ccx.kernels import bitmap_histogram, pack
 from ccx.kernels.cpu import concept_pairs as cpu_kernels
 from ccx.search import SearchOptions, beam_search
 from ccx.search.found import Objective
 from ccx.search.optimal import optimal_search
 from ccx.search.planes import Cover, Threshold
 from tests.reference.optimal_oracle import Best, best_formulas, every_formula, problems
+from tests.support.histograms import histogram
 from tests.support.parity_cases import CASES_WITH_UNITS, load_case
-
-
-def histogram(bitmap, concepts):
-    (counts,) = bitmap_histogram(pack(bitmap.reshape(1, 1, -1)), concepts.atoms)
-    return counts
 
 
 def search(masks, bitmap, allowed=None, **options):

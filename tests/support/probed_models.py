@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import nn
@@ -102,3 +104,15 @@ def same_state(first, second) -> bool:
         return False
     pairs = zip(first[2].values(), second[2].values(), strict=True)
     return all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+def statically_quantised(scale):
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        layer = torch.ao.nn.quantized.Linear(16, 8)
+        weight = torch.quantize_per_tensor(torch.full((8, 16), scale), 0.01, 0, torch.qint8)
+        layer.set_weight_bias(weight, None)
+    quantise = torch.ao.nn.quantized.Quantize(0.1, 0, torch.quint8)
+    return torch.nn.Sequential(quantise, layer, torch.ao.nn.quantized.DeQuantize())

@@ -131,3 +131,12 @@ def _opened(value: float) -> tuple[float, float]:
     """Return the narrowest range that starts at `value`, or ends there."""
     above = math.nextafter(value, math.inf)
     return (value, above) if above > value else (math.nextafter(value, -math.inf), value)
+
+
+def formula_operands(data, n_bits, seed, density):
+    """Return packed rows, operands int64[length, k] and operators uint8[length - 1] of a formula."""
+    rng = np.random.default_rng(seed)
+    n_rows, n_out = data.draw(st.sampled_from([0, 1, 5])), data.draw(st.sampled_from([0, 1, 3, 40]))
+    length = data.draw(st.integers(1, 4))
+    packed = reference.pack(rng.random((n_rows, n_bits)) < density)
+    return packed, rng.integers(-2, n_rows, (length, n_out)), rng.integers(0, 3, length - 1).astype(np.uint8)

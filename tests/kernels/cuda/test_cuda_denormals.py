@@ -13,26 +13,11 @@ from ccx.kernels.cuda import device
 from tests import reference
 from tests.support.cuda_emulator.emulator import Emulator, RawModule
 from tests.support.cuda_emulator.gpu import assert_same, emulated_cupy, use
+from tests.support.denormals import LEAST, NORMAL, RANGES, VALUES, some_maps
 from tests.support.strategies import SPECIAL
 
 pytestmark = pytest.mark.needs("gxx")
 
-LEAST, NORMAL = float(np.finfo(np.float32).smallest_subnormal), float(np.finfo(np.float32).smallest_normal)
-VALUES = [0.0, -0.0, LEAST, 2 * LEAST, -LEAST, -3 * LEAST, 1e-40, -1e-40, NORMAL, -NORMAL, 3 * NORMAL, 0.5, -2.0]
-RANGES = [
-    (0.0, np.inf),
-    (-0.0, np.inf),
-    (-np.inf, 0.0),
-    (-np.inf, -0.0),
-    (0.0, LEAST),  # nothing lies between
-    (0.0, 2 * LEAST),
-    (-LEAST, LEAST),  # the zeros alone
-    (LEAST, NORMAL),
-    (LEAST / 4, 1e-40),  # the lower end is no float32
-    (-NORMAL, -LEAST / 4),
-    (-1e-40, 1e-40),
-    (NORMAL, 4.0),
-]
 GRIDS = [(3, 4), (7, 9), (1, 1)]
 FLUSHED = pytest.mark.parametrize("flush", [True, False], ids=["as CuPy compiles", "as nvcc compiles"])
 
@@ -41,10 +26,6 @@ FLUSHED = pytest.mark.parametrize("flush", [True, False], ids=["as CuPy compiles
 def _gpu():
     with emulated_cupy():
         yield
-
-
-def some_maps(*shape, dtype=np.float32):
-    return np.random.default_rng(sum(shape)).choice(np.array(VALUES, dtype), shape)
 
 
 @FLUSHED

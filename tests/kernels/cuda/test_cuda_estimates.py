@@ -14,9 +14,9 @@ import ccx
 from ccx.errors import ShapeError
 from ccx.kernels import estimates, rows
 from tests import reference
-from tests.kernels.test_kernels_estimates import CORNERS, KINDS, Problem, masks_of, problems
 from tests.support.cuda_emulator.emulator import Emulator
 from tests.support.cuda_emulator.gpu import assert_same, emulated_cupy, gpus, use
+from tests.support.estimate_cases import CORNERS, KINDS, Problem, masks_of, problems
 
 pytestmark = pytest.mark.needs("gxx")
 

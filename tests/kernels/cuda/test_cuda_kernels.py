@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 import ccx.kernels.cuda.rows
 from ccx.kernels import rows
 from tests import reference
-from tests.kernels.test_kernels_rows import formula_operands
 from tests.support.cuda_emulator.emulator import Emulator
 from tests.support.cuda_emulator.gpu import assert_same, emulated_cupy, gpus, use
+from tests.support.strategies import formula_operands
 
 pytestmark = pytest.mark.needs("gxx")
 

@@ -23,9 +23,9 @@ from ccx.kernels import (
 )
 from ccx.kernels.estimates import concept_hits, concept_shapes, estimate_extensions, formula_shapes
 from ccx.kernels.places import to_host
-from tests.kernels.test_kernels_estimates import KINDS
 from tests.support.cuda_emulator.emulator import DeviceArray, Emulator
 from tests.support.cuda_emulator.gpu import emulated_cupy, use
+from tests.support.estimate_cases import KINDS
 from tests.support.parity_cases import CASES, CASES_WITH_UNITS, load_case
 
 pytestmark = pytest.mark.needs("gxx")

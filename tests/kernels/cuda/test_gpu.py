@@ -1,4 +1,7 @@
-"""On a real GPU, by `nox -s gpu`: what the emulator cannot prove. Fails, and never skips, where there is none."""
+"""Every kernel and whole explanations, on the emulator and, by `nox -s gpu`, on a real GPU.
+
+On a GPU these tests fail, and never skip, where there is none.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ from ccx import kernels
 from ccx.errors import BackendError, CCXError
 from ccx.kernels.cuda import device
 from ccx.kernels.places import to_host
-
-pytestmark = pytest.mark.gpu
+from tests.support.cuda_emulator.emulator import DeviceArray, Emulator
+from tests.support.cuda_emulator.gpu import emulated_cupy, use
+from tests.support.denormals import RANGES, some_maps
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,7 +33,6 @@ sys.path.append(str(ROOT))  # behind everything else: ccx itself is installed, w
 try:
     from benchmarks import _gpu_cases
     from benchmarks.synthetic import generate
-    from tests.kernels.cuda.test_cuda_denormals import RANGES, some_maps
 finally:
     sys.path.remove(str(ROOT))
 
@@ -39,23 +42,68 @@ FUNCTIONS = sorted(
 FAMILIES = device.FAMILIES
 
 
+EMULATED = pytest.param("emulated", marks=pytest.mark.needs("gxx"))
+REAL = [
+    pytest.param("nvcc", marks=[pytest.mark.gpu, pytest.mark.needs("fatbins")]),
+    pytest.param("nvrtc", marks=pytest.mark.gpu),
+]
+on_a_gpu = pytest.mark.parametrize("compiled", REAL, indirect=True)
+
+
+@pytest.fixture(scope="module", params=[EMULATED, *REAL])
+def compiled(request):
+    """Name what compiles the kernels: g++ for the emulator, nvcc when ccx was built, or NVRTC now."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def cupy():
+def gpu(compiled):
+    """Use GPU 0, or the emulator in its place."""
+    if compiled == "emulated":
+        with emulated_cupy():
+            yield use(Emulator(64, 2))
+        return
     try:
-        return device.require_cupy("pytest -m gpu")
+        device.require_cupy("pytest -m gpu")
     except CCXError as error:
         pytest.exit(str(error), returncode=1)
+    with pytest.MonkeyPatch.context() as patch:
+        if compiled == "nvrtc":
+            patch.setattr(device, "fatbin_of", lambda _: None)
+        new = device.CupyDevice(0)
+        patch.setattr(device, "_cupy_device", lambda _: new)
+        yield new
 
 
 @pytest.fixture(scope="module")
-def data():
+def cupy(compiled, gpu):
+    """Return CuPy, or what these tests need of it on the emulator."""
+    if compiled != "emulated":
+        return device.require_cupy("pytest -m gpu")
+    fake = sys.modules["cupy"]
+    fake.asarray = gpu.upload
+    fake.asfortranarray = lambda array: np.asfortranarray(array.view(np.ndarray)).view(DeviceArray)
+    fake.asnumpy = gpu.download
+    fake.concatenate = lambda arrays: np.concatenate([array.view(np.ndarray) for array in arrays]).view(DeviceArray)
+    fake.zeros = gpu.zeros
+    fake.cuda.Stream = lambda **_: nullcontext()
+    return fake
+
+
+@pytest.fixture(scope="module")
+def data(compiled):
     """112 × 112 cells, so that blocks share samples, and more samples than a GPU has multiprocessors."""
-    return generate(300, 9)
+    return generate(12, 6).reduced(40, 8) if compiled == "emulated" else generate(300, 9)
 
 
 @pytest.fixture(scope="module")
 def concepts(data):
     return data.concepts()
+
+
+@pytest.fixture(scope="module")
+def cases(data, concepts):
+    return list(_gpu_cases.cases(data, concepts, min(100, concepts.atoms.n_samples)))
 
 
 def masks(concepts, n_samples):
@@ -64,30 +112,17 @@ def masks(concepts, n_samples):
 
 
 @pytest.fixture(scope="module")
-def small():
+def small(compiled, data):
     """Data of which whole explanations are soon found on the CPU, too; and its concepts."""
-    data = generate(160, 4).reduced(200, 2)
-    return data.activations, data.concepts()
-
-
-@pytest.fixture(scope="module", params=[pytest.param("nvcc", marks=pytest.mark.needs("fatbins")), "nvrtc"])
-def gpu(request, cupy):
-    """GPU 0, with kernels from the fatbins or compiled now."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "nvrtc":
-            patch.setattr(device, "fatbin_of", lambda _: None)
-        new = device.CupyDevice(0)
-        patch.setattr(device, "_cupy_device", lambda _: new)
-        yield new
+    if compiled == "emulated":
+        return np.ascontiguousarray(data.activations[:, :3]), data.concepts()
+    less = generate(160, 4).reduced(200, 2)
+    return less.activations, less.concepts()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_kernels_give_what_the_cpu_gives(function, gpu, data, concepts):
-    found = [
-        case
-        for case in _gpu_cases.cases(data, concepts, min(100, concepts.atoms.n_samples))
-        if case.name.partition(",")[0] == function
-    ]
+def test_kernels_give_what_the_cpu_gives(function, gpu, cases):
+    found = [case for case in cases if case.name.partition(",")[0] == function]
     assert found
     for case in found:
         assert not _gpu_cases.difference(case, case.at(gpu)())
@@ -128,9 +163,11 @@ def explained_alike(given, maps, concepts, **options):
     return wanted and list(ccx.explain(given, concepts, **options)) == wanted
 
 
-@pytest.mark.parametrize("grid", [(3, 4), (112, 112)])
-def test_denormal_cells(grid, gpu):
+@pytest.mark.parametrize("finer", [1, 28])
+def test_denormal_cells(finer, gpu, compiled):
     """CuPy has all C++ take them for zeros."""
+    finer = min(finer, 3) if compiled == "emulated" else finer
+    grid = 3 * finer, 4 * finer
     for dtype in (np.float16, np.float32, np.float64):
         maps = some_maps(50, 3, 4, dtype=dtype)
         there = gpu.upload(maps)
@@ -171,6 +208,7 @@ def test_atoms_numbered_in_32_bits(gpu, data, concepts):
             assert not _gpu_cases.difference(case, case.at(gpu)())
 
 
+@on_a_gpu
 def test_cells_that_do_not_fit_on_the_gpu(cupy, small):
     maps, concepts = small
     fresh = ccx.Concepts(replace(concepts.atoms), concepts.names)  # of which nothing is there yet
@@ -183,6 +221,7 @@ def test_cells_that_do_not_fit_on_the_gpu(cupy, small):
         pool.set_limit(size=0)
 
 
+@on_a_gpu
 @pytest.mark.needs("torch")
 def test_tensors_of_torch(cupy, small):
     import torch
@@ -198,6 +237,7 @@ def test_tensors_of_torch(cupy, small):
         assert explained_alike(late, maps, concepts, units=[0])
 
 
+@on_a_gpu
 @pytest.mark.needs("fatbins")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_fatbin_loads(family, cupy):
@@ -208,6 +248,7 @@ def test_the_fatbin_loads(family, cupy):
         cupy.RawModule(path=str(fatbin)).get_function(name)
 
 
+@on_a_gpu
 def test_threads_of_the_host_share_a_gpu(cupy, concepts):
     rows = masks(concepts, 100)
     there, wanted = cupy.asarray(rows), kernels.popcount(rows)

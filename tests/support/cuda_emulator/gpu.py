@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -63,3 +64,13 @@ def emulated_cupy() -> Iterator[pytest.MonkeyPatch]:
 def assert_same(gpu: Emulator, got: DeviceArray, wanted: Any) -> None:
     assert isinstance(got, DeviceArray)
     np.testing.assert_array_equal(gpu.download(got), wanted, strict=True)
+
+
+class HostClock:
+    """What `gpu.Events` is for a GPU; the emulator is done when a launch returns."""
+
+    def mark(self):
+        return time.perf_counter()
+
+    def seconds(self, begin, end):
+        return end - begin

@@ -183,3 +183,23 @@ def test_public_texts_say_per():
 )
 def test_a_text_that_does_not_say_per_is_found(text):
     assert PER.search(text)
+
+
+def test_no_test_file_imports_another():
+    tests = sorted((CCX.parent / "tests").rglob("*.py"))
+    stems = {path.stem for path in tests if path.stem.startswith("test_")}
+    imported = {
+        f"{path.name}: {part}"
+        for path in tests
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+        for part in name.split(".")
+        if part in stems
+    }
+    assert not imported, "what tests share stands in tests/support"
+
+
+def test_names_of_test_files_are_unique():
+    names = sorted(path.name for path in (CCX.parent / "tests").rglob("test_*.py"))
+    assert names == sorted(set(names))
