@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ccx._version import VERSION
 from ccx.errors import CCXError, InputError
 from ccx.store import PathLike, new_folder, write_text
-from ccx.store.files import open_kept, read_bytes, reason, store_error
+from ccx.store.files import as_target, open_kept, open_regular, read_bytes, reason, store_error
 from ccx.store.folders import made
 from ccx.store.locks import lock
 
@@ -91,7 +91,7 @@ def download(
     _check_url(url)
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", str(sha256)):
         raise InputError("sha256", wanted="64 hexadecimal digits", got=repr(sha256), remedy="copy all of them")
-    target = Path(path)
+    target = as_target(path)
     record = target.with_name(f"{target.name}.sha256")
     wanted = sha256.lower() if sha256 is not None else _recorded(record)
     part = target.with_name(f".{target.name}.part")
@@ -145,7 +145,8 @@ def _check(path: Path, wanted: str | None, remedy: str, *, delete: bool = False)
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        descriptor, _ = open_regular(path)  # it would wait for a pipe
+        with os.fdopen(descriptor, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error

@@ -22,7 +22,7 @@ from ccx.errors import FilesError, InputError, StoreError
 from ccx.jobs import Progress, check_progress, check_workers, in_processes, progress_reporter
 from ccx.kernels.partitions import AtomBuilder, Partition
 from ccx.store import PathLike, content_hash, json_text, load_arrays, locked_folder, save_arrays
-from ccx.store.files import parse_json, store_error
+from ccx.store.files import as_target, parse_json, store_error
 
 if TYPE_CHECKING:
     from ccx.datasets.base import Dataset
@@ -87,7 +87,7 @@ def build(
     shape = None if shape is None else sides("shape", shape, "write for instance (112, 112)")
     if out is None:
         return _Building(dataset, _grid(dataset, shape, workers, progress), n_workers, None).run(progress)
-    target = Path(out)
+    target = as_target(out, "out")
     folder = target.with_name(f".{target.name}.parts")
     source = {**dataset.source(range(len(dataset))), "shape": shape}
     if target.exists():

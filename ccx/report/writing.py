@@ -17,7 +17,7 @@ from ccx.report.pictures import COARSE, FINE, Album, Pictures, samples_keys
 from ccx.report.view import Frame, KnownUnit, Report, build
 from ccx.results import Explanations
 from ccx.store import PathLike, new_folder, write_text
-from ccx.store.files import store_error
+from ccx.store.files import as_target, store_error
 
 _PICTURED_UNITS = 100  # of a page: more make a file that is slow to open
 _MANY_UNITS = 200  # pictures of more are coarser, so that a layer stays below some 50 MB
@@ -78,7 +78,7 @@ def write_report(path: PathLike, found: Explanations, concepts: Concepts, **opti
         If an image cannot be read, or the report cannot be written; an older one stays.
 
     """
-    target = Path(path)
+    target = as_target(path)
     if target.suffix.lower() in (".html", ".htm"):
         write_text(target, render(found, concepts, **options))
         return

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from ccx.checks import require_kind, shown
-from ccx.errors import InputError, StoreError
+from ccx.errors import CCXError, InputError, StoreError
 from ccx.memory import require_bytes
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -60,6 +60,19 @@ def as_path(path: Any, argument: str = "path") -> Path:
     if not is_possible:
         raise store_error(shown(name), "no path of a file", "choose another place")
     return Path(name)
+
+
+def as_target(path: Any, argument: str = "path") -> Path:
+    """Return what a caller named as a place to write to; raises as `as_path`, and where there is no name in it."""
+    target = as_path(path, argument)
+    problem = "" if target.name else "it names none"
+    try:
+        target.exists()
+    except OSError as error:  # its name is too long, or a folder above may not be read
+        problem = reason(error)
+    if problem:
+        raise store_error(shown(os.fspath(path)), f"no path of a file ({problem})", "choose another place")
+    return target
 
 
 def read_bytes(path: PathLike) -> bytes:
@@ -151,8 +164,8 @@ def write_atomic(path: PathLike) -> Iterator[BinaryIO]:
 def _target(path: PathLike) -> Path:
     """Return the file that a path names in the end: a symbolic link stays one."""
     try:
-        return as_path(path).resolve()
-    except InputError:
+        return as_target(as_target(path).resolve())
+    except CCXError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, zero bytes
         raise store_error(path, f"no path of a file ({error})", "choose another place") from error

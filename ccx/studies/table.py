@@ -8,11 +8,11 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ccx.errors import InputError, MissingExtraError, visible
 from ccx.store import PathLike, write_bytes, write_text
+from ccx.store.files import as_target
 
 if TYPE_CHECKING:
     import pandas
@@ -140,7 +140,7 @@ class Table:
 
 def check_format(path: PathLike) -> str:
     """Return the suffix of a file that `Table.write` can write; raise `InputError` for others."""
-    kind = Path(path).suffix.lower()
+    kind = as_target(path).suffix.lower()
     if kind not in _FORMATS:
         wanted = f"a name that ends in {' or '.join(_FORMATS)}"
         raise InputError("path", wanted=wanted, got=str(path), remedy="choose a format by the name")
