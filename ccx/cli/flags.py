@@ -9,12 +9,15 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from ccx.checks import shown
 from ccx.cli import terminal
 from ccx.errors import InputError
+from ccx.memory import require_bytes
 from ccx.options import KINDS, RENAMED, Options
 from ccx.scores import Score
 
 _CONCEPTS = "Concepts"
+_NUMBER_BYTES = 40  # of a number in a list
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -144,9 +147,11 @@ def parse_units(text: str | None, flag: str = "--units") -> list[int] | None:
     units: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InputError(flag, wanted="numbers and ranges", got=repr(part), remedy="write them like 0-9,14")
-        units += range(int(first), int(last if dash else first) + 1)
+        if not all(number.isdecimal() and len(number) < 19 for number in (first, last if dash else "0")):
+            raise InputError(flag, wanted="numbers and ranges", got=shown(part), remedy="write them like 0-9,14")
+        more = range(int(first), int(last if dash else first) + 1)
+        require_bytes(flag, _NUMBER_BYTES * max(0, more.stop - more.start), "name those that are there")
+        units += more
     return units
 
 

@@ -22,7 +22,7 @@ from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.datasets import Broden, Dataset
 from ccx.errors import InputError, MissingExtraError
 from ccx.options import RangeOptions, Search, SearchOptions
-from ccx.store.files import reason, store_error
+from ccx.store.files import read_bytes, store_error
 from ccx.studies import Experiment, Table
 from ccx.studies.table import check_format
 
@@ -234,10 +234,8 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise store_error(path, f"cannot be read ({reason(error)})", "check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(read_bytes(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise store_error(path, f"is no TOML ({error})", "write lines like length = 3") from error
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     values = {name: value for name, value in content.items() if name not in tables}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import typer
 from typer.core import TyperArgument
 from typer.testing import CliRunner
@@ -134,7 +135,7 @@ PATHS = (
     "/proc/self/mem",
     "tall/x/y",
 )  # What would run for long, or take processes, because a user asked for it.
-CALM = {"null", "permutations", "workers", "threads", "top", "beam", "length", "batch_size", "clusters"}
+CALM = {"permutations", "workers", "threads", "top", "beam", "length", "batch_size", "clusters"}
 
 
 @functools.cache
@@ -236,7 +237,7 @@ def hostile(parameter: Any, rng: np.random.Generator) -> list[str]:
     """Return a parameter with a value that seldom fits."""
     if parameter.name in CALM:
         value = str(rng.choice(["-1", "0", "1", "2", "nan", "x", "", "1e400", str(2**63), "9" * 30]))
-        if parameter.name in ("null", "permutations", "threads", "workers", "batch_size"):
+        if parameter.name in ("permutations", "threads", "workers", "batch_size"):
             value = value if not value.isdecimal() or len(value) < 2 else "-" + value
     else:
         values = PATHS if rng.random() < 0.5 else TEXTS
@@ -276,3 +277,22 @@ def attempt(rng: np.random.Generator, folder: Path) -> str:
 
 def test_no_command_line_ends_in_a_traceback() -> None:
     attack(attempt, attempts(nightly=2_000, quick=50), seconds=60).check("done", "refused", "usage")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["explain", "maps.npy", "--masks", "masks.npy", "--units", "0-99999999999999", "--out", "o"], "--units"),
+        (["explain", "maps.npy", "--masks", "masks.npy", "--units", "9" * 5_000, "--out", "o"], "write them like"),
+        (["run", "--config", "deep.toml"], "deep.toml: is no TOML"),
+        (["run", "--config", "/dev/full"], "no regular file"),
+        (["explain", "maps.npy", "--masks", "masks.npy", "--names", "pipe", "--out", "o"], "pipe"),
+        (["download", "http://[/x"], "the address of a file"),
+    ],
+)
+def test_what_the_attack_found(words: list[str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path.cwd())  # back to it in the end
+    os.chdir(world())
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, type(result.exception)) == (2, SystemExit)
+    assert problem in result.output
