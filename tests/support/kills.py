@@ -113,8 +113,10 @@ def at_random(root: Path, work: Callable[[Path], None], n: int) -> tuple[int, in
             time.sleep(rng.uniform(0, seconds))
             os.kill(pid, signal.SIGKILL)
             if not died_of(pid):
+                seconds *= 0.8  # the machine is less busy than it was
                 break
             n_kills += 1
+            seconds *= 1.02
         check(root / "whole", folder)
         shutil.rmtree(folder)
         n_finished += 1
