@@ -63,7 +63,7 @@ def build(n: int) -> None:
 
 def explain(n: int, permutations: int = 0) -> None:
     maps = np.random.default_rng(1).standard_normal((n, 4, 7, 7), np.float32)
-    ccx.explain(maps, concepts(n), clusters=1, length=2, null=permutations, progress=False)
+    ccx.explain(maps, concepts(n), clusters=1, length=2, permutations=permutations, progress=False)
 
 
 def probe(n: int, out: str = "") -> None:
