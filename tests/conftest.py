@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import cuda_compilers
+from tests.support.servers import server  # noqa: F401 - a fixture of several tests
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("push", max_examples=100, derandomize=True, **_COMMON)
