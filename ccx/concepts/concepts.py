@@ -28,7 +28,7 @@ from ccx.concepts.exclusion import as_positions, batches_without
 from ccx.concepts.invariants import bounds, invariants
 from ccx.errors import DTypeError, InputError, ShapeError, StoreError
 from ccx.formula import Formula, parse
-from ccx.kernels import rows
+from ccx.kernels import logical_and, rows, upsample_pack
 from ccx.kernels.atoms import Atoms, ConceptRows, atom_rows, concept_counts, concept_rows, pair_counts
 from ccx.kernels.conversion import as_array, describe
 from ccx.kernels.partitions import AtomBuilder
@@ -452,6 +452,17 @@ class Concepts:
             return None
         everything = np.ones(self.atoms.n_atoms, np.bool_)
         return atom_rows(self.atoms, everything, self._sample_indices(samples), threads=threads)
+
+    def bitmap(
+        self, maps: Any, limits: tuple[float, float], samples: Any = None, *, threads: int | None = None
+    ) -> npt.NDArray[np.uint64]:
+        """Return the valid cells whose activation lies in a range, packed uint64[n, n_words].
+
+        `maps` are activations float32[n, h, w] of some samples (all by default), before upsampling.
+        """
+        bitmap: npt.NDArray[np.uint64] = upsample_pack(maps, self.shape, limits, threads=threads)
+        valid = self.valid_rows(samples, threads=threads)
+        return bitmap if valid is None else logical_and(bitmap, valid, threads=threads)
 
     def selected(
         self, only: Iterable[str] | None = None, categories: Iterable[str] | None = None, **renamed: Any

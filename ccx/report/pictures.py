@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.jobs import available_threads
-from ccx.kernels import and_popcount, logical_and, popcount, unpack, upsample_pack
+from ccx.kernels import and_popcount, logical_and, popcount, unpack
 from ccx.kernels.activations import as_maps
 from ccx.keys import Keyed, Keys, require_same_samples, sample_name
 from ccx.listing import data_keys
@@ -281,12 +281,10 @@ class Pictures:
 
     def _bitmap(self, item: Explanation, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
         """Return an explanation's bitmap as packed rows uint64[n, n_words], without cells that are not valid."""
-        bitmap: npt.NDArray[np.uint64]
-        if self._maps is None:
-            bitmap = self._bitmaps[item.unit][samples]
-        else:
+        if self._maps is not None:
             values = self._values_of(self._maps, item.unit)[samples]
-            bitmap = upsample_pack(values, self._concepts.shape, item.range or _ANYWHERE, threads=1)
+            return self._concepts.bitmap(values, item.range or _ANYWHERE, samples, threads=1)
+        bitmap: npt.NDArray[np.uint64] = self._bitmaps[item.unit][samples]
         valid = self._concepts.valid_rows(samples, threads=1)
         return bitmap if valid is None else logical_and(bitmap, valid, threads=1)
 

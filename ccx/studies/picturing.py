@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.jobs import Progress, progress_reporter
-from ccx.kernels import and_popcount, logical_and, popcount, unpack, upsample_pack
+from ccx.kernels import and_popcount, popcount, unpack
 from ccx.kernels.activations import as_maps
 from ccx.keys import sample_name, shortened
 from ccx.report.drawing import pixels_of
@@ -139,9 +139,7 @@ def _samples(
     n_left = top_k
     for start in range(0, len(order), _CHUNK):
         samples = order[start : start + _CHUNK]
-        bitmap = upsample_pack(values[samples], concepts.shape, item.range)
-        valid = concepts.valid_rows(samples)
-        bitmap = bitmap if valid is None else logical_and(bitmap, valid)
+        bitmap = concepts.bitmap(values[samples], item.range, samples)
         mask = concepts.mask(item.formula, packed=True, samples=samples)
         shared = and_popcount(bitmap, mask)
         union = popcount(bitmap) + popcount(mask) - shared
