@@ -7,7 +7,7 @@ lie in no range, and a cluster of one distinct value gives a range that holds no
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,15 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from ccx import memory
 from ccx.checks import UNBOUNDED, choice, integer, is_between, shown
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
+from ccx.kernels import cpu
 from ccx.kernels.conversion import as_array, as_floats, describe, require_host
 from ccx.kernels.ieee import ieee
-from ccx.kernels.kmeans import kmeans_1d
+from ccx.options import Method
 
 __all__ = ["Method", "check_ranges", "optimal_ranges", "sklearn_ranges", "top_quantile", "unit_ranges"]
 
 Activations: TypeAlias = NDArray[np.float32]
 Ranges: TypeAlias = NDArray[np.float64]
-Method: TypeAlias = Literal["optimal", "sklearn"]
 
 
 @ieee
@@ -63,7 +63,14 @@ def unit_ranges(
     n_clusters = integer("clusters", clusters, 1, UNBOUNDED, "1 stands for the top quantile")
     if n_clusters == 1:
         return np.array([top_quantile(values, quantile)])
-    return optimal_ranges(values, n_clusters) if method == "optimal" else sklearn_ranges(values, n_clusters)
+    return ranges_of(_flat(values), n_clusters, quantile, method)
+
+
+def ranges_of(values: Activations, clusters: int, quantile: float, method: Method) -> Ranges:
+    """Do what `unit_ranges` does, with arguments that were checked: finite float32[n], n >= 1 -> float64[K, 2]."""
+    if clusters == 1:
+        return np.array([_top_quantile(values, quantile)])
+    return _optimal_ranges(values, clusters) if method == "optimal" else _sklearn_ranges(values, clusters)
 
 
 @ieee
@@ -87,11 +94,15 @@ def top_quantile(values: Activations, quantile: float = 0.005) -> tuple[float, f
         raise InputError(
             argument="values", wanted="at least one activation", got="none", remedy="give at least one sample"
         )
-    position = (len(flat) - 1) * (1 - float(quantile))
+    return _top_quantile(flat, float(quantile))
+
+
+def _top_quantile(values: Activations, quantile: float) -> tuple[float, float]:
+    position = (len(values) - 1) * (1 - quantile)
     below = int(position)
-    above = min(below + 1, len(flat) - 1)
+    above = min(below + 1, len(values) - 1)
     # Selecting in float32 is several times faster than in float64; the interpolation between the two is left to NumPy.
-    neighbours = np.partition(flat, [below, above])[[below, above]].astype(np.float64)
+    neighbours = np.partition(values, [below, above])[[below, above]].astype(np.float64)
     return float(np.quantile(neighbours, position - below, method="linear")), np.inf
 
 
@@ -102,10 +113,14 @@ def optimal_ranges(values: Activations, n_clusters: int) -> Ranges:
     Where no activation is negative, the zeros are dropped first: there the unit does not fire. See
     `unit_ranges` for K and for errors.
     """
-    ordered = np.sort(_firing(_flat(values)))
+    return _optimal_ranges(_flat(values), n_clusters)
+
+
+def _optimal_ranges(values: Activations, n_clusters: int) -> Ranges:
+    ordered = np.sort(_firing(values))
     if not len(ordered):
         return np.empty((0, 2))
-    splits = kmeans_1d(ordered, n_clusters)
+    splits = cpu.kmeans.kmeans_1d(ordered, n_clusters)
     smallest, largest = ordered[np.append(0, splits)], ordered[np.append(splits, len(ordered)) - 1]
     return np.column_stack([smallest, largest]).astype(np.float64)
 
@@ -117,12 +132,16 @@ def sklearn_ranges(values: Activations, n_clusters: int) -> Ranges:
     ``KMeans(n_clusters, random_state=0)``, zeros dropped as in `optimal_ranges`: the published behaviour. Where
     there are no more distinct values than clusters, on which that fails, each value is a cluster.
     """
+    return _sklearn_ranges(_flat(values), n_clusters)
+
+
+def _sklearn_ranges(values: Activations, n_clusters: int) -> Ranges:
     try:
         from sklearn.cluster import KMeans  # noqa: PLC0415 (an optional library)
     except ImportError as error:
         library = "scikit-learn"
         raise MissingExtraError(library, extra="sklearn", purpose="clustering by scikit-learn") from error
-    firing = _firing(_flat(values))
+    firing = _firing(values)
     distinct = np.unique(firing)
     if len(distinct) <= n_clusters:
         return np.column_stack([distinct, distinct]).astype(np.float64)

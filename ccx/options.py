@@ -44,7 +44,7 @@ def whole(least: int, most: int = _MOST, *, optional: bool = False, remedy: str 
         if optional and value is None:
             return None
         try:
-            number = operator.index(value)
+            number = least - 1 if isinstance(value, bool) else operator.index(value)
         except (TypeError, ValueError):
             number = least - 1
         if not least <= number <= most:
@@ -52,12 +52,6 @@ def whole(least: int, most: int = _MOST, *, optional: bool = False, remedy: str 
         return number
 
     return check
-
-
-def count(remedy: str) -> Check:
-    """Return what checks a number of things, at least 0, which True is not."""
-    check = whole(0, 2**62, remedy=remedy)
-    return lambda argument, value: check(argument, None if isinstance(value, bool) else value)
 
 
 def _share(argument: str, value: Any, *, zero: bool) -> float:
@@ -241,12 +235,12 @@ class EvidenceOptions(Options):
     permutations: int = _option(
         0,
         "Repeat each search with the samples exchanged, so many times.",
-        count("0 reports no chance, 99 a p-value of 0.01 at the least"),
+        whole(0, 2**62, remedy="0 reports no chance, 99 a p-value of 0.01 at the least"),
     )
     groups: Any = _option(
         None, "A label per sample (.txt or an array): exchange samples within these only.", typed=Path
     )
-    seed: int = _option(0, "Of the exchanges.", count("the default is 0"))
+    seed: int = _option(0, "Of the exchanges.", whole(0, 2**128, remedy="the default is 0"))
     fit_samples: Any = _option(
         None, "Find formulas on these samples, as in 0-99,105, or an array file.", typed=str | None
     )

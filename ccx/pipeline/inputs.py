@@ -22,6 +22,7 @@ from ccx.kernels.places import to_host
 from ccx.keys import require_same_samples, require_samples_second
 
 _MOST_UNITS = 1 << 31
+_MANY_UNITS = 1 << 16  # whose list takes more than 4 MB
 _CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
 
 
@@ -53,7 +54,8 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
         remedy = "explain fewer at a time"
         raise InputError("activations", wanted=f"at most {_MOST_UNITS} units", got=str(n_units), remedy=remedy)
     if units is None:
-        memory.require_bytes("units", 64 * n_units, "choose some with units=")  # their list, and the jobs
+        if n_units > _MANY_UNITS:
+            memory.require_bytes("units", 64 * n_units, "choose some with units=")  # their list, and the jobs
         return list(range(n_units))
     if not isinstance(units, Iterable):
         raise InputError("units", wanted="a list of units", got=shown(units), remedy=f"write units=[{units!r}]")
@@ -78,9 +80,13 @@ def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int], counted:
 
     Only positions that count are looked at: bool[N, h, w], None = all.
     """
+    size = max(1, _CHECK_VALUES // max(1, maps[0].size))
+    starts = range(0, maps.shape[0], size)
+    if len(units) == maps.shape[1] and all(all_finite(maps[start : start + size]) for start in starts):
+        return
     wrong = []
     size = max(1, _CHECK_VALUES // max(1, maps[0, 0].size))
-    for unit in items("units", units, "a list of units"):
+    for unit in units:
         for start in range(0, maps.shape[0], size):
             values = maps[start : start + size, unit]
             if all_finite(values):

@@ -117,7 +117,8 @@ class Evidence:
 
     def require_memory(self, n_workers: int) -> None:
         """Raise `MemoryBudgetError` if the permuted histograms of so many units at a time would not fit."""
-        memory.require_bytes("permutations", n_workers * self.worker_bytes, "use fewer threads or samples")
+        if self.worker_bytes:
+            memory.require_bytes("permutations", n_workers * self.worker_bytes, "use fewer threads or samples")
 
 
 @dataclass(frozen=True, eq=False)

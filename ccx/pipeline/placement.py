@@ -23,6 +23,7 @@ from ccx.search import Search
 
 Device: TypeAlias = str | Sequence[str] | None
 _MOST_UNITS = 8  # that a GPU counts in one pass over the cells
+_LARGE = 1 << 24  # bytes, below which memory is not looked at
 _SET_ARRAYS = ("atom_starts", "atom_concepts", "cells")
 _SAMPLE_ARRAYS = tuple(name for name in ATOM_ARRAYS if name not in _SET_ARRAYS)
 _NO_CELL = (float(np.finfo(np.float32).max), np.inf)  # a range in which no activation lies
@@ -176,7 +177,9 @@ class Plan:
         each += work.n_values * (4 + 4 + 1)  # the activations, sorted, and which of them fire
         each += 6 * search.memory(atoms.n_concepts)  # hits and gains of pairs; sizes, hits, values and gains by rank
         pairs = 8 * min(atoms.n_concepts, DENSE_PAIRS) ** 2
-        memory.require_bytes("threads", self.n_workers * each + pairs, "use fewer threads, ranges or samples")
+        n_bytes = self.n_workers * each + pairs
+        if n_bytes > _LARGE:
+            memory.require_bytes("threads", n_bytes, "use fewer threads, ranges or samples")
 
     def counters(self, parts: Sequence[Atoms]) -> list[list[Counter]]:
         """Return for each place what counts the atoms of each part there."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx import memory
-from ccx.clustering import unit_ranges
+from ccx.clustering import ranges_of
 from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import sparse
@@ -130,7 +130,7 @@ class _Units(Source):
     def ranges_of(self, values: npt.NDArray[np.float32]) -> Pairs:
         """Return the ranges of a unit: float32[n] -> float64[K, 2]."""
         options = self.options
-        return unit_ranges(values, clusters=options.clusters, quantile=options.quantile, method=options.clustering)
+        return ranges_of(values.reshape(-1), options.clusters, options.quantile, options.clustering)
 
 
 class DenseUnits(_Units):

@@ -474,6 +474,7 @@ def test_options_are_checked_before_masks_are_read(
 @pytest.mark.usefixtures("no_work")
 def test_memory_is_estimated_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccx.memory.available_bytes", lambda: 1_000)
+    monkeypatch.setattr("ccx.pipeline.placement._LARGE", 0)
     for call in (lambda: ccx.explain(MAPS, CONCEPTS), lambda: ccx.explain_bitmaps(BITMAPS, CONCEPTS)):
         with pytest.raises(
             MemoryBudgetError, match=r"(threads|bitmaps): expected work that fits .*; (use|explain) fewer"

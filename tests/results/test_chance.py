@@ -481,7 +481,7 @@ def test_what_does_not_fit_is_refused(asked: dict[str, Any], words: str) -> None
 def test_memory_is_asked_for_first(monkeypatch: pytest.MonkeyPatch) -> None:
     CONCEPTS.prepare()
     monkeypatch.setattr(memory, "available_bytes", lambda: 50_000)
-    with pytest.raises(MemoryBudgetError, match="null"):
+    with pytest.raises(MemoryBudgetError, match="permutations"):
         ccx.explain_bitmaps(BITMAPS, CONCEPTS, permutations=1_000, threads=1)
 
 
@@ -493,7 +493,7 @@ def test_memory_is_asked_for_before_permutations_are_drawn(monkeypatch: pytest.M
         raise AssertionError
 
     monkeypatch.setattr("ccx.pipeline.judging.permutations", draw)
-    with pytest.raises(MemoryBudgetError, match=r"null: .*; use fewer permutations or samples"):
+    with pytest.raises(MemoryBudgetError, match=r"permutations: .*; use fewer permutations or samples"):
         ccx.explain_bitmaps(BITMAPS, CONCEPTS, permutations=1_000, threads=1)
 
 
