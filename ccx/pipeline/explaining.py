@@ -267,7 +267,8 @@ def _explained(
     concepts = source.concepts
     evidence = Evidence.of(concepts, asked, threads)
     fitted = evidence.fit.concepts
-    inputs.require_valid_cells(fitted, "concepts" if evidence.held_out is None else "fit_samples")
+    if source.needs_cells:
+        inputs.require_valid_cells(fitted, "concepts" if evidence.held_out is None else "fit_samples")
     allowed = concepts.selected(options.only, options.categories)
     atoms = [part.concepts.atoms for part in evidence.parts]
     plan = Plan.of(source, atoms, threads, search, evidence.worker_bytes)

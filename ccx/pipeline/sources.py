@@ -49,6 +49,7 @@ class Source(ABC):
     GPU; `n_ranges` it has at most; `places` are where it may be counted.
     """
 
+    needs_cells = False  # of which ranges are made
     concepts: Concepts
     units: list[int]
     settings: dict[str, Any]
@@ -101,6 +102,7 @@ def units_of(
 class _Units(Source):
     """Activations of units, on a grid of their own."""
 
+    needs_cells = True
     n_units: int
     grid: tuple[int, int]
 
