@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from ccx.cli import files
+from ccx.cli import input_files as files
 from ccx.datasets import Folder, Pairs
 from ccx.errors import CCXError, DTypeError, FilesError, InputError, StoreError
 from ccx.images import open_image, photograph_size, read_head, read_image, rgb

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 import ccx
-from ccx.cli import files, flags, terminal
+from ccx.cli import flags, input_files, terminal
 from ccx.errors import InputError
 from ccx.options import RangeOptions, SearchOptions
 from ccx.store import make_folder
@@ -54,9 +54,9 @@ def compare_searches(
     if out is not None:
         make_folder(out)
     with terminal.compile_notice():
-        values = files.read_activations(activations, key, keys)
-        annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)
-        values, annotated, _ = files.paired(values, annotated, None, align)
+        values = input_files.read_activations(activations, key, keys)
+        annotated = input_files.read_concepts(labels, masks, concepts, names, valid, threads)
+        values, annotated, _ = input_files.paired(values, annotated, None, align)
         found = [
             ccx.explain(values, annotated, device=device, threads=threads, **settings | {"search": search})
             for search in chosen

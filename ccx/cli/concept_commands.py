@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ccx.cli import files, flags, terminal
+from ccx.cli import flags, input_files, terminal
 from ccx.cli.data_specs import FORMS, open_data
 from ccx.concepts import Concepts
 from ccx.datasets import token_concepts
@@ -78,12 +78,12 @@ def build(
         if data is not None:
             concepts = _of_data(data, out, grid, colors, image_list, workers)
         elif tokens is not None:
-            counts = None if lengths is None else files.read_array(lengths, "lengths")
-            known = None if keys is None else files.read_keys(keys)
+            counts = None if lengths is None else input_files.read_array(lengths, "lengths")
+            known = None if keys is None else input_files.read_keys(keys)
             concepts = token_concepts(tokens, names, keys=known, lengths=counts, threads=threads)
             concepts.save(out)
         else:
-            concepts = files.read_concepts(labels, masks, None, names, valid, threads, keys)
+            concepts = input_files.read_concepts(labels, masks, None, names, valid, threads, keys)
             concepts.save(out)
     console = terminal.output()
     console.print(_description(concepts))

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 import ccx
-from ccx.cli import files, flags, terminal
+from ccx.cli import flags, input_files, terminal
 from ccx.errors import CCXError, InputError
 from ccx.options import EvidenceOptions, RangeOptions, SearchOptions
 from ccx.report import report_path, write_report
@@ -56,15 +56,15 @@ def explain(
     if settings["ranges"]:
         _refuse_beside_ranges(context)
     groups, fit, test = (settings[name] for name in ("groups", "fit_samples", "test_samples"))
-    settings["groups"] = None if groups is None else files.read_labels(groups)
-    settings["fit_samples"] = files.read_samples(fit, "--fit-samples")
-    settings["test_samples"] = files.read_samples(test, "--test-samples")
+    settings["groups"] = None if groups is None else input_files.read_labels(groups)
+    settings["fit_samples"] = input_files.read_samples(fit, "--fit-samples")
+    settings["test_samples"] = input_files.read_samples(test, "--test-samples")
     started = time.perf_counter()
     with terminal.compile_notice():
-        values = files.read_activations(activations, key, keys)
-        given = files.read_concepts(labels, masks, concepts, names, valid, threads)
-        photographs = files.read_images(images) if images is not None and report else None
-        values, annotated, photographs = files.paired(values, given, photographs, align)
+        values = input_files.read_activations(activations, key, keys)
+        given = input_files.read_concepts(labels, masks, concepts, names, valid, threads)
+        photographs = input_files.read_images(images) if images is not None and report else None
+        values, annotated, photographs = input_files.paired(values, given, photographs, align)
         if annotated.n_samples < given.n_samples and (groups, fit, test) != (None, None, None):
             wanted, remedy = (
                 "no --groups, --fit-samples or --test-samples",
@@ -73,7 +73,7 @@ def explain(
             raise InputError("--align shared", wanted=wanted, got="one", remedy=remedy)
         left_out = None if exclude is None else _left_out(exclude, annotated, align)
         if photographs is not None:
-            files.check_images(photographs)
+            input_files.check_images(photographs)
         n_stored = _n_stored(out)
         try:
             found = ccx.explain(
@@ -109,7 +109,7 @@ def explain(
 
 def _left_out(path: Path, concepts: ccx.Concepts, align: str | None) -> npt.NDArray[Any]:
     """Read the positions to leave out; refuse flags of each sample where samples are put into another order."""
-    flags = files.read_array(path, "exclude")
+    flags = input_files.read_array(path, "exclude")
     if align is not None and flags.ndim > 1 + (concepts.shape[0] > 1):
         wanted, remedy = "[h, w] or [T] beside --align", "bring activations and flags into one order first"
         raise InputError("--exclude", wanted=wanted, got="flags of each sample", remedy=remedy)
@@ -159,10 +159,10 @@ def report(
     found = ccx.load(run)
     target = out or (report_path(run, found) if run.is_dir() else run.with_suffix(".html"))
     with terminal.compile_notice():
-        values = None if activations is None else files.read_activations(activations, key, keys)
-        annotated = files.read_concepts(labels, masks, concepts, names, valid, threads)
-        photographs = None if images is None else files.read_images(images)
-        values, annotated, photographs = files.paired(values, annotated, photographs, align)
+        values = None if activations is None else input_files.read_activations(activations, key, keys)
+        annotated = input_files.read_concepts(labels, masks, concepts, names, valid, threads)
+        photographs = None if images is None else input_files.read_images(images)
+        values, annotated, photographs = input_files.paired(values, annotated, photographs, align)
         if values is not None and run.is_dir():
             _check_explained(run, values)
         if exclude is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccx.cli import files
+from ccx.cli import input_files as files
 from ccx.errors import MemoryBudgetError, StoreError
 from ccx.store.numpy_files import map_npy
 from tests.support.fuzzing import attack, attempts, mutated

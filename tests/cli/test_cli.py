@@ -15,7 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import ccx
-from ccx.cli import app, files, flags, terminal
+from ccx.cli import app, flags, terminal
+from ccx.cli import input_files as files
 from ccx.errors import InputError, StoreError
 from tests.support.command_line import NAMES, expected, ok, run
 

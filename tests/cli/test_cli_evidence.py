@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ccx
-from ccx.cli import files
+from ccx.cli import input_files as files
 from ccx.errors import InputError, StoreError
 from tests.support.command_line import data, expected, ok, run
 

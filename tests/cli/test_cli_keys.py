@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 import ccx
 from ccx import studies
-from ccx.cli import app, files
+from ccx.cli import app
+from ccx.cli import input_files as files
 from ccx.errors import InputError, StoreError
 from ccx.keys import Keyed, keys_of, shortened
 from ccx.report import render, write_report
