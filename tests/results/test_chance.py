@@ -141,7 +141,7 @@ def check_chance(item: ccx.Explanation, exact: list[tuple[float, Fraction]], ran
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    permutations=st.integers(1, 12),
+    null=st.integers(1, 12),
     grouped=st.booleans(),
     void=st.booleans(),
     search=st.sampled_from(["beam", "optimal", "mmesh"]),
