@@ -231,7 +231,7 @@ def test_limits_are_of_proofs_alone():
     for options in ({"time_limit": 1.0}, {"evaluation_limit": 9}, {"evaluation_limit": 9, "search": "mmesh"}):
         with pytest.raises(InputError, match=r"_limit: expected None with search"):
             ccx.explain_bitmaps(bitmaps, masks, **options)
-    with pytest.raises(InputError, match="time_limit: expected None beside null"):
+    with pytest.raises(InputError, match="time_limit: expected None beside permutations"):
         ccx.explain_bitmaps(bitmaps, masks, search="optimal", time_limit=1.0, permutations=3)
     found = ccx.explain_bitmaps(bitmaps, masks, search="optimal", evaluation_limit=9, permutations=3, progress=False)
     assert found[0].chance is not None
