@@ -29,7 +29,7 @@ RANGES = st.sampled_from(
         {"clusters": 3},
         {"clusters": 1, "quantile": 0.2},
         {"ranges": [(-0.5, 0.7), (0.5, 2)]},
-        {"clusters": 2, "fit": [0, 2]},
+        {"clusters": 2, "fit_samples": [0, 2]},
     ]
 )
 N = 5
@@ -118,7 +118,7 @@ def test_what_has_no_valid_cell_changes_nothing(
         got = ccx.explain(filled(maps, counted, garbage), concepts, **asked)
         assert rows(got) == rows(ccx.explain(filled(maps, counted, 0), concepts, **asked))
     if "ranges" not in options:
-        fit = options.get("fit", list(range(N)))
+        fit = options.get("fit_samples", list(range(N)))
         ranges = {name: options[name] for name in ("clusters", "quantile") if name in options}
         for unit in (0, 1):
             limits = unit_ranges(maps[fit, unit][counted[fit]], **ranges)
