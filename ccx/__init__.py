@@ -10,20 +10,20 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from ccx import heuristics, kernels, metrics, models, scores
 from ccx._version import VERSION as __version__
-from ccx.concepts import Concepts
-from ccx.errors import CCXError
-from ccx.formula import Formula, parse
-from ccx.keys import Activations, align
-from ccx.pipeline import explain, explain_bitmaps
-from ccx.results import Explanation, Explanations, Status
 
 if _TYPE_CHECKING:
+    from ccx import heuristics, kernels, metrics, models, scores
+    from ccx.concepts import Concepts
+    from ccx.errors import CCXError
+    from ccx.formula import Formula, parse
+    from ccx.keys import Activations, align
+    from ccx.pipeline import explain, explain_bitmaps
     from ccx.probing import probe
     from ccx.report.plotting import plot
+    from ccx.results import Explanation, Explanations, Status
 
-load = Explanations.load
+    load = Explanations.load
 
 __all__ = [
     "Activations",
@@ -48,16 +48,40 @@ __all__ = [
     "scores",
 ]
 
-# Imported at first use, so that `import ccx` stays light.
-_LAZY = {"plot": "ccx.report.plotting", "probe": "ccx.probing"}
+# Each is imported at first use: the command `ccx` must hear a Ctrl-C before it begins to import for a second.
+_PLACES = {
+    "heuristics": "",
+    "kernels": "",
+    "metrics": "",
+    "models": "",
+    "scores": "",
+    "Activations": "keys",
+    "CCXError": "errors",
+    "Concepts": "concepts",
+    "Explanation": "results",
+    "Explanations": "results",
+    "Formula": "formula",
+    "Status": "results",
+    "align": "keys",
+    "explain": "pipeline",
+    "explain_bitmaps": "pipeline",
+    "parse": "formula",
+    "plot": "report.plotting",
+    "probe": "probing",
+}
 
 
 def __getattr__(name: str) -> _Any:
-    if name not in _LAZY:
+    if name == "load":
+        return _import_module("ccx.results").Explanations.load
+    if name not in _PLACES:
         msg = f"module 'ccx' has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(_import_module(_LAZY[name]), name)
+    place = _PLACES[name]
+    found = getattr(_import_module(f"ccx.{place}"), name) if place else _import_module(f"ccx.{name}")
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,9 @@
 Who starts threads gives each job a signal (`stoppable`); long work looks for it now and then (`check_stopped`). The
 signal belongs to the thread, not to an argument, because what a search is called through knows nothing of threads. A
 job that starts threads itself hands its own signals on to them.
+
+Python may lose a Ctrl-C: where its exception is raised in a callback of NumPy, numba or the garbage collector, it is
+dropped, or turns into another one. So what may work for long is `interruptible`, which remembers it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import operator
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections import deque
@@ -24,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from ccx.checks import shown
 from ccx.errors import CCXError, InputError, visible
+from ccx.stopping import stop_at_once
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -33,6 +38,22 @@ T = TypeVar("T")
 Progress = Callable[[int, int], object]
 _AHEAD = 3  # jobs per worker that may be done before the next result is asked for
 _signals: ContextVar[tuple[Event, ...]] = ContextVar("ccx_stop_signals", default=())
+
+
+class _CtrlC:
+    """Whether a Ctrl-C came while something `interruptible` runs; plain names, in whose assignment none can come."""
+
+    is_awaited = False
+    came = False
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        """Serve `signal.signal`."""
+        self.came = True
+        if self.is_awaited:
+            raise KeyboardInterrupt
+
+
+_ctrl_c = _CtrlC()
 
 
 class Stopped(Exception):
@@ -57,9 +78,40 @@ def stoppable(work: Callable[[J], T], stop: Event) -> Callable[[J], T]:
 
 
 def check_stopped() -> None:
-    """Raise `Stopped` if the job that this is part of is no longer wanted."""
+    """Raise `Stopped` if the job that this is part of is no longer wanted, `KeyboardInterrupt` after a Ctrl-C."""
+    if _ctrl_c.is_awaited and _ctrl_c.came:
+        raise KeyboardInterrupt
     if any(stop.is_set() for stop in _signals.get()):
         raise Stopped
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have a Ctrl-C end the block with `KeyboardInterrupt`, wherever it comes; may decorate a function.
+
+    The exception is raised at once and, where it is lost, at the next `check_stopped` or at the end of the block. So it
+    is in the main thread, where Ctrl-C does what it does by default, or at the start of the command; a block within
+    another one leaves it to that.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not is_main or before not in (signal.default_int_handler, stop_at_once):
+        yield
+        return
+    _ctrl_c.came = False
+    try:
+        _ctrl_c.is_awaited = True
+        signal.signal(signal.SIGINT, _ctrl_c)
+        yield
+    except BaseException as error:
+        if _ctrl_c.came and not isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        _ctrl_c.is_awaited = False  # from here on it does not raise, so that all is as it was
+        signal.signal(signal.SIGINT, before)
+    if _ctrl_c.came:
+        raise KeyboardInterrupt
 
 
 def available_threads() -> int:
@@ -109,7 +161,9 @@ def in_threads(work: Callable[[J], T], jobs: Sequence[J], n_workers: int) -> Ite
     end at their next `check_stopped`.
     """
     if n_workers == 1:
-        yield from map(work, jobs)
+        for job in jobs:
+            check_stopped()
+            yield work(job)
         return
     stop = Event()
     job_of = stoppable(work, stop)
@@ -186,7 +240,8 @@ class _Workers:
                 # A worker must hold no end of ours: then it reads the end of the file when we are gone.
                 arguments = (self._work, theirs, (*self._processes, ours))
                 process = context.Process(target=_serve, args=arguments, daemon=True)
-                with warnings.catch_warnings():
+                # No Ctrl-C reaches a worker before it ignores it.
+                with _without_ctrl_c(), warnings.catch_warnings():
                     # Python 3.12 warns of forks beside threads. Workers use no lock that such a thread may hold.
                     warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
                     process.start()
@@ -214,6 +269,7 @@ class _Workers:
         n_sent = 0
         for at in range(len(jobs)):
             while at not in ready:
+                check_stopped()
                 while idle and n_sent < min(len(jobs), at + _AHEAD * self._n_workers):
                     connection = idle.pop()
                     self._send(connection, jobs[n_sent])
@@ -250,8 +306,18 @@ class _Workers:
         )
 
 
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(work: Callable[[int], Any], connection: Connection, others: Sequence[Connection]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)  # its threads do not live on in a fork, and it would wait for them

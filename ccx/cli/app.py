@@ -15,7 +15,9 @@ from ccx import __version__
 from ccx.cli import comparing, concept_commands, demo, download, explain_commands, probing, studies, terminal
 from ccx.cli.setup import StudyCommand
 from ccx.errors import CCXError
+from ccx.jobs import interruptible
 
+_STOPPED = 130
 _UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
 
 
@@ -32,7 +34,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             terminal.errors().print("stopped")
-            raise typer.Exit(130) from error
+            raise typer.Exit(_STOPPED) from error
 
 
 app = typer.Typer(
@@ -93,7 +95,12 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # names of concepts need not fit the terminal's encoding
     try:
-        app(prog_name="ccx")
+        with interruptible():
+            app(prog_name="ccx")
+    except KeyboardInterrupt as error:
+        if not (isinstance(error.__cause__, SystemExit) and error.__cause__.code == _STOPPED):  # said already
+            terminal.errors().print("stopped")
+        raise SystemExit(_STOPPED) from None
     except OSError as error:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise

@@ -19,7 +19,7 @@ from ccx.checks import sides
 from ccx.concepts import FILE_FORMAT, Concepts
 from ccx.concepts.annotations import require_memory
 from ccx.errors import FilesError, InputError, StoreError
-from ccx.jobs import Progress, check_progress, check_workers, in_processes, progress_reporter
+from ccx.jobs import Progress, check_progress, check_workers, in_processes, interruptible, progress_reporter
 from ccx.kernels.partitions import AtomBuilder, Partition
 from ccx.store import PathLike, content_hash, json_text, load_arrays, locked_folder, save_arrays
 from ccx.store.files import as_target, parse_json, store_error
@@ -72,6 +72,7 @@ def inspected(dataset: Dataset, workers: int | None, progress: Progress | bool |
     return Inspection(tuple(problems), frozenset(sizes))
 
 
+@interruptible()
 def build(
     dataset: Dataset,
     shape: Size | None,

@@ -15,7 +15,15 @@ from ccx._version import VERSION
 from ccx.concepts import Concepts
 from ccx.errors import InputError, StoreError
 from ccx.formula import left_deep
-from ccx.jobs import Progress, available_threads, check_progress, check_threads, in_threads, progress_reporter
+from ccx.jobs import (
+    Progress,
+    available_threads,
+    check_progress,
+    check_threads,
+    in_threads,
+    interruptible,
+    progress_reporter,
+)
 from ccx.kernels.ieee import ieee
 from ccx.keys import keys_hash, require_same_samples
 from ccx.options import (
@@ -40,6 +48,7 @@ _FLUSH_SECONDS = 1.0  # a run that is killed loses the rows of about so long
 Rows: TypeAlias = list[tuple[Explanation, Times]]
 
 
+@interruptible()
 @ieee
 def explain(  # noqa: PLR0913 - public keywords
     activations: Any,
@@ -186,6 +195,7 @@ def explain(  # noqa: PLR0913 - public keywords
     return _explained(source_of, "activations", activations, given)
 
 
+@interruptible()
 @ieee
 def explain_bitmaps(  # noqa: PLR0913 - public keywords
     bitmaps: Any,

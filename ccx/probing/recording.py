@@ -12,7 +12,7 @@ import numpy as np
 from ccx import memory, networks
 from ccx.checks import UNBOUNDED, choice, integer
 from ccx.errors import InputError
-from ccx.jobs import Progress, check_progress, progress_reporter
+from ccx.jobs import Progress, check_progress, interruptible, progress_reporter
 from ccx.keys import Activations, check_keys
 from ccx.models import NamedModel
 from ccx.probing.identity import check_weights, described, model_hashes
@@ -25,6 +25,7 @@ from ccx.store import PathLike
 COMMIT_SECONDS = 5.0  # a run that is killed loses the batches of about so long
 
 
+@interruptible()
 def probe(  # noqa: PLR0913 - public keywords
     model: Any,
     loader: Any,
