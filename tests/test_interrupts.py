@@ -34,7 +34,7 @@ PROGRAM = """
     if kind == "probe":
         import torch
         torch.set_num_threads(1)
-        network, images = torch.nn.Conv2d(1, 4, 3), torch.zeros(256, 1, 16, 16)
+        network, images = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3)), torch.zeros(256, 1, 16, 16)
 
     def explain(**options):
         return ccx.explain(activations, masks, clusters=2, progress=False, out=folder / "out", **options).to_records()
@@ -44,7 +44,7 @@ PROGRAM = """
         return data.concepts(out=folder / "out.ccx", workers=2, progress=False).content_hash
 
     def probe():
-        return ccx.probe(network, images, "", out=folder / "out", progress=False).tobytes()
+        return ccx.probe(network, images, "0", out=folder / "out", progress=False).tobytes()
 
     work = {
         "threads=1": lambda: explain(threads=1),
