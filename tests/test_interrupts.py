@@ -87,6 +87,15 @@ PROGRAM = """
 COMMAND = """
     import os, signal, sys
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a pytest in the background ignores it
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    install = signal.signal
+
+    def installed(*arguments):  # what comes before, Python shows
+        before = install(*arguments)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return before
+
+    signal.signal = installed
     from ccx.__main__ import main
     os.write(2, b"ready\\n")
     main()
@@ -117,13 +126,15 @@ def test_the_command_ends_with_130(n_moments: int, tmp_path: Path) -> None:
         process = subprocess.Popen(
             [*command, "--out", out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path
         )
-        assert process.stderr is not None
-        assert process.stderr.readline() == "ready\n"
-        begun = time.perf_counter()
-        if seconds is not None:
-            time.sleep(seconds)
-            process.send_signal(signal.SIGINT)
-        return process.wait(), process.stderr.read(), time.perf_counter() - begun
+        with process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "ready\n"
+            begun = time.perf_counter()
+            if seconds is not None:
+                time.sleep(seconds)
+                process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+        return process.returncode, said, time.perf_counter() - begun
 
     status, _, whole = run("whole")
     assert status == 0
