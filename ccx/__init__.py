@@ -7,6 +7,7 @@
 """
 
 from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
@@ -50,11 +51,6 @@ __all__ = [
 
 # Each is imported at first use: the command `ccx` must hear a Ctrl-C before it begins to import for a second.
 _PLACES = {
-    "heuristics": "",
-    "kernels": "",
-    "metrics": "",
-    "models": "",
-    "scores": "",
     "Activations": "keys",
     "CCXError": "errors",
     "Concepts": "concepts",
@@ -74,11 +70,13 @@ _PLACES = {
 def __getattr__(name: str) -> _Any:
     if name == "load":
         return _import_module("ccx.results").Explanations.load
-    if name not in _PLACES:
+    if name in _PLACES:
+        found = getattr(_import_module(f"ccx.{_PLACES[name]}"), name)
+    elif not name.startswith("_") and _find_spec(f"ccx.{name}"):  # ccx.errors, say, needs no import of its own
+        found = _import_module(f"ccx.{name}")
+    else:
         msg = f"module 'ccx' has no attribute {name!r}"
         raise AttributeError(msg)
-    place = _PLACES[name]
-    found = getattr(_import_module(f"ccx.{place}"), name) if place else _import_module(f"ccx.{name}")
     globals()[name] = found
     return found
 

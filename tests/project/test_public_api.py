@@ -67,6 +67,19 @@ def test_names() -> None:
     assert ccx.load == ccx.Explanations.load
 
 
+def test_modules_and_names_come_at_first_use() -> None:
+    script = """
+        import sys
+        import ccx
+        assert not [name for name in ("numpy", "numba", "ccx.errors") if name in sys.modules]
+        assert issubclass(ccx.errors.InputError, ccx.CCXError)  # a module that nobody imported
+        assert set(ccx.__all__) <= set(dir(ccx))
+        for name in ("nothing", "_nothing", "datasets2"):
+            assert not hasattr(ccx, name), name
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
 def test_signatures() -> None:
     clustering = {"quantile": 0.005, "clustering": "optimal", "ranges": None, "units": None, "exclude": None}
     assert defaults_of(ccx.explain) == (
