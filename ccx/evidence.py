@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ EVIDENCE_HEADINGS = ("null mean", "null max", "z", "p", "held out", "held out p"
 class Chance(Record):
     """A score beside the scores that permuted bitmaps reached."""
 
-    null: Annotated[int, Field("Number r of permutations.", least=1)]
+    permutations: Annotated[int, Field("Their number r.", least=1)]
     mean: Annotated[float, Field("Mean of their scores.")]
     maximum: Annotated[float, Field("Largest of their scores.")]
     z: Annotated[
@@ -40,22 +41,28 @@ class Chance(Record):
     @property
     def resolution(self) -> float:
         """The smallest p-value that so many permutations can give, and the step between two: ``1 / (1 + r)``."""
-        return 1 / (1 + self.null)
+        return 1 / (1 + self.permutations)
+
+    @property
+    def null(self) -> int:
+        """Deprecated: `permutations`."""
+        warnings.warn("null is called permutations now", DeprecationWarning, stacklevel=2)
+        return self.permutations
 
     def contradictions(self, score: float) -> Iterator[tuple[str, str, object]]:
         """Yield (field, what it should be, what it is) of each that the others, and the score, exclude."""
-        if self.null < 1:
-            yield "chance", "at least one permutation", self.null
+        if self.permutations < 1:
+            yield "chance", "at least one permutation", self.permutations
             return
-        n_reached = round(self.p * (1 + self.null)) - 1
-        if not 0 <= n_reached <= self.null or self.p != (1 + n_reached) / (1 + self.null):
-            yield "chance", f"a p-value of {self.null} permutations", self.p
+        n_reached = round(self.p * (1 + self.permutations)) - 1
+        if not 0 <= n_reached <= self.permutations or self.p != (1 + n_reached) / (1 + self.permutations):
+            yield "chance", f"a p-value of {self.permutations} permutations", self.p
         slack = SLACK * max(1.0, abs(self.maximum), abs(score))
         if self.mean > self.maximum + slack:
             yield "chance", f"a mean of at most the maximum {self.maximum}", self.mean
         if n_reached > 0 and self.maximum < score - slack:
             yield "chance", f"{n_reached} scores that reach {score}", f"their maximum {self.maximum}"
-        if self.z is not None and (self.null == 1 or self.z * (score - self.mean) < -slack):
+        if self.z is not None and (self.permutations == 1 or self.z * (score - self.mean) < -slack):
             yield "chance", f"a z of the score {score} beside the mean {self.mean}", self.z
 
 

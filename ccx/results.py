@@ -437,8 +437,22 @@ def _migrated(record: Any) -> Any:
     """Return a record of an older format with today's fields, if it has its own."""
     if not isinstance(record, Mapping) or type(record.get("cluster")) is not int:
         return record
-    kept = {name: value for name, value in record.items() if name != "cluster"}
+    kept = {
+        name: _with_permutations(value) if name in ("chance", "held_out") else value
+        for name, value in record.items()
+        if name != "cluster"
+    }
     return {"range_index": record["cluster"] + 1, "iou_gain": None, **kept}
+
+
+def _with_permutations(record: Any) -> Any:
+    """Return the record of a chance, or of a score on samples held out with its own, under today's names."""
+    if not isinstance(record, Mapping):
+        return record
+    return {
+        "permutations" if name == "null" else name: _with_permutations(value) if name == "chance" else value
+        for name, value in record.items()
+    }
 
 
 def _clip(text: str) -> str:

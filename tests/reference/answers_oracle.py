@@ -233,7 +233,7 @@ class _Recount:
         concepts = ccx.Concepts.from_masks(
             self.asked.masks[:, samples], self.asked.names, valid=self.asked.valid[samples]
         )
-        left_out = ("null", "seed", "groups", "fit", "score")
+        left_out = ("permutations", "seed", "groups", "fit_samples", "test_samples")
         options = {name: value for name, value in self.asked.options.items() if name not in left_out}
         permuted = np.stack([own[order] for order in self.orders(samples)])
         ranks = []
@@ -250,7 +250,7 @@ class _Recount:
 
 def check_chance(chance: Any, ranks: list[Fraction], observed: Fraction, score: float) -> None:
     scores = [math.copysign(math.sqrt(abs(one)), one) for one in ranks]
-    assert chance.null == len(ranks)
+    assert chance.permutations == len(ranks)
     assert math.isclose(chance.mean, statistics.fmean(scores), rel_tol=1e-9, abs_tol=1e-12)
     assert math.isclose(chance.maximum, max(scores), rel_tol=1e-9, abs_tol=1e-12)
     assert chance.p == (1 + sum(one >= observed for one in ranks)) / (1 + len(ranks))

@@ -86,7 +86,7 @@ def test_chance_by_hand() -> None:
     null = [Scored(Fraction(k, 12), k / 12) for k in (4, 1, 2, 5)]
     found = chance(observed, null)
     scores = [one.score for one in null]
-    assert (found.null, found.mean, found.maximum, found.p) == (4, 0.25, 5 / 12, 3 / 5)
+    assert (found.permutations, found.mean, found.maximum, found.p) == (4, 0.25, 5 / 12, 3 / 5)
     assert found.z == pytest.approx((1 / 3 - 0.25) / statistics.stdev(scores))
     assert found.resolution == 1 / 5
     assert chance(observed, null[:1]).z is None
@@ -128,7 +128,7 @@ def check_chance(item: ccx.Explanation, exact: list[tuple[float, Fraction]], ran
         return
     scores = [score for score, _ in exact]
     assert item.chance is not None
-    assert item.chance.null == len(exact)
+    assert item.chance.permutations == len(exact)
     assert item.chance.mean == math.fsum(scores) / len(scores)
     assert item.chance.maximum == max(scores)
     reached = sum(other >= rank for _, other in exact)

@@ -13,7 +13,7 @@ from ccx.evidence import Chance, HeldOut
 from ccx.store.records import schema_of
 from tests.support.result_examples import check_schema, example, silent, table_of
 
-CHANCE = Chance(null=99, mean=0.0512, maximum=0.1, z=2.57, p=0.01)
+CHANCE = Chance(permutations=99, mean=0.0512, maximum=0.1, z=2.57, p=0.01)
 HELD_OUT = HeldOut(
     score=0.25,
     iou=0.25,

@@ -337,9 +337,20 @@ def test_results_of_older_formats_are_migrated(tmp_path: Path) -> None:
         RowLog(folder, **run)
 
 
-def test_cluster_is_deprecated() -> None:
+def test_permutations_of_older_formats(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    found = table_of(example(chance=CHANCE, held_out=HELD_OUT))
+    found.save(path)
+    before_range_index(path)
+    assert path.read_text().count('"null":9') == 2
+    assert list(Explanations.load(path)) == without_gain(found)
+
+
+def test_deprecated_fields() -> None:
     with pytest.warns(DeprecationWarning, match="range_index now, and counts from 1"):
         assert example(range_index=3).cluster == 2
+    with pytest.warns(DeprecationWarning, match="permutations now"):
+        assert CHANCE.null == 9
 
 
 def test_best() -> None:
@@ -401,7 +412,7 @@ HELD_OUT = HeldOut(0.5, 0.5, 5, 10, 7, 8, Chance(9, 0.1, 0.6, 2.0, 0.2))
         ),
         ({"alternatives": (Candidate(parse("a"), 0.41, 41, 100),)}, "alternatives: expected cells of a formula beside"),
         ({"alternatives": (Candidate(example().formula, 0.18, 18, 100),)}, "alternatives: expected each formula once"),
-        ({"chance": dataclasses.replace(CHANCE, null=0)}, "chance: expected at least one permutation"),
+        ({"chance": dataclasses.replace(CHANCE, permutations=0)}, "chance: expected at least one permutation"),
         ({"chance": dataclasses.replace(CHANCE, p=0.15)}, "chance: expected a p-value of 9 permutations"),
         ({"chance": dataclasses.replace(CHANCE, p=0.0)}, "chance: expected a p-value of 9 permutations"),
         ({"chance": dataclasses.replace(CHANCE, mean=0.16)}, "chance: expected a mean of at most the maximum"),

@@ -16,13 +16,13 @@ def unseal(path: Path) -> None:
 
 
 def before_range_index(path: Path) -> None:
-    """Rewrite stored results in format 2, which counted ranges from 0 and had no gain."""
+    """Rewrite stored results in format 2, which counted ranges from 0, had no gain, and called permutations null."""
     files = (path / "run.json", path / "rows.jsonl") if path.is_dir() else (path,)
     unseal(path)
     for file in files:
         text = re.sub(r'"iou_gain":[^,]+,', "", file.read_text())
         text = re.sub(r'"range_index":(\d+)', lambda found: f'"cluster":{int(found[1]) - 1}', text)
-        file.write_text(text)
+        file.write_text(text.replace('"permutations":', '"null":'))
     text = files[0].read_text().rstrip("\n").replace('/1"', '/2"', 1)
     lines, seal = [sealed(text)], sealed(text)[1]
     files[0].write_text(lines[0][0] + "\n")
