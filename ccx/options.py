@@ -253,7 +253,7 @@ KINDS: tuple[type[Options], ...] = (RangeOptions, SearchOptions, EvidenceOptions
 
 
 def renamed_arguments(
-    given: dict[str, Any], old: Mapping[str, Any], names: Mapping[str, str] = RENAMED, stacklevel: int = 4
+    given: dict[str, Any], old: Mapping[str, Any], names: Mapping[str, str] = RENAMED, stacklevel: int = 5
 ) -> dict[str, Any]:
     """Return the arguments of a call with those under an old name in their place, and warn of each.
 

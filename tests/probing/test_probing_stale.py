@@ -16,7 +16,6 @@ import ccx
 from ccx.errors import StoreError
 from ccx.probing.identity import described, model_hashes
 from ccx.probing.verifying import differs
-from tests.support.probed_models import statically_quantised
 
 pytestmark = pytest.mark.needs("torch")
 ROOT = Path(__file__).parents[2]
@@ -117,6 +116,8 @@ def test_weights_where_no_parameter_is(kind, tmp_path):
 
 def test_packed_and_quantised_weights(tmp_path):
     import torch
+
+    from tests.support.probed_models import statically_quantised  # which needs torch, too
 
     other = copy.deepcopy(linear())
     torch.nn.init.constant_(other[0].weight, 9.0)

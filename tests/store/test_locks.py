@@ -102,8 +102,8 @@ def test_a_fork_holds_nothing(tmp_path: Path) -> None:
                 os.waitpid(ended, 0)
                 child = os.fork()
                 if not child:
+                    print(os.getpid(), flush=True)  # who has begun holds nothing
                     time.sleep(600)
-                print(child, flush=True)
                 sys.stdin.read()
         os._exit(0)
     """
