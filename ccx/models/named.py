@@ -129,7 +129,7 @@ def load(
     """
     _require_torchvision()
     _check_name(name)
-    chosen = _ALIASES.get(weights, weights) if isinstance(weights, str) else weights
+    chosen = _ALIASES.get(str(weights), weights)
     choice("weights", chosen, get_args(Weights), "give file= for weights of your own")
     if chosen == "none" and file is not None:
         remedy = "say by weights= how its images were normalised: as for imagenet or places365"
