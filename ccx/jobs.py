@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
 from threading import Event
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from ccx.checks import shown
@@ -46,11 +47,20 @@ class _CtrlC:
     is_awaited = False
     came = False
 
-    def __call__(self, _number: int, _frame: object) -> None:
+    def __call__(self, _number: int, frame: FrameType | None) -> None:
         """Serve `signal.signal`."""
         self.came = True
-        if self.is_awaited:
+        if self.is_awaited and not _is_finalizing(frame):
             raise KeyboardInterrupt
+
+
+def _is_finalizing(frame: FrameType | None) -> bool:
+    """Tell whether this is the work of a finalizer, in which Python shows an exception and goes on."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 _ctrl_c = _CtrlC()

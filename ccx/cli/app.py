@@ -17,7 +17,6 @@ from ccx.cli.setup import StudyCommand
 from ccx.errors import CCXError
 from ccx.jobs import interruptible
 
-_STOPPED = 130
 _UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE})
 
 
@@ -34,7 +33,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             terminal.errors().print("stopped")
-            raise typer.Exit(_STOPPED) from error
+            raise terminal.Stopped from error
 
 
 app = typer.Typer(
@@ -98,9 +97,10 @@ def main() -> None:
         with interruptible():
             app(prog_name="ccx")
     except KeyboardInterrupt as error:
-        if not (isinstance(error.__cause__, SystemExit) and error.__cause__.code == _STOPPED):  # said already
+        # Typer ends by itself where it is interrupted, and says nothing.
+        if not isinstance(getattr(error.__cause__, "__context__", None), terminal.Stopped):
             terminal.errors().print("stopped")
-        raise SystemExit(_STOPPED) from None
+        raise SystemExit(terminal.STOPPED) from None
     except OSError as error:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise

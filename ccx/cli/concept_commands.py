@@ -102,7 +102,7 @@ def _of_data(
         concepts = dataset.concepts(shape, workers=workers, out=out)
     except KeyboardInterrupt as error:
         terminal.errors().print("stopped; the same command goes on where it stopped")
-        raise typer.Exit(130) from error
+        raise terminal.Stopped from error
     if image_list is not None:
         write_text(image_list, "".join(f"{name}\n" for name in dataset.image_names))
     return concepts

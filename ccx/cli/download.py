@@ -64,7 +64,7 @@ def download(
             console.print(Text(str(folder)), soft_wrap=True)
     except KeyboardInterrupt as error:
         terminal.errors().print("stopped; the same command goes on where it stopped")
-        raise typer.Exit(130) from error
+        raise terminal.Stopped from error
 
 
 def _in_megabytes(report: Progress) -> Progress:

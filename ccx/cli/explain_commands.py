@@ -81,7 +81,7 @@ def explain(
             )
         except KeyboardInterrupt as error:
             terminal.errors().print("stopped; the same command goes on where it stopped")
-            raise typer.Exit(130) from error
+            raise terminal.Stopped from error
         if left_out is not None:
             annotated = annotated.excluding(left_out, threads=threads)
         found.save(out / "explanations.json")

@@ -114,7 +114,7 @@ def probe(
         )
     except KeyboardInterrupt as error:
         terminal.errors().print("stopped; the same command goes on where it stopped")
-        raise typer.Exit(130) from error
+        raise terminal.Stopped from error
     console = terminal.output()
     for name, array in found.items():
         shape = ", ".join(map(str, array.shape))

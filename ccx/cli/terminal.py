@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
@@ -23,6 +24,14 @@ from ccx.results import WIDE, Explanations, range_text
 
 _PLAIN_WIDTH = 120  # columns of a file or pipe
 _GAIN_STYLES = ((0.1, "bold green"), (0.03, "green"), (0.01, "yellow"))
+STOPPED = 130  # exit status after a Ctrl-C, as of a shell
+
+
+class Stopped(typer.Exit):
+    """Ends the command after a Ctrl-C that it has told of."""
+
+    def __init__(self) -> None:
+        super().__init__(STOPPED)
 
 
 class VisibleConsole(Console):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from ccx.errors import InputError, StoreError
+from ccx.jobs import check_stopped
 from ccx.store.files import (
     CHECKSUM,
     PathLike,
@@ -123,6 +124,7 @@ class RowLog:
         if self._rows.end:
             raise store_error(self.folder, f"has {_ROWS} but no {_RUN}", _OTHER_FOLDER)
         text, seal = sealed(run_text)
+        check_stopped()  # as in `append`
         write_text(path, text + "\n")
         return seal
 
@@ -145,6 +147,7 @@ class RowLog:
             When a full batch cannot be written; its rows stay pending, so that `flush` can be tried again.
 
         """
+        check_stopped()  # what was computed while a Ctrl-C was lost is not believed
         key = self._key_of(row)
         if self._last is not None and key <= self._last:
             wanted = f"{self._key} after {self._last}"
