@@ -22,7 +22,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from itertools import pairwise
+from queue import SimpleQueue
 from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -177,19 +179,51 @@ def in_threads(work: Callable[[J], T], jobs: Sequence[J], n_workers: int) -> Ite
         return
     stop = Event()
     job_of = stoppable(work, stop)
-    with ThreadPoolExecutor(n_workers, thread_name_prefix="ccx") as pool:
-        pending: deque[Future[T]] = deque()
-        try:
-            for job in jobs:
-                pending.append(pool.submit(job_of, job))
-                if len(pending) > 2 * n_workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            stop.set()
-            for future in pending:
-                future.cancel()
+    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="ccx")
+    pending: deque[Future[T]] = deque()
+    done: SimpleQueue[Future[T]] = SimpleQueue()  # all that is waited for: it keeps no lock where a Ctrl-C ends that
+
+    def begin(job: J) -> None:
+        future = pool.submit(job_of, job)
+        pending.append(future)
+        future.add_done_callback(done.put)
+
+    def first() -> T:
+        while not _undisturbed(pending[0].done):
+            check_stopped()
+            done.get()
+        return _undisturbed(pending.popleft().result)
+
+    def end() -> None:
+        stop.set()
+        for future in pending:
+            future.cancel()
+        pool.shutdown()
+
+    try:
+        for job in jobs:
+            _undisturbed(partial(begin, job))
+            check_stopped()
+            if len(pending) > 2 * n_workers:
+                yield first()
+        while pending:
+            yield first()
+    finally:
+        _undisturbed(end)
+
+
+def _undisturbed(call: Callable[[], T]) -> T:
+    """Return what `call` does; a Ctrl-C meanwhile counts at the next `check_stopped`.
+
+    Its exception could leave a lock of Python's thread pools held, for which others would wait for ever.
+    """
+    if not _ctrl_c.is_awaited or threading.current_thread() is not threading.main_thread():
+        return call()
+    _ctrl_c.is_awaited = False
+    try:
+        return call()
+    finally:
+        _ctrl_c.is_awaited = True
 
 
 def parallel(work: Callable[[int, int], Any], n_items: int, threads: int | None = None) -> list[Any]:

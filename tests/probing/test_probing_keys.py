@@ -216,7 +216,7 @@ def test_a_damaged_list_of_keys(root: Path, tmp_path: Path) -> None:
         read_activations(out / "0.npy")
     for content in (None, b"", b"no array"):
         (out / "0.npy").unlink() if content is None else (out / "0.npy").write_bytes(content)
-        with pytest.raises(StoreError, match=r"0.npy: cannot be read"):
+        with pytest.raises(StoreError, match=r"0.npy: cannot (read it|be read)"):
             read_activations(out / "0.npy")
 
 
