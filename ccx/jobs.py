@@ -57,7 +57,7 @@ class _CtrlC:
 
 
 def _is_finalizing(frame: FrameType | None) -> bool:
-    """Tell whether this is the work of a finalizer, or of a weak reference, in which Python shows an exception and goes on."""
+    """Tell whether a finalizer or a weak reference is at work, where Python shows an exception and goes on."""
     while frame is not None:
         if frame.f_code.co_name == "__del__" or frame.f_globals.get("__name__") in ("weakref", "_weakrefset"):
             return True
