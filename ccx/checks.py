@@ -64,15 +64,18 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
-def integer(argument: str, value: Any, least: int, most: int, remedy: str) -> int:
-    """Return a whole number between two others, or raise `InputError`; True and False are no numbers."""
+def integer(argument: str, value: Any, least: int, most: int, remedy: str, wanted: str = "") -> int:
+    """Return a whole number between two others, or raise `InputError`; True and False are no numbers.
+
+    `wanted` is what the error says instead of the two numbers.
+    """
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)
     except (TypeError, ValueError):
         number = least - 1
     if not least <= number <= most:
-        wanted = f"{least} to {most}" if most < UNBOUNDED else "an integer" + f" >= {least}" * (least > -UNBOUNDED)
-        raise InputError(argument, wanted=wanted, got=shown(value), remedy=remedy)
+        bounds = f"{least} to {most}" if most < UNBOUNDED else "an integer" + f" >= {least}" * (least > -UNBOUNDED)
+        raise InputError(argument, wanted=wanted or bounds, got=shown(value), remedy=remedy)
     return number
 
 
@@ -87,11 +90,11 @@ def sides(argument: str, value: Any, remedy: str, wanted: str = "(H, W), two int
     return height, width
 
 
-def choice(argument: str, value: Any, options: Iterable[str], remedy: str) -> None:
-    """Raise `InputError` unless a value is one of some texts."""
+def choice(argument: str, value: Any, options: Iterable[str], remedy: str, wanted: str = "") -> None:
+    """Raise `InputError` unless a value is one of some texts; `wanted` is what the error says instead of these."""
     known = tuple(options)
     if not isinstance(value, str) or value not in known:
-        raise InputError(argument, wanted=" or ".join(map(repr, known)), got=shown(value), remedy=remedy)
+        raise InputError(argument, wanted=wanted or " or ".join(map(repr, known)), got=shown(value), remedy=remedy)
 
 
 def is_between(value: Any, lower: float, upper: float) -> bool:

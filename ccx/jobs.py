@@ -10,7 +10,6 @@ dropped, or turns into another one. So what may work for long is `interruptible`
 
 from __future__ import annotations
 
-import operator
 import os
 import signal
 import sys
@@ -29,7 +28,7 @@ from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from ccx.checks import shown
+from ccx.checks import UNBOUNDED, integer, shown
 from ccx.errors import CCXError, InputError, visible
 from ccx.stopping import stop_at_once
 
@@ -155,15 +154,8 @@ def _can_fork() -> bool:
     return hasattr(os, "fork") and sys.platform != "darwin"  # whose libraries start threads, which a fork has not
 
 
-def _checked_number(argument: str, value: Any) -> int:
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        remedy = "leave it out to use every available processor"
-        raise InputError(argument, wanted="None or an integer >= 1", got=shown(value), remedy=remedy)
-    return number
+_REMEDY = "leave it out to use every available processor"
+_checked_number = partial(integer, least=1, most=UNBOUNDED, remedy=_REMEDY, wanted="None or an integer >= 1")
 
 
 def in_threads(work: Callable[[J], T], jobs: Sequence[J], n_workers: int) -> Iterator[T]:

@@ -6,7 +6,6 @@ them from here. What an option means beside the data (units, groups, samples) is
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -14,7 +13,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
-from ccx.checks import is_between, require_flag, shown
+from ccx.checks import choice, integer, is_between, require_flag, shown
 from ccx.errors import InputError
 from ccx.scores import SCORES, Score, resolve
 
@@ -41,15 +40,7 @@ def whole(least: int, most: int = _MOST, *, optional: bool = False, remedy: str 
     wanted = f"an integer >= {least}" if most >= _MOST else f"an integer from {least} to {most}"
 
     def check(argument: str, value: Any) -> int | None:
-        if optional and value is None:
-            return None
-        try:
-            number = least - 1 if isinstance(value, bool) else operator.index(value)
-        except (TypeError, ValueError):
-            number = least - 1
-        if not least <= number <= most:
-            raise InputError(argument, wanted=wanted, got=shown(value), remedy=remedy)
-        return number
+        return None if optional and value is None else integer(argument, value, least, most, remedy, wanted)
 
     return check
 
@@ -80,11 +71,10 @@ def _seconds(argument: str, value: Any) -> float | None:
 def one_of(kind: Any, remedy: str) -> Check:
     """Return what checks that a value is one of those of a `Literal`."""
     known = get_args(kind)
+    wanted = " or ".join(f'"{one}"' for one in known)
 
     def check(argument: str, value: Any) -> Any:
-        if not isinstance(value, str) or value not in known:
-            wanted = " or ".join(f'"{one}"' for one in known)
-            raise InputError(argument, wanted=wanted, got=shown(value), remedy=remedy)
+        choice(argument, value, known, remedy, wanted)
         return value
 
     return check

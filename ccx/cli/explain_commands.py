@@ -137,7 +137,7 @@ def report(
     run: RunPath,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The HTML file, or a folder for a page a unit; by default in or beside RUN."),
+        typer.Option("--out", help="The HTML file, or a folder for a page per unit; by default in or beside RUN."),
     ] = None,
     labels: flags.Labels = None,
     masks: flags.Masks = None,

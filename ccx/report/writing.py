@@ -39,7 +39,7 @@ def render(found: Explanations, concepts: Concepts, **options: Any) -> str:
 
 
 def write_report(path: PathLike, found: Explanations, concepts: Concepts, **options: Any) -> None:
-    """Write the report: to one HTML file that needs nothing else, or to a folder with a page a unit.
+    """Write the report: to one HTML file that needs nothing else, or to a folder with a page per unit.
 
     Parameters
     ----------
