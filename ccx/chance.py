@@ -46,14 +46,7 @@ NOTHING = Scored(Fraction(0), 0.0)
 
 
 def group_codes(groups: Any, n_samples: int) -> IntArray:
-    """Return a number for each sample's group, from 0 as they occur: N hashable labels, or None -> int64[N].
-
-    Raises
-    ------
-    InputError
-        If these are not N hashable labels.
-
-    """
+    """Return a number for each sample's group, from 0 as they occur: N hashable labels, or None -> int64[N]."""
     if groups is None:
         return np.zeros(n_samples, np.int64)
     remedy = "give one label per sample, such as the number of its video or patient"
@@ -79,15 +72,8 @@ def permutations(codes: IntArray, n: int, seed: int) -> Int32Array:
     """Draw permutations that exchange samples of equal codes only: int64[N] -> int32[n, N], uniform and independent.
 
     Permutation j depends on `seed` and j alone, so that the first 100 of 1,000 are those of 100. NumPy guarantees the
-    stream of numbers for all versions.
-
-    Raises
-    ------
-    InputError
-        If no two samples have the same code, so that there is nothing to exchange.
-    MemoryBudgetError
-        If they would not fit into memory.
-
+    stream of numbers for all versions. Raises `InputError` if no two samples have the same code, so that there is
+    nothing to exchange; `MemoryBudgetError` if they would not fit into memory.
     """
     if np.unique(codes).size == codes.size:
         wanted, got = "two samples of one group at least, to exchange", f"{codes.size} samples, each a group of its own"

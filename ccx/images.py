@@ -79,11 +79,7 @@ class Head(NamedTuple):
 def photograph_size(path: PathLike) -> tuple[int, int]:
     """Return (h, w) of a photograph as `read_image` would give it, from its head.
 
-    Raises
-    ------
-    StoreError
-        As `read_head`, and if `read_image` would refuse its kind.
-
+    Raises `StoreError` as `read_head`, and if `read_image` would refuse its kind.
     """
     head = read_head(path)
     _check_photograph(head, path)
@@ -94,13 +90,8 @@ def read_head(path: PathLike) -> Head:
     """Read what the head of a picture file says, and see whether the file ends where it should.
 
     A PNG must have its last chunk. A JPEG without an end marker near its end is decoded to see whether it is whole; its
-    content, as that of all others, is not looked at.
-
-    Raises
-    ------
-    StoreError
-        If the file is missing, no regular file, no picture, truncated, or too large.
-
+    content, as that of all others, is not looked at. Raises `StoreError` if the file is missing, no regular file, no
+    picture, truncated, or too large.
     """
     descriptor, n_bytes = open_regular(path)
     try:
@@ -347,14 +338,9 @@ def open_image(source: PathLike | bytes, where: PathLike | None = None, *, is_dr
 def rgb(picture: Any, argument: str) -> PIL.Image.Image:
     """Return a Pillow picture in memory in RGB, by the rules of `read_image`; its pixels stay where they are.
 
-    Raises
-    ------
-    DTypeError, InputError
-        If it is of another mode, has transparent pixels, or carries an orientation that was not applied: its pixels may
-        be meant as they are, or turned.
-    StoreError
-        If it comes from a file that cannot be decoded.
-
+    Raises `DTypeError` or `InputError` if it is of another mode, has transparent pixels, or carries an orientation that
+    was not applied: its pixels may be meant as they are, or turned; `StoreError` if it comes from a file that cannot be
+    decoded.
     """
     decode(picture, argument)
     if is_turned(picture):

@@ -126,11 +126,7 @@ def as_key(text: str) -> str:
 def check_keys(argument: str, keys: Any, n_samples: int | None = None, *, distinct: bool = True) -> Keys:
     """Return keys that a user gave, accents as in NFC.
 
-    Raises
-    ------
-    InputError
-        If they are no texts, empty, not distinct, or not one per sample.
-
+    Raises `InputError` if they are no texts, empty, not distinct, or not one per sample.
     """
     if isinstance(keys, str) or not isinstance(keys, Iterable):
         got = f"{type(keys).__name__} {shown(keys)}"
@@ -173,6 +169,9 @@ def require_same_samples(
 ) -> Keys | None:
     """Raise unless two things that are paired have the same samples in the same order, as far as both know them.
 
+    Raises `InputError` if they differ: the first pair that does, whether all are there in another order, and what to
+    do; or if `keys` are not valid.
+
     Parameters
     ----------
     argument, samples
@@ -188,12 +187,6 @@ def require_same_samples(
     -------
     tuple of str or None
         The keys that are known, of either.
-
-    Raises
-    ------
-    InputError
-        If they differ: the first pair that does, whether all are there in another order, and what to do; or if
-        `keys` are not valid.
 
     """
     own, wanted = keys_of(samples), keys_of(concepts)
@@ -211,14 +204,7 @@ def require_same_samples(
 
 
 def require_samples_second(argument: str, array: Any) -> None:
-    """Raise if an array of bitmaps [M, N, ...] carries keys, which are of axis 0.
-
-    Raises
-    ------
-    InputError
-        If it does.
-
-    """
+    """Raise if an array of bitmaps [M, N, ...] carries keys, which are of axis 0."""
     if keys_of(array) is not None:
         remedy = f"write numpy.asarray({argument}).swapaxes(0, 1)"
         got = f"{list(array.shape)} with samples along axis 0"

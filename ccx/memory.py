@@ -26,14 +26,7 @@ def available_bytes() -> int | None:
 
 
 def require_bytes(argument: str, n_bytes: int, remedy: str) -> None:
-    """Raise unless `n_bytes` can be allocated.
-
-    Raises
-    ------
-    MemoryBudgetError
-        Names the argument that asks for the memory, and the remedy.
-
-    """
+    """Raise `MemoryBudgetError`, which names the argument and the remedy, unless `n_bytes` can be allocated."""
     available = available_bytes()
     if available is not None and n_bytes > available:
         wanted = f"work that fits into the {available / 1e9:.1f} GB of memory available"

@@ -38,11 +38,7 @@ FORMS = "; ".join([*(f"{kind}:{','.join(paths)}" for kind, (_, paths) in _KINDS.
 def open_data(spec: str) -> Dataset:
     """Open the data set that a text like ``folder:images,labels,names.txt,void=255`` names.
 
-    Raises
-    ------
-    InputError
-        If the text is none; and what the data set raises.
-
+    Raises `InputError` if the text is none, and what the data set raises.
     """
     if spec == DEMO:
         return _demo()

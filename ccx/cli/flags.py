@@ -134,14 +134,7 @@ def parsed(values: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 
 def parse_units(text: str | None, flag: str = "--units") -> list[int] | None:
-    """Return the units, or samples, of a text like ``0-9,14``; None = all.
-
-    Raises
-    ------
-    InputError
-        If the text is none.
-
-    """
+    """Return the units, or samples, of a text like ``0-9,14``; None = all; raises `InputError` if the text is none."""
     if text is None:
         return None
     units: list[int] = []
@@ -158,11 +151,7 @@ def parse_units(text: str | None, flag: str = "--units") -> list[int] | None:
 def parse_size(text: str, flag: str) -> tuple[int, int]:
     """Return (height, width) of a text like ``112`` or ``112x64``.
 
-    Raises
-    ------
-    InputError
-        If the text is none; `flag` is the option that it came with.
-
+    Raises `InputError` if the text is none; `flag` is the option that it came with.
     """
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
@@ -174,11 +163,7 @@ def parse_size(text: str, flag: str) -> tuple[int, int]:
 def parse_ranges(texts: list[str] | None) -> list[tuple[float, float]] | None:
     """Return the ranges of texts like ``3,inf``; None where there are none.
 
-    Raises
-    ------
-    InputError
-        If a text is no pair of numbers.
-
+    Raises `InputError` if a text is no pair of numbers.
     """
     pairs: list[tuple[float, float]] = []
     for text in texts or ():

@@ -34,15 +34,9 @@ _LABEL_BYTES = 64  # of a number as an object of Python, in a list
 def read_array(path: Path, argument: str, key: str | None = None) -> npt.NDArray[Any]:
     """Read an array from .npy (memory-mapped), .npz or .safetensors.
 
-    Of a file with several arrays, `key` chooses one; without it the only one, or the one called `argument`.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read, is of another kind, or holds Python objects.
-    InputError
-        If it has no such array, it is unclear which one is meant, or `key` is given where there is no choice.
-
+    Of a file with several arrays, `key` chooses one; without it the only one, or the one called `argument`. Raises
+    `StoreError` if the file cannot be read, is of another kind, or holds Python objects; `InputError` if it has no such
+    array, it is unclear which one is meant, or `key` is given where there is no choice.
     """
     suffix = path.suffix.lower()
     if key is not None and suffix == ".npy":
@@ -86,13 +80,8 @@ def read_activations(path: Path, key: str | None = None, keys: Path | None = Non
     """Read activations as `read_array`, with the keys of their samples if these are known.
 
     They stand in the file `keys`; or where the activations are: in the folder of ``ccx probe``, in a .npz under
-    ``keys``, in the metadata of a .safetensors as a JSON list under ``keys``.
-
-    Raises
-    ------
-    StoreError, InputError
-        As `read_array`, and if there is not one key per sample.
-
+    ``keys``, in the metadata of a .safetensors as a JSON list under ``keys``. Raises `StoreError` or `InputError` as
+    `read_array`, and if there is not one key per sample.
     """
     array = read_array(path, "activations", key)
     if keys is not None:
@@ -107,11 +96,7 @@ def read_activations(path: Path, key: str | None = None, keys: Path | None = Non
 def read_keys(path: Path) -> list[str]:
     """Read one key per sample: a line of a .txt file, or a list in a .json file.
 
-    Raises
-    ------
-    StoreError
-        If the file cannot be read or is of another kind.
-
+    Raises `StoreError` if the file cannot be read or is of another kind.
     """
     if path.suffix.lower() == ".json":
         found = parse_json(read_bytes(path), path)
@@ -151,17 +136,14 @@ def _keys_beside(path: Path, samples: tuple[int, ...]) -> Keys | None:
 def paired(activations: Any, concepts: Concepts, images: Any, align: str | None) -> tuple[Any, Concepts, Any]:
     """Return what belongs together, after a comparison of keys, and in one order where `align` says so.
 
+    Raises `InputError` if samples differ, or `align` is asked for and there is nothing to align by.
+
     Parameters
     ----------
     activations, images
         Of the samples of the concepts; or None.
     align
         "order": bring both into the order of the concepts; "shared": and leave out what one of them lacks.
-
-    Raises
-    ------
-    InputError
-        If samples differ, or `align` is asked for and there is nothing to align by.
 
     """
     if align not in (None, "order", "shared"):
@@ -215,11 +197,7 @@ def _chosen(keys: Iterable[str], path: Path, argument: str, key: str | None) -> 
 def read_names(path: Path) -> tuple[list[str], list[str] | None]:
     """Read the names of concepts 1..C, and categories if the file has them (`ccx.datasets.tables.named`).
 
-    Raises
-    ------
-    StoreError
-        If the file cannot be read, or other ids have names.
-
+    Raises `StoreError` if the file cannot be read, or other ids have names.
     """
     known = named(path)
     if missing := sorted(set(range(1, len(known.ids) + 1)) - set(known.ids)):
@@ -231,14 +209,7 @@ def read_names(path: Path) -> tuple[list[str], list[str] | None]:
 
 
 def read_labels(path: Path) -> list[Any]:
-    """Read one label per sample: a line of a .txt file, or an entry of an array.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read.
-
-    """
+    """Read one label per sample: a line of a .txt file, or an entry of an array."""
     if path.suffix.lower() != ".txt":
         array = read_array(path, "groups")
         require_bytes("--groups", _LABEL_BYTES * array.size, "give one label per sample")
@@ -253,13 +224,7 @@ def read_labels(path: Path) -> list[Any]:
 def read_samples(text: str | None, flag: str) -> Any:
     """Return samples given as ``0-99,105``, or in an array file, of indices or one bool per sample; None = none given.
 
-    Raises
-    ------
-    InputError
-        If the text is neither.
-    StoreError
-        If the file cannot be read.
-
+    Raises `InputError` if the text is neither; `StoreError` if the file cannot be read.
     """
     if text is not None and Path(text).suffix:
         return read_array(Path(text), flag.removeprefix("--"))
@@ -277,13 +242,8 @@ def read_concepts(
 ) -> Concepts:
     """Read concepts from a file of ``ccx concepts build``, or build them from label maps or masks.
 
-    Raises
-    ------
-    InputError
-        If not exactly one of the three is given, or what belongs to it is missing.
-    StoreError
-        If a file cannot be read.
-
+    Raises `InputError` if not exactly one of the three is given, or what belongs to it is missing; `StoreError` if a
+    file cannot be read.
     """
     given = [f"--{name}" for name, path in (("labels", labels), ("masks", masks), ("concepts", concepts)) if path]
     if len(given) != 1:
@@ -322,13 +282,7 @@ def read_concepts(
 def read_images(place: str) -> Any:
     """Return the images of an array file, a data set, or a folder (in the order of `ccx.listing`), with their keys.
 
-    Raises
-    ------
-    InputError
-        If the text names no data set.
-    StoreError
-        If they cannot be read.
-
+    Raises `InputError` if the text names no data set; `StoreError` if they cannot be read.
     """
     path = Path(place)
     if path.is_dir():
@@ -339,16 +293,7 @@ def read_images(place: str) -> Any:
 
 
 def check_images(images: Any) -> None:
-    """Raise what the report would raise for any of the `images` of `read_images`, before work starts.
-
-    Raises
-    ------
-    ShapeError, DTypeError
-        If an array holds no images.
-    StoreError
-        If a picture file cannot be read.
-
-    """
+    """Raise what the report would raise for any of the `images` of `read_images`, before work starts."""
     if not isinstance(images, list):
         check_photo(images[0], "images[0]")  # all entries of an array have one shape and dtype
         return

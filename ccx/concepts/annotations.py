@@ -27,11 +27,7 @@ _LAYERS_SECOND = "put the layers second: numpy.moveaxis(labels, 3, 1)"
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names as a tuple.
 
-    Raises
-    ------
-    InputError
-        If there are none, one of them cannot be a name (`name_problem`), or they are not distinct.
-
+    Raises `InputError` if there are none, one of them cannot be a name (`name_problem`), or they are not distinct.
     """
     checked = _check_named("names", names)
     if not checked:
@@ -88,11 +84,7 @@ def check_categories(categories: Sequence[str] | None, n_concepts: int) -> tuple
 def names_by_id(names: Mapping[Any, str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Return the ids, ascending, and the names of a mapping from ids to names.
 
-    Raises
-    ------
-    InputError
-        If a key is no whole number of at least 0, or occurs twice, or for what `check_names` refuses.
-
+    Raises `InputError` if a key is no whole number of at least 0, or occurs twice, or for what `check_names` refuses.
     """
     found: dict[int, str] = {}
     for key, name in names.items():
@@ -124,11 +116,7 @@ _MOST_DIGITS = 18  # of ids, which are int64
 def concept_ids(labels: npt.NDArray[Any], ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     """Return label maps in which the ascending `ids` became 1..C; 0 stays, unless it is one of them.
 
-    Raises
-    ------
-    InputError
-        If other ids occur.
-
+    Raises `InputError` if other ids occur.
     """
     at = np.minimum(np.searchsorted(ids, labels), ids.size - 1)
     is_known = ids[at] == labels

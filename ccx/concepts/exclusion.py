@@ -20,11 +20,7 @@ _BATCH_LABELS = 1 << 22
 def as_positions(positions: Any, n_samples: int, grid: tuple[int, int]) -> BoolArray:
     """Return positions to leave out as bool[N, h, w], a view: from [N, h, w], [h, w], [T], or, on a grid 1×T, [N, T].
 
-    Raises
-    ------
-    DTypeError, ShapeError
-        If they are of another kind, or of other samples.
-
+    Raises `DTypeError` or `ShapeError` if they are of another kind, or of other samples.
     """
     array = as_array(positions, "exclude")
     require_host(array, "exclude", "positions to leave out")

@@ -64,13 +64,8 @@ class IdTable:
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]:
         """Return concept ids uint16[H, W] and valid cells bool[H, W] or None, at the centres of cells.
 
-        `ids` are those of a PNG, or whole numbers [h, w]. `out` uint16[H, W] is filled if given.
-
-        Raises
-        ------
-        StoreError
-            If an id has no name; `where` names the file.
-
+        `ids` are those of a PNG, or whole numbers [h, w]. `out` uint16[H, W] is filled if given. Raises `StoreError` if
+        an id has no name; `where` names the file.
         """
         if not isinstance(ids, Ids):
             return self._of_numbers(ids, shape, where, out)

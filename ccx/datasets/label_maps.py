@@ -53,11 +53,7 @@ _COLOR_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX")
 def label_map_size(path: PathLike, coding: Coding) -> tuple[int, int]:
     """Return (h, w) of a label map from its head, or of an array in a .npy file.
 
-    Raises
-    ------
-    StoreError
-        As `ccx.images.read_head`, and if the file cannot hold a label map in this coding.
-
+    Raises `StoreError` as `ccx.images.read_head`, and if the file cannot hold a label map in this coding.
     """
     if _is_npy(path):
         return _npy_array(path).shape
@@ -70,12 +66,8 @@ def read_ids(path: PathLike) -> Ids | npt.NDArray[Any]:
     """Read the ids of a label map of one number per pixel, as `Ids` or as whole numbers [h, w].
 
     Palette pictures give their indices, grey ones of 1 to 16 (TIFF: 32) bits their values, .npy files their entries.
-
-    Raises
-    ------
-    StoreError
-        If it cannot be read, or its pixels are no ids: colours, a lossy compression, an orientation in its EXIF.
-
+    Raises `StoreError` if it cannot be read, or its pixels are no ids: colours, a lossy compression, an orientation in
+    its EXIF.
     """
     if _is_npy(path):
         return _npy_array(path)
@@ -106,11 +98,7 @@ def _as_stored(pixels: npt.NDArray[Any], kind: Any, bits: int) -> npt.NDArray[An
 def read_broden_ids(path: PathLike) -> Ids | npt.NDArray[Any]:
     """Read R + 256 G of each pixel of a PNG of 8 bits per colour.
 
-    Raises
-    ------
-    StoreError
-        If it cannot be read, or is no such PNG.
-
+    Raises `StoreError` if it cannot be read, or is no such PNG.
     """
     content = content_of(path)
     if (found := _png_ids(path, content, (_RGB, _RGBA))) is not None:
@@ -168,11 +156,7 @@ def _png_ids(path: PathLike, content: bytes, kinds: tuple[int, ...]) -> Ids | No
 def read_rgb_numbers(path: PathLike) -> npt.NDArray[np.uint32]:
     """Return R + 256 G + 65536 B of each pixel of a PNG, uint32[h, w].
 
-    Raises
-    ------
-    StoreError
-        If it cannot be read, or is no PNG of 8 bits per colour.
-
+    Raises `StoreError` if it cannot be read, or is no PNG of 8 bits per colour.
     """
     return _rgb_numbers(path, content_of(path))
 
@@ -189,11 +173,8 @@ def _rgb_numbers(path: PathLike, content: bytes) -> npt.NDArray[np.uint32]:
 def read_colors(path: PathLike) -> npt.NDArray[np.uint8]:
     """Return the colours of a label map, uint8[h, w, 3].
 
-    Raises
-    ------
-    StoreError
-        If it cannot be read, or its colours are not those that were saved; what `ccx.images.read_image` refuses, too.
-
+    Raises `StoreError` if it cannot be read, or its colours are not those that were saved; what `ccx.images.read_image`
+    refuses, too.
     """
     content = content_of(path)
     with opened(content, path) as image:

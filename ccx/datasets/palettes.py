@@ -67,13 +67,8 @@ class _Colors:
 def palette_of(palette: Any, known: Named) -> Palette:
     """Return the palette that the argument `palette` of `ccx.datasets.Folder` describes.
 
-    Raises
-    ------
-    InputError
-        If it is of another kind, has an unknown name, lacks a name, or gives one colour to two ids.
-    StoreError
-        If the file cannot be read.
-
+    Raises `InputError` if it is of another kind, has an unknown name, lacks a name, or gives one colour to two ids;
+    `StoreError` if the file cannot be read.
     """
     if isinstance(palette, str) and palette == ADE20K:
         return _Ade20k()

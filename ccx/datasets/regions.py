@@ -34,13 +34,8 @@ def check_region(segmentation: Any, size: Size) -> None:
 def runs_of(segmentation: Any, size: Size) -> list[Runs]:
     """Return the run lengths of a segmentation on an image of `size` (h, w).
 
-    A polygon of less than three points has no inside and gives nothing.
-
-    Raises
-    ------
-    ValueError
-        If it is nothing that can be drawn there; says what is wrong.
-
+    A polygon of less than three points has no inside and gives nothing. Raises `ValueError`, which says what is
+    wrong, if it is nothing that can be drawn there.
     """
     polygons, counts = _checked(segmentation, size)
     masks = coco_masks()

@@ -95,13 +95,8 @@ def read_table(path: Path, needs: Sequence[str] = ()) -> Table:
 
     Cells are separated by tabs in .tsv and .txt files, by commas in others; by what Excel's first line ``sep=;`` says;
     or by the first of comma, semicolon and tab under which the head line has the columns of `needs`. Text in quotes may
-    hold all of these, and line breaks. Empty lines are no rows.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read, a row has not as many cells as the head line, or a column of `needs` is missing.
-
+    hold all of these, and line breaks. Empty lines are no rows. Raises `StoreError` if the file cannot be read, a row
+    has not as many cells as the head line, or a column of `needs` is missing.
     """
     text = read_text(path)
     first, _, rest = text.partition("\n")
@@ -167,11 +162,7 @@ def _records(path: Path, text: str, delimiter: str, n_before: int) -> Iterator[t
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
-    Raises
-    ------
-    StoreError
-        If the file cannot be read, or is no such text.
-
+    Raises `StoreError` if the file cannot be read, or is no such text.
     """
     content = read_bytes(path)
     encoding = next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8")

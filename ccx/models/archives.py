@@ -58,11 +58,7 @@ class Contents:
     def tensor(self, value: Made) -> torch.Tensor:
         """Return the tensor that `value` describes; those of one storage share it.
 
-        Raises
-        ------
-        ValueError, TypeError, RuntimeError
-            If it is damaged, or reaches beyond its storage.
-
+        Raises `ValueError`, `TypeError` or `RuntimeError` if it is damaged, or reaches beyond its storage.
         """
         import torch
 
@@ -103,12 +99,8 @@ def _plain(value: Any) -> Any:
 def opened(path: PathLike) -> Iterator[Contents]:
     """Open a file of weights.
 
-    Raises
-    ------
-    StoreError
-        If it cannot be read, is damaged, is something else, or names anything that a checkpoint has no need of; also
-        from inside the block, if a tensor in it is damaged.
-
+    Raises `StoreError` if it cannot be read, is damaged, is something else, or names anything that a checkpoint has no
+    need of; also from inside the block, if a tensor in it is damaged.
     """
     try:
         with Path(path).open("rb") as file:

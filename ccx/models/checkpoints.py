@@ -172,13 +172,8 @@ def fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: PathLi
     """Put a checkpoint's weights into a model.
 
     Where the model's names all stand behind one prefix (``model.``, ``backbone.``, ``student.encoder.``, ...), what is
-    elsewhere belongs to something around the model, and is left.
-
-    Raises
-    ------
-    InputError
-        If they are of another architecture or number of classes: what differs, and what they look like.
-
+    elsewhere belongs to something around the model, and is left. Raises `InputError` if they are of another
+    architecture or number of classes: what differs, and what they look like.
     """
     expected = model.state_dict()
     state = _behind_prefix(state, expected, path)

@@ -225,13 +225,8 @@ class _Bounded:
 def interpret(stream: IO[bytes], n_bytes: int) -> Any:
     """Interpret the next pickle of a stream that has `n_bytes` left, and return what it describes.
 
-    Raises
-    ------
-    NotAllowedError
-        If it names anything that is not on the list.
-    ValueError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, TypeError
-        If it is damaged, or exceeds the bounds.
-
+    Raises `NotAllowedError` if it names anything that is not on the list; `ValueError`, `ArithmeticError`,
+    `AttributeError`, `EOFError`, `LookupError`, `MemoryError` or `TypeError` if it is damaged, or exceeds the bounds.
     """
     import pickletools  # its list of instructions and arguments; it runs none
 

@@ -23,12 +23,8 @@ _SHAPES = re.compile(
 def called(model: torch.nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     """Run a model on a batch and return its output.
 
-    Raises
-    ------
-    InputError
-        (`DTypeError`, `ShapeError`) if the batch is of another dtype, shape, device or number of inputs than the model
-        takes; the model's own error is its cause. Other errors of the model pass as they are.
-
+    Raises `InputError` (`DTypeError`, `ShapeError`) if the batch is of another dtype, shape, device or number of inputs
+    than the model takes; the model's own error is its cause. Other errors of the model pass as they are.
     """
     try:
         return model(*inputs, **keywords)

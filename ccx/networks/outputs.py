@@ -43,15 +43,8 @@ def find(value: Any, output: Output, layer: str) -> tuple[Any, ...]:
     """Return the steps from what a layer put out to one tensor: none if it is one.
 
     Without `output`, it is the only tensor where all other entries are None. Names lead to entries of mappings and to
-    attributes, numbers to entries of sequences; dots lead further inside.
-
-    Raises
-    ------
-    NoTensorError
-        If `output` is None, and there are several tensors or none.
-    InputError
-        If `output` leads to no tensor.
-
+    attributes, numbers to entries of sequences; dots lead further inside. Raises `NoTensorError` if `output` is None,
+    and there are several tensors or none; `InputError` if `output` leads to no tensor.
     """
     import torch
 

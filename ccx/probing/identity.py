@@ -44,13 +44,7 @@ def model_hashes(model: torch.nn.Module) -> dict[str, str]:
     in which strides, paddings and kinds of layers stand. The third covers what else can be seen: packed weights, extra
     states, other attributes (tensors, arrays, numbers, texts, and objects that hold them), forward hooks and replaced
     functions with what is bound to them. What is not seen: changed code of a class, and what a function reads from
-    elsewhere.
-
-    Raises
-    ------
-    InputError
-        If a weight has no numbers (a model on the device "meta"), or none in plain memory.
-
+    elsewhere. Raises `InputError` if a weight has no numbers (a model on the device "meta"), or none in plain memory.
     """
     plain = unwrapped(model)
     with evaluating(plain):

@@ -37,13 +37,7 @@ class Layout:
     def arrange(self, output: torch.Tensor, layer: str, n_samples: int) -> torch.Tensor:
         """Return [n, ...] as [n, U], [n, U, T] or [n, U, h, w], where possible without a copy.
 
-        Raises
-        ------
-        ShapeError
-            If it has another number of axes, samples or tokens.
-        InputError
-            If a unit is not there.
-
+        Raises `ShapeError` if it has another number of axes, samples or tokens; `InputError` if a unit is not there.
         """
         import torch
 
@@ -95,14 +89,7 @@ def check_sample_shape(layer: str, expected: tuple[int, ...], got: tuple[int, ..
 
 
 def check_layout(tokens: Any, skip: Any, unit_axis: Any, units: Any) -> Layout:
-    """Check what a caller passed -> the layout.
-
-    Raises
-    ------
-    InputError
-        If something is of another kind.
-
-    """
+    """Check what a caller passed -> the layout; raises `InputError` if something is of another kind."""
     wanted = "None or (h, w)"
     return Layout(
         None if tokens is None else sides("tokens", tokens, "write tokens=(14, 14)", wanted),

@@ -68,13 +68,8 @@ def as_source(
 ) -> Source:
     """Return the batches of any data that `ccx.probe` accepts.
 
-    Raises
-    ------
-    InputError
-        (`DTypeError`, `ShapeError`) if it is nothing of these; later, from the batches, if one of them cannot be used.
-    StoreError
-        If a folder or a picture cannot be read.
-
+    Raises `InputError` (`DTypeError`, `ShapeError`) if it is nothing of these; later, from the batches, if one of them
+    cannot be used; `StoreError` if a folder or a picture cannot be read.
     """
     import torch
 
@@ -118,13 +113,8 @@ def _batches(loader: Iterable[Any], n_inputs: int | None = 1) -> Iterator[Batch]
 def as_batch(value: Any, n_inputs: int | None = 1) -> Batch:
     """Return what a loader yielded as the arguments of a model: of a tuple the first `n_inputs` entries.
 
-    None is 1 for a model that takes more: a second entry that may be an input is refused.
-
-    Raises
-    ------
-    DTypeError, ShapeError
-        If it is no batch.
-
+    None is 1 for a model that takes more: a second entry that may be an input is refused. Raises `DTypeError` or
+    `ShapeError` if it is no batch.
     """
     if isinstance(value, Mapping):
         keywords = {str(name): _tensor(entry, f"entry {name!r}") for name, entry in value.items()}

@@ -118,12 +118,8 @@ class ActivationFolder:
         """Take the keys of the samples to be probed, None = unknown.
 
         `is_sure` says that they are those of what is there without keys: all samples are compared, or a user says so.
-
-        Raises
-        ------
-        StoreError
-            If the samples that are there have other keys, or none, and it is not sure that these are theirs.
-
+        Raises `StoreError` if the samples that are there have other keys, or none, and it is not sure that these are
+        theirs.
         """
         if keys is None:
             return
@@ -154,11 +150,7 @@ class ActivationFolder:
     def check(self, first: int, digests: Sequence[str]) -> None:
         """Compare hashes of samples with those of the stored ones, from sample `first` on.
 
-        Raises
-        ------
-        StoreError
-            If one differs.
-
+        Raises `StoreError` if one differs.
         """
         stored = self._digests[first : first + len(digests)]
         wrong = next((i for i, (old, new) in enumerate(zip(stored, digests, strict=False)) if old != new), None)
@@ -171,11 +163,7 @@ class ActivationFolder:
     def check_numbers(self, computed: Mapping[str, Array]) -> None:
         """Compare activations of the first samples, computed again, with those that are stored.
 
-        Raises
-        ------
-        StoreError
-            If they differ by more than rounding.
-
+        Raises `StoreError` if they differ by more than rounding.
         """
         for layer, array in computed.items():
             with _storing(self.folder):
@@ -399,11 +387,7 @@ def read_activations(path: PathLike) -> Array:
 def stored_keys(path: Path) -> Keys | None:
     """Return the keys of the samples in a layer's file; None if it lies in no folder of `probe`, or these are unknown.
 
-    Raises
-    ------
-    StoreError
-        If the folder is damaged.
-
+    Raises `StoreError` if the folder is damaged.
     """
     folder = path.parent
     if not all((folder / name).exists() for name in (_KEYS, "run.json")) or path.name not in map(

@@ -93,15 +93,8 @@ def photo(image: Any, n_pixels: int, argument: str) -> Photo:
     """Return a photograph as a JPEG of at most `n_pixels` a side.
 
     `image` is uint8[H, W], [H, W, 3] or [H, W, 4], or float in [0, 1] of these shapes; a path; or the bytes of a file.
-    `argument` names it in errors.
-
-    Raises
-    ------
-    DTypeError, ShapeError, InputError
-        If it is an array of another kind, or no image.
-    StoreError
-        If a file cannot be read.
-
+    `argument` names it in errors. Raises `DTypeError`, `ShapeError` or `InputError` if it is an array of another kind,
+    or no image; `StoreError` if a file cannot be read.
     """
     from PIL import Image  # noqa: PLC0415 - only pictures need it; it comes with scikit-image
 

@@ -66,11 +66,7 @@ class Chosen:
 def samples_keys(concepts: Concepts, activations: Any, images: Any, argument: str = "images") -> Keys | None:
     """Return the keys of the samples, of whichever of the three knows them; `argument` names the images in errors.
 
-    Raises
-    ------
-    InputError
-        If two of them know of different samples, or there is not one image per sample.
-
+    Raises `InputError` if two of them know of different samples, or there is not one image per sample.
     """
     known = require_same_samples("activations", activations, concepts)
     keys = None if images is None else data_keys(images)
@@ -105,14 +101,7 @@ class Album:
                 self._waiting.popleft().result()
 
     def photos(self) -> dict[int, Photo]:
-        """Return the photographs by sample, ascending.
-
-        Raises
-        ------
-        DTypeError, ShapeError, InputError, StoreError
-            As `photo`.
-
-        """
+        """Return the photographs by sample, ascending; raises as `photo`."""
         return {sample: self._photos[sample].result() for sample in sorted(self._photos)}
 
     def close(self) -> None:
@@ -203,12 +192,8 @@ class Pictures:
     def choose(self, item: Explanation) -> list[Chosen]:
         """Return the samples to show of an explanation, best first; none where its bitmap is empty.
 
-        Raises
-        ------
-        InputError
-            If the activations or bitmaps are not those that were explained. (All samples of one explanation are
-            compared, and of all where there are few samples.)
-
+        Raises `InputError` if the activations or bitmaps are not those that were explained: all samples of one
+        explanation are compared, and of all where there are few samples.
         """
         if item.bitmap_cells == 0 or (self._maps is not None and item.range is None):
             return []

@@ -41,13 +41,7 @@ def reason(error: OSError) -> str:
 def as_path(path: Any, argument: str = "path") -> Path:
     """Return what a caller named as a path.
 
-    Raises
-    ------
-    DTypeError
-        If it is neither text nor path.
-    StoreError
-        If no file can have that name.
-
+    Raises `DTypeError` if it is neither text nor path; `StoreError` if no file can have that name.
     """
     remedy = "give a text or a pathlib.Path"
     require_kind(argument, path, (str, os.PathLike), "a path", remedy)
@@ -83,11 +77,7 @@ def read_bytes(path: PathLike) -> bytes:
 def open_regular(path: PathLike) -> tuple[int, int]:
     """Open a regular file for reading -> its descriptor and its number of bytes; never waits, as a pipe would.
 
-    Raises
-    ------
-    StoreError
-        If it is missing, cannot be opened, or is a folder, a pipe or a device.
-
+    Raises `StoreError` if it is missing, cannot be opened, or is a folder, a pipe or a device.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _BINARY | _AT_ONCE)
@@ -252,12 +242,8 @@ def sync_folder(folder: Path) -> None:
 def json_text(value: object, argument: str = "value", *, sort_keys: bool = False) -> str:
     """Return `value` as one line of ASCII JSON, keys in the order given unless `sort_keys`.
 
-    Raises
-    ------
-    InputError
-        When `value` is not made of str, bool, int, finite float, None, lists, tuples and mappings; `argument` is the
-        name that the error gives it.
-
+    Raises `InputError` when `value` is not made of str, bool, int, finite float, None, lists, tuples and mappings;
+    `argument` is the name that the error gives it.
     """
     try:
         return json.dumps(value, separators=(",", ":"), allow_nan=False, sort_keys=sort_keys, default=_as_dict)

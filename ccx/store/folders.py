@@ -22,11 +22,7 @@ _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, Linux
 def make_folder(folder: PathLike) -> Path:
     """Make a folder and those above it, where they are missing, so that they survive a power cut.
 
-    Raises
-    ------
-    StoreError
-        If the file system refuses it.
-
+    Raises `StoreError` if the file system refuses it.
     """
     try:
         made(Path(folder))
@@ -56,13 +52,7 @@ def locked_folder(
     """Make a folder that several processes share, and hold its lock (see `lock`).
 
     Where another process has it, `held` is raised; without `held`, `waiting` is called once with the folder, and we
-    wait.
-
-    Raises
-    ------
-    StoreError
-        If the folder cannot be made or written.
-
+    wait. Raises `StoreError` if the folder cannot be made or written.
     """
     path = make_folder(folder)
     with ExitStack() as stack:

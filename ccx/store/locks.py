@@ -26,13 +26,7 @@ def lock(path: Path, *, held: Exception | None = None, waiting: Callable[[], obj
 
     Where another process holds it, `held` is raised; without `held`, `waiting` is called once, and we wait. Processes
     that are forked meanwhile do not hold it. On a disk without locks a file ``NAME.soft``, in which the process is
-    named, stands for one.
-
-    Raises
-    ------
-    OSError
-        If the file system refuses the file.
-
+    named, stands for one. Raises `OSError` if the file system refuses the file.
     """
     owner = os.getpid()
     found = _acquired(path, held, waiting)

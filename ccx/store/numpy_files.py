@@ -43,11 +43,7 @@ class Header(NamedTuple):
 def read_header(file: IO[bytes]) -> Header:
     """Read the head of a .npy file, or of such a file in an archive.
 
-    Raises
-    ------
-    ValueError
-        If it is damaged, or announces something else than plain numbers or texts.
-
+    Raises `ValueError` if it is damaged, or announces something else than plain numbers or texts.
     """
     head = file.read(10)
     if not head.startswith(_MAGIC) or len(head) < 10:
@@ -74,11 +70,7 @@ def read_header(file: IO[bytes]) -> Header:
 def map_npy(path: PathLike, remedy: str = _REMEDY) -> Array:
     """Return the array in a .npy file, memory-mapped and read-only.
 
-    Raises
-    ------
-    StoreError
-        If the file cannot be read, is damaged or truncated, or holds Python objects.
-
+    Raises `StoreError` if the file cannot be read, is damaged or truncated, or holds Python objects.
     """
     with _reading(path, remedy) as (file, n_bytes):
         header = read_header(file)
@@ -116,13 +108,8 @@ class Npz:
     def read(self, name: str) -> Array:
         """Return an array.
 
-        Raises
-        ------
-        ValueError
-            If what it announces is not what is packed.
-        MemoryBudgetError
-            If it does not fit into the memory available.
-
+        Raises `ValueError` if what it announces is not what is packed; `MemoryBudgetError` if it does not fit into the
+        memory available.
         """
         member = self._members[name]
         packed = min(member.compress_size, self._n_bytes)
@@ -143,11 +130,7 @@ class Npz:
 def open_npz(path: PathLike) -> Iterator[Npz]:
     """Open a .npz archive.
 
-    Raises
-    ------
-    StoreError
-        If it cannot be read, is none, or is damaged; also from inside the block, if an array in it is.
-
+    Raises `StoreError` if it cannot be read, is none, or is damaged; also from inside the block, if an array in it is.
     """
     with _reading(path) as (file, n_bytes):
         if not zipfile.is_zipfile(file):
@@ -159,11 +142,7 @@ def open_npz(path: PathLike) -> Iterator[Npz]:
 def read_exactly(stream: IO[bytes], n_bytes: int) -> bytearray:
     """Read so many bytes from a member of a zip archive, which compares checksums at its end.
 
-    Raises
-    ------
-    EOFError
-        If there are fewer.
-
+    Raises `EOFError` if there are fewer.
     """
     found = bytearray(n_bytes)
     view = memoryview(found)

@@ -13,11 +13,7 @@ from ccx.errors import InputError
 def random_units(units: Iterable[int] | None, n_all: int, n_units: int, rng: np.random.Generator) -> list[int]:
     """Return given units, or `n_units` random ones of `n_all` (0 = all), ascending.
 
-    Raises
-    ------
-    InputError
-        If a unit does not exist, or `n_units` is negative.
-
+    Raises `InputError` if a unit does not exist, or `n_units` is negative.
     """
     if units is not None:
         chosen = sorted({operator.index(unit) for unit in units})
