@@ -15,6 +15,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")
 OPTIONAL = "coco,h5py,zarr,logic,pandas,matplotlib,sklearn,kmeans1d"
 ALL = f"torch,torchvision,{OPTIONAL}"
+PARALLEL = ("-n", "auto", "--dist", "worksteal")
 
 
 @nox.session
@@ -37,14 +38,14 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that needs no torch, with all other optional libraries."""
     session.install(".[test]")
-    session.run("pytest", *session.posargs, env={"CCX_REQUIRE": f"{OPTIONAL},gxx"})
+    session.run("pytest", *PARALLEL, *session.posargs, env={"CCX_REQUIRE": f"{OPTIONAL},gxx"})
 
 
 @nox.session
 def core(session: nox.Session) -> None:
     """The tests with the core install alone: what needs an optional library is skipped, with its reason."""
-    session.install(".", "pytest", "hypothesis", "pytest-benchmark")
-    session.run("pytest", *session.posargs)
+    session.install(".", "pytest", "hypothesis", "pytest-benchmark", "pytest-xdist")
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session
@@ -54,6 +55,7 @@ def torch(session: nox.Session) -> None:
     session.install(".[test]")
     session.run(
         "pytest",
+        *PARALLEL,
         "-m",
         "needs",
         *session.posargs,
@@ -67,7 +69,7 @@ def bounds(session: nox.Session) -> None:
     session.install(*TORCH)
     session.install(".[test]")
     env = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": session.create_tmp(), "CCX_HYPOTHESIS": "quick"}
-    session.run("pytest", *session.posargs, env=env)
+    session.run("pytest", *PARALLEL, *session.posargs, env=env)
 
 
 @nox.session
@@ -83,7 +85,7 @@ def nightly(session: nox.Session) -> None:
     session.install(*TORCH)
     session.install(".[test]")
     env = {"CCX_HYPOTHESIS": "nightly", "CCX_REQUIRE": ALL}
-    session.run("pytest", *session.posargs, env=env)
+    session.run("pytest", *PARALLEL, *session.posargs, env=env)
     session.notify("bounds")
 
 
