@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ccx.concepts import Concepts
+from ccx.evidence import Chance
 from ccx.formula import Formula, equivalent
 from ccx.pipeline.judging import explained_cells
 from ccx.report.charts import (
@@ -20,7 +21,6 @@ from ccx.report.charts import (
     iou_histogram,
 )
 from ccx.report.drawing import Photo
-from ccx.report.evidence_views import EvidenceView, evidence_facts, evidence_view
 from ccx.report.painting import Painter, Piece, shown_name
 from ccx.report.pictures import Album, Picture, Pictures
 from ccx.results import Explanation, Explanations, Status
@@ -94,7 +94,6 @@ class RangeView:
     everywhere: bool
     pictures: list[Picture]
     alternatives: list[tuple[float, list[Piece]]]
-    evidence: EvidenceView | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +271,6 @@ def _range(item: Explanation, n_ranges: int, n_cells: int, painter: Painter, pic
         everywhere=item.formula_cells > _EVERYWHERE * n_cells,
         pictures=[] if pictures is None else pictures.of(item),
         alternatives=[(other.iou, painter.pieces(other.formula)) for other in item.alternatives],
-        evidence=evidence_view(item),
     )
 
 
@@ -309,8 +307,23 @@ def _facts(found: Explanations, concepts: Concepts, n_units: int, n_pictured: in
     if settings.get("exclude"):
         used.append(f"{settings['exclude']:,} cells left out")
     facts.append(("settings", ", ".join(used)))
-    facts += evidence_facts(found)
+    if settings.get("permutations"):
+        within = f" within {settings['groups']} groups" if settings.get("groups") else ""
+        n, seed = settings["permutations"], settings["seed"]
+        words = f"{n} permutations of the samples{within}, seed {seed}: no p is below {1 / (1 + n):.3g}"
+        facts.append(("chance", words))
+    if settings.get("fit_samples") is not None:
+        n_fit, n_test = len(settings["fit_samples"]), len(settings["test_samples"])
+        facts.append(("held out", f"found on {n_fit:,} samples, scored on {n_test:,} more"))
     facts.append(("made with", f"ccx {found.version}; concepts {found.concepts_hash[:12]}"))
     if n_pictured is not None and n_pictured < n_units:
         facts.append(("pictures", f"of the first {n_pictured} units below"))
     return facts
+
+
+def null_bar(score: float, chance: Chance) -> tuple[float, float, float]:
+    """Return where the mean and the maximum of permuted scores, and the score, lie on one scale, in percent."""
+    ends = (chance.mean, chance.maximum, score)
+    lowest, highest = min(0.0, *ends), max(0.0, *ends)
+    mean, maximum, at = (100 * (value - lowest) / ((highest - lowest) or 1.0) for value in ends)
+    return mean, maximum, at

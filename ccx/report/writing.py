@@ -14,7 +14,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, visible
 from ccx.pipeline.judging import explained_samples
 from ccx.report.pictures import COARSE, FINE, Album, Pictures, samples_keys
-from ccx.report.view import Frame, KnownUnit, Report, build
+from ccx.report.view import Frame, KnownUnit, Report, build, null_bar
 from ccx.results import Explanations
 from ccx.store import PathLike, new_folder, write_text
 from ccx.store.files import as_target, store_error
@@ -182,6 +182,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["null_bar"] = null_bar
     environment.filters["data_uri"] = lambda jpeg: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
     return environment
 

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from ccx.errors import InputError
-from ccx.evidence import Chance, HeldOut
+from ccx.evidence import Chance
 from ccx.report import render
-from ccx.report.evidence_views import evidence_view
 from ccx.report.pictures import FINE, Pictures
+from ccx.report.view import null_bar
 from tests.support.reports import checked, explained, tiny
-from tests.support.result_examples import example
 
 
 def texts(page):
@@ -38,19 +37,9 @@ def test_numbers_of_chance_are_shown():
 
 
 def test_the_bar_is_to_scale():
-    view = evidence_view(example(score=0.8, chance=Chance(9, 0.2, 0.4, 3.0, 0.1)))
-    assert view.chance.mean == pytest.approx(25)
-    assert view.chance.maximum == pytest.approx(50)
-    assert view.chance.score == 100
-    below_zero = HeldOut(-0.2, 0.1, 1, 10, 5, 6, Chance(9, 0.0, 0.2, None, 1.0))
-    view = evidence_view(example(held_out=below_zero))
-    assert view.chance is None
-    assert view.held_out_chance.score == 0
-    assert view.held_out_chance.mean == pytest.approx(50)
-    assert view.held_out_chance.maximum == 100
-    flat = evidence_view(example(score=0.0, chance=Chance(9, 0.0, 0.0, None, 1.0)))
-    assert (flat.chance.mean, flat.chance.maximum, flat.chance.score) == (0, 0, 0)
-    assert evidence_view(example()) is None
+    assert null_bar(0.8, Chance(9, 0.2, 0.4, 3.0, 0.1)) == pytest.approx((25, 50, 100))
+    assert null_bar(-0.2, Chance(9, 0.0, 0.2, None, 1.0)) == pytest.approx((50, 100, 0))
+    assert null_bar(0.0, Chance(9, 0.0, 0.0, None, 1.0)) == (0, 0, 0)
 
 
 def test_pictures_and_shares_are_of_the_samples_explained():
