@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.text import Text
-
 import ccx
 from ccx.cli import flags, input_files, terminal
 from ccx.errors import InputError
@@ -24,24 +21,14 @@ _N_ROWS = 10
     without=("search", "published", "candidates", "top", "min_iou", "time_limit", "evaluation_limit"),
 )
 def compare_searches(
-    activations: Annotated[
-        Path, typer.Argument(help="float[N, U, h, w], [N, U, T] or [N, U]: .npy, .npz, .safetensors.", exists=True)
-    ],
+    activations: flags.ActivationsFile,
+    inputs: flags.Inputs,
     searches: Annotated[
-        str, typer.Option("--searches", help="Two or more with commas between; the first is the reference.")
+        str, flags.option("Two or more with commas between; the first is the reference.")
     ] = "optimal,beam",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for summary and rows.", file_okay=False)] = None,
-    kind: Annotated[str, typer.Option("--format", help="Of both: csv or jsonl.")] = "csv",
-    key: flags.Key = None,
-    keys: flags.Keys = None,
-    align: flags.Align = None,
-    labels: flags.Labels = None,
-    masks: flags.Masks = None,
-    concepts: flags.ConceptsFile = None,
-    names: flags.Names = None,
-    valid: flags.Valid = None,
+    out: Annotated[Path | None, flags.option("Folder for summary and rows.", file_okay=False)] = None,
+    kind: Annotated[str, flags.option("Of both: csv or jsonl.", None, "--format")] = "csv",
     device: flags.Device = "cpu",
-    threads: flags.Threads = None,
     **settings: Any,
 ) -> None:
     """Explain the same units by several searches, and say how often and how far each falls short of the first."""
@@ -53,14 +40,12 @@ def compare_searches(
         raise InputError("--format", wanted="csv or jsonl", got=repr(kind), remedy="see --help")
     if out is not None:
         make_folder(out)
-    with terminal.compile_notice():
-        values = input_files.read_activations(activations, key, keys)
-        annotated = input_files.read_concepts(labels, masks, concepts, names, valid, threads)
-        values, annotated, _ = input_files.paired(values, annotated, None, align)
-        found = [
-            ccx.explain(values, annotated, device=device, threads=threads, **settings | {"search": search})
-            for search in chosen
-        ]
+    values = input_files.read_activations(activations, inputs.key, inputs.keys)
+    values, annotated, _ = input_files.paired(values, input_files.read_concepts(inputs), None, inputs.align)
+    found = [
+        ccx.explain(values, annotated, device=device, threads=inputs.threads, **settings | {"search": search})
+        for search in chosen
+    ]
     compared = [found[0].compare(one) for one in found[1:]]
     summary = Table.of(
         f"searches compared with {chosen[0]}",
@@ -86,4 +71,4 @@ def compare_searches(
         )
         for name, table in (("summary", summary), ("rows", rows)):
             table.write(out / f"{name}.{kind}")
-            console.print(Text(str(out / f"{name}.{kind}")), soft_wrap=True)
+            terminal.say(out / f"{name}.{kind}")

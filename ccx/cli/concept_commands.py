@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ccx.cli import flags, input_files, terminal
 from ccx.cli.data_specs import FORMS, open_data
+from ccx.cli.flags import option
 from ccx.concepts import Concepts
 from ccx.datasets import token_concepts
 from ccx.errors import InputError, visible
@@ -25,41 +26,21 @@ ConceptsPath = Annotated[Path, typer.Argument(help="A file of 'ccx concepts buil
 
 @app.command()
 def build(
-    out: Annotated[Path, typer.Option("--out", help="The file to write.", dir_okay=False)],
+    out: Annotated[Path, option("The file to write.", dir_okay=False)],
     labels: flags.Labels = None,
     masks: flags.Masks = None,
     names: flags.Names = None,
     valid: flags.Valid = None,
     keys: Annotated[
-        Path | None,
-        typer.Option("--keys", help="Keys of the samples: a .txt with one per line, or a .json list.", exists=True),
+        Path | None, option("Keys of the samples: a .txt with one per line, or a .json list.", exists=True)
     ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help=f"A data set of files: {FORMS}.", rich_help_panel=_DATA)
-    ] = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option("--tokens", help="Texts: a .csv of sample,position,concept.", exists=True, rich_help_panel=_DATA),
-    ] = None,
-    lengths: Annotated[
-        Path | None, typer.Option("--lengths", help="Tokens of each text, int[N].", exists=True, rich_help_panel=_DATA)
-    ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option("--grid", help="Cells of --data: 112 or 112x112 (height, width).", rich_help_panel=_DATA),
-    ] = None,
-    colors: Annotated[
-        bool, typer.Option("--colors", help="Name the colors of --data, too.", rich_help_panel=_DATA)
-    ] = False,
-    image_list: Annotated[
-        Path | None,
-        typer.Option(
-            "--image-list", help="Write the images of --data, in order.", dir_okay=False, rich_help_panel=_DATA
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes that read --data.", rich_help_panel=_DATA)
-    ] = None,
+    data: Annotated[str | None, option(f"A data set of files: {FORMS}.", _DATA)] = None,
+    tokens: Annotated[Path | None, option("Texts: a .csv of sample,position,concept.", _DATA, exists=True)] = None,
+    lengths: Annotated[Path | None, option("Tokens of each text, int[N].", _DATA, exists=True)] = None,
+    grid: Annotated[str | None, option("Cells of --data: 112 or 112x112 (height, width).", _DATA)] = None,
+    colors: Annotated[bool, option("Name the colors of --data, too.", _DATA, "--colors")] = False,
+    image_list: Annotated[Path | None, option("Write the images of --data, in order.", _DATA, dir_okay=False)] = None,
+    workers: Annotated[int | None, option("Processes that read --data.", _DATA)] = None,
     threads: flags.Threads = None,
 ) -> None:
     """Build a concepts file from label maps, masks, a data set of files, or a table of tokens.
@@ -83,11 +64,13 @@ def build(
             concepts = token_concepts(tokens, names, keys=known, lengths=counts, threads=threads)
             concepts.save(out)
         else:
-            concepts = input_files.read_concepts(labels, masks, None, names, valid, threads, keys)
+            concepts = input_files.read_concepts(
+                flags.Inputs(labels=labels, masks=masks, names=names, valid=valid, threads=threads), keys
+            )
             concepts.save(out)
     console = terminal.output()
     console.print(_description(concepts))
-    console.print(Text(str(out)), soft_wrap=True)
+    terminal.say(out)
 
 
 def _of_data(
@@ -98,11 +81,8 @@ def _of_data(
     dataset = open_data(data)
     if colors:
         dataset = dataset.with_colors()
-    try:
+    with terminal.resumable():
         concepts = dataset.concepts(shape, workers=workers, out=out)
-    except KeyboardInterrupt as error:
-        terminal.errors().print("stopped; the same command goes on where it stopped")
-        raise terminal.Stopped from error
     if image_list is not None:
         write_text(image_list, "".join(f"{name}\n" for name in dataset.image_names))
     return concepts
@@ -111,7 +91,7 @@ def _of_data(
 @app.command()
 def info(
     file: ConceptsPath,
-    rows: Annotated[int, typer.Option("--rows", help="So many of the largest concepts; 0 = all.", min=0)] = 20,
+    rows: Annotated[int, option("So many of the largest concepts; 0 = all.", min=0)] = 20,
 ) -> None:
     """Describe a concepts file: grid, size, and its largest concepts."""
     concepts = Concepts.load(file)
@@ -120,7 +100,7 @@ def info(
     console.print(f"{concepts.n_cells:,} valid cells, content hash {concepts.content_hash}")
     if concepts.keys is not None:
         last = "" if concepts.n_samples == 1 else f" to {concepts.keys[-1]}"
-        console.print(Text(f"samples with keys, {concepts.keys[0]}{last}"), soft_wrap=True)
+        terminal.say(f"samples with keys, {concepts.keys[0]}{last}")
     order = np.argsort(-concepts.sizes, kind="stable")[: rows or None]
     n_more = concepts.n_concepts - len(order)
     table = Table(box=None, header_style="dim", pad_edge=False, caption=f"... and {n_more} more" if n_more else None)
@@ -142,7 +122,7 @@ def info(
 def validate(file: ConceptsPath) -> None:
     """Check every invariant of a concepts file, and its content hash."""
     Concepts.load(file).validate()
-    terminal.output().print(Text(f"{file}: valid"), soft_wrap=True)
+    terminal.say(f"{file}: valid")
 
 
 def _description(concepts: Concepts) -> str:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
 from ccx.cli import terminal
 from ccx.datasets import Broden, CocoInstances, CocoPanoptic, Dataset, Folder, Pairs, demo
 from ccx.errors import InputError
@@ -71,7 +69,7 @@ def open_data(spec: str) -> Dataset:
         listed = f"image without a label map is left out: {first}"
         if n_images > 1:
             listed = f"images without label maps are left out, such as {first}"
-        terminal.errors().print(Text(f"{n_images} {listed}"), soft_wrap=True)
+        terminal.notice(f"{n_images} {listed}")
     return data
 
 

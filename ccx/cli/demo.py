@@ -26,8 +26,8 @@ _CAUTION = (
 
 @flags.with_options(EvidenceOptions, without=("groups", "seed", "fit_samples", "test_samples"), permutations=39)
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for report and JSON.", file_okay=False)] = Path("ccx-demo"),
-    units: Annotated[int | None, typer.Option("--units", help="Only so many units.", min=1)] = None,
+    out: Annotated[Path, flags.option("Folder for report and JSON.", file_okay=False)] = Path("ccx-demo"),
+    units: Annotated[int | None, flags.option("Only so many units.", min=1)] = None,
     threads: flags.Threads = None,
     *,
     permutations: int,
@@ -43,43 +43,42 @@ def demo(
     console.print(f"{units or n_units} units of {embedded.layer}, on {len(embedded.jpegs)} mosaics of 12 photographs")
     console.print(Text(_CAUTION, style="yellow"))
 
-    with terminal.compile_notice():
-        concepts = ccx.Concepts.from_label_maps(
-            embedded.labels, embedded.names, categories=embedded.categories, threads=threads
-        )
-        found = ccx.explain(
-            embedded.activations,
+    concepts = ccx.Concepts.from_label_maps(
+        embedded.labels, embedded.names, categories=embedded.categories, threads=threads
+    )
+    found = ccx.explain(
+        embedded.activations,
+        concepts,
+        units=None if units is None else range(units),
+        permutations=permutations,
+        threads=threads,
+    )
+    planted = KnownUnit(
+        title="planted unit: nobody trained it; it fires exactly where its formula is true",
+        formula=parse(embedded.planted_formula),
+        found=ccx.explain(
+            embedded.planted_activations,
             concepts,
-            units=None if units is None else range(units),
+            ranges=[embedded.planted_range],
             permutations=permutations,
             threads=threads,
-        )
-        planted = KnownUnit(
-            title="planted unit: nobody trained it; it fires exactly where its formula is true",
-            formula=parse(embedded.planted_formula),
-            found=ccx.explain(
-                embedded.planted_activations,
-                concepts,
-                ranges=[embedded.planted_range],
-                permutations=permutations,
-                threads=threads,
-                progress=False,
-            ),
-            activations=embedded.planted_activations,
-        )
-        found.save(out / "explanations.json")
-        write_report(
-            out / "report.html",
-            found,
-            concepts,
-            activations=embedded.activations,
-            images=embedded.images,
-            title="ccx demo",
-            notes=[f"{embedded.layer}, on {len(embedded.jpegs)} mosaics of 12 photographs.", _CAUTION],
-            unit_names=[f"channel {channel}" for channel in embedded.unit_ids],
-            known=[planted],
-            threads=threads,
-        )
+            progress=False,
+        ),
+        activations=embedded.planted_activations,
+    )
+    found.save(out / "explanations.json")
+    write_report(
+        out / "report.html",
+        found,
+        concepts,
+        activations=embedded.activations,
+        images=embedded.images,
+        title="ccx demo",
+        notes=[f"{embedded.layer}, on {len(embedded.jpegs)} mosaics of 12 photographs.", _CAUTION],
+        unit_names=[f"channel {channel}" for channel in embedded.unit_ids],
+        known=[planted],
+        threads=threads,
+    )
 
     console.print()
     console.print(terminal.best_ranges(found, concepts))

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ccx.cli import terminal
+from ccx.cli import flags, terminal
 from ccx.downloading import PUBLISHED, Progress
 from ccx.downloading import download as load
 from ccx.downloading import unpack as unpack_zip
@@ -25,9 +25,9 @@ def download(
     what: Annotated[
         str | None, typer.Argument(help="A published name or an address; without it, names are listed.")
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="Folder to write into.", file_okay=False)] = Path(),
-    sha256: Annotated[str | None, typer.Option("--sha256", help="What the file must hash to.")] = None,
-    unpack: Annotated[bool, typer.Option("--unpack/--no-unpack", help="Unpack .zip files.")] = True,
+    to: Annotated[Path, flags.option("Folder to write into.", file_okay=False)] = Path(),
+    sha256: Annotated[str | None, flags.option("What the file must hash to.")] = None,
+    unpack: Annotated[bool, flags.option("Unpack .zip files.")] = True,
 ) -> None:
     """Download published data or weights; a download that was stopped goes on.
 
@@ -53,18 +53,15 @@ def download(
     if not name:
         raise InputError("WHAT", wanted="the address of a file", got=repr(url), remedy="add the file's name")
     if what in PUBLISHED and sha256 is None:
-        terminal.errors().print(Text(_CAUTION, style="yellow"))
-    try:
+        terminal.notice(_CAUTION, "yellow")
+    with terminal.resumable():
         with progress_reporter(None, f"{name} (MB)") as report:
             path = load(url, to / name, sha256=sha256, progress=_in_megabytes(report))
-        console.print(Text(str(path)), soft_wrap=True)
+        terminal.say(path)
         if unpack and path.suffix == ".zip":
             with progress_reporter(None, "unpacking (MB)") as report:
                 folder = unpack_zip(path, progress=_in_megabytes(report))
-            console.print(Text(str(folder)), soft_wrap=True)
-    except KeyboardInterrupt as error:
-        terminal.errors().print("stopped; the same command goes on where it stopped")
-        raise terminal.Stopped from error
+            terminal.say(folder)
 
 
 def _in_megabytes(report: Progress) -> Progress:

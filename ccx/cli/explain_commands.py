@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import numpy.typing as npt
 import typer
-from rich.text import Text
 
 import ccx
 from ccx.cli import flags, input_files, terminal
@@ -25,26 +24,13 @@ RunPath = Annotated[Path, typer.Argument(help="A run folder, or a file of explan
 @flags.with_options(RangeOptions, SearchOptions, EvidenceOptions)
 def explain(
     context: typer.Context,
-    activations: Annotated[
-        Path, typer.Argument(help="float[N, U, h, w], [N, U, T] or [N, U]: .npy, .npz, .safetensors.", exists=True)
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Run folder for rows, JSON and report.", file_okay=False)],
-    key: flags.Key = None,
-    keys: flags.Keys = None,
-    align: flags.Align = None,
-    labels: flags.Labels = None,
-    masks: flags.Masks = None,
-    concepts: flags.ConceptsFile = None,
-    names: flags.Names = None,
-    valid: flags.Valid = None,
+    activations: flags.ActivationsFile,
+    inputs: flags.Inputs,
+    out: Annotated[Path, flags.option("Run folder for rows, JSON and report.", file_okay=False)],
     exclude: flags.Exclude = None,
     device: flags.Device = "cpu",
-    threads: flags.Threads = None,
     report: Annotated[
-        bool,
-        typer.Option(
-            "--report/--no-report", help="Write a report too: report.html, or a folder for more than 100 units."
-        ),
+        bool, flags.option("Write a report too: report.html, or a folder for more than 100 units.")
     ] = True,
     images: flags.Images = None,
     **settings: Any,
@@ -60,51 +46,36 @@ def explain(
     settings["fit_samples"] = input_files.read_samples(fit, "--fit-samples")
     settings["test_samples"] = input_files.read_samples(test, "--test-samples")
     started = time.perf_counter()
-    with terminal.compile_notice():
-        values = input_files.read_activations(activations, key, keys)
-        given = input_files.read_concepts(labels, masks, concepts, names, valid, threads)
-        photographs = input_files.read_images(images) if images is not None and report else None
-        values, annotated, photographs = input_files.paired(values, given, photographs, align)
-        if annotated.n_samples < given.n_samples and (groups, fit, test) != (None, None, None):
-            wanted, remedy = (
-                "no --groups, --fit-samples or --test-samples",
-                "these count samples, and some are left out",
-            )
-            raise InputError("--align shared", wanted=wanted, got="one", remedy=remedy)
-        left_out = None if exclude is None else _left_out(exclude, annotated, align)
-        if photographs is not None:
-            input_files.check_images(photographs)
-        n_stored = _n_stored(out)
-        try:
-            found = ccx.explain(
-                values, annotated, exclude=left_out, device=device, threads=threads, out=out, **settings
-            )
-        except KeyboardInterrupt as error:
-            terminal.errors().print("stopped; the same command goes on where it stopped")
-            raise terminal.Stopped from error
-        if left_out is not None:
-            annotated = annotated.excluding(left_out, threads=threads)
-        found.save(out / "explanations.json")
-        written = ["explanations.json"]
-        if report:
-            title = f"What the units of {activations.name} respond to"
-            with terminal.writing_report():
-                write_report(
-                    report_path(out, found),
-                    found,
-                    annotated,
-                    activations=values,
-                    images=photographs,
-                    title=title,
-                    threads=threads,
-                )
-            written.append(report_path("", found).name)
+    values = input_files.read_activations(activations, inputs.key, inputs.keys)
+    given = input_files.read_concepts(inputs)
+    photographs = input_files.read_images(images) if images is not None and report else None
+    values, annotated, photographs = input_files.paired(values, given, photographs, inputs.align)
+    if annotated.n_samples < given.n_samples and (groups, fit, test) != (None, None, None):
+        wanted, remedy = "no --groups, --fit-samples or --test-samples", "these count samples, and some are left out"
+        raise InputError("--align shared", wanted=wanted, got="one", remedy=remedy)
+    left_out = None if exclude is None else _left_out(exclude, annotated, inputs.align)
+    if photographs is not None:
+        input_files.check_images(photographs)
+    n_stored = _n_stored(out)
+    threads = inputs.threads
+    with terminal.resumable():
+        found = ccx.explain(values, annotated, exclude=left_out, device=device, threads=threads, out=out, **settings)
+    if left_out is not None:
+        annotated = annotated.excluding(left_out, threads=threads)
+    found.save(out / "explanations.json")
+    written = ["explanations.json"]
+    if report:
+        written.append(report_path("", found).name)
+        title = f"What the units of {activations.name} respond to"
+        path = out / written[-1]
+        with terminal.writing_report():
+            write_report(path, found, annotated, activations=values, images=photographs, title=title, threads=threads)
     console = terminal.output()
     console.print(terminal.best_ranges(found, annotated, _N_ROWS))
     terminal.print_evidence_notes(found)
     print_written(out, written, found, time.perf_counter() - started)
     if 0 < n_stored == len(found):
-        console.print(Text(f"nothing left to do: read from {out}"), soft_wrap=True)
+        terminal.say(f"nothing left to do: read from {out}")
 
 
 def _left_out(path: Path, concepts: ccx.Concepts, align: str | None) -> npt.NDArray[Any]:
@@ -133,43 +104,34 @@ def _n_stored(folder: Path) -> int:
         return 0  # what is wrong, ccx.explain says
 
 
+@flags.with_options()
 def report(
     run: RunPath,
+    inputs: flags.Inputs,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="The HTML file, or a folder for a page per unit; by default in or beside RUN."),
+        Path | None, flags.option("The HTML file, or a folder for a page per unit; by default in or beside RUN.")
     ] = None,
-    labels: flags.Labels = None,
-    masks: flags.Masks = None,
-    concepts: flags.ConceptsFile = None,
-    names: flags.Names = None,
-    valid: flags.Valid = None,
     exclude: flags.Exclude = None,
-    activations: Annotated[
-        Path | None, typer.Option("--activations", help="What was explained, for pictures.", exists=True)
-    ] = None,
-    key: flags.Key = None,
-    keys: flags.Keys = None,
-    align: flags.Align = None,
+    activations: Annotated[Path | None, flags.option("What was explained, for pictures.", exists=True)] = None,
     images: flags.Images = None,
-    title: Annotated[str, typer.Option("--title", help="Heading of the report.")] = "What the units respond to",
-    threads: flags.Threads = None,
+    title: Annotated[str, flags.option("Heading of the report.")] = "What the units respond to",
 ) -> None:
     """Write the report of a run, with the concepts that it was given."""
     found = ccx.load(run)
     target = out or (report_path(run, found) if run.is_dir() else run.with_suffix(".html"))
-    with terminal.compile_notice():
-        values = None if activations is None else input_files.read_activations(activations, key, keys)
-        annotated = input_files.read_concepts(labels, masks, concepts, names, valid, threads)
-        photographs = None if images is None else input_files.read_images(images)
-        values, annotated, photographs = input_files.paired(values, annotated, photographs, align)
-        if values is not None and run.is_dir():
-            _check_explained(run, values)
-        if exclude is not None:
-            annotated = annotated.excluding(_left_out(exclude, annotated, align), threads=threads)
-        with terminal.writing_report():
-            write_report(target, found, annotated, activations=values, images=photographs, title=title, threads=threads)
-    terminal.output().print(Text(str(target)), soft_wrap=True)
+    values = None if activations is None else input_files.read_activations(activations, inputs.key, inputs.keys)
+    annotated = input_files.read_concepts(inputs)
+    photographs = None if images is None else input_files.read_images(images)
+    values, annotated, photographs = input_files.paired(values, annotated, photographs, inputs.align)
+    if values is not None and run.is_dir():
+        _check_explained(run, values)
+    if exclude is not None:
+        annotated = annotated.excluding(_left_out(exclude, annotated, inputs.align), threads=inputs.threads)
+    with terminal.writing_report():
+        write_report(
+            target, found, annotated, activations=values, images=photographs, title=title, threads=inputs.threads
+        )
+    terminal.say(target)
 
 
 def _check_explained(run: Path, activations: npt.NDArray[Any]) -> None:
@@ -186,8 +148,8 @@ def _check_explained(run: Path, activations: npt.NDArray[Any]) -> None:
 
 def show(
     run: RunPath,
-    unit: Annotated[int | None, typer.Option("--unit", help="Only this unit.")] = None,
-    rows: Annotated[int, typer.Option("--rows", help="Most rows; 0 = all.", min=0)] = _N_ROWS,
+    unit: Annotated[int | None, flags.option("Only this unit.")] = None,
+    rows: Annotated[int, flags.option("Most rows; 0 = all.", min=0)] = _N_ROWS,
 ) -> None:
     """Print what a run found, also while it goes on."""
     found = ccx.load(run)
@@ -204,7 +166,7 @@ def print_written(folder: Path, names: list[str], found: ccx.Explanations, secon
     console.print()
     console.print(f"{summary(found)}, in {seconds:.1f} s")
     for name in names:
-        console.print(Text(str(folder / name)), soft_wrap=True)
+        terminal.say(folder / name)
 
 
 def summary(found: ccx.Explanations) -> str:

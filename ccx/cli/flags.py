@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -21,44 +22,55 @@ _NUMBER_BYTES = 40  # of a number in a list
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def _file(flag: str, help: str, panel: str | None = None, *, dir_okay: bool = False) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(
-        flag, help=help, exists=True, dir_okay=dir_okay, rich_help_panel=panel
-    )
-    return option
+def option(help: str, panel: str | None = None, *flags: str, **more: Any) -> Any:
+    """Return an option of these flags, or of its parameter's name."""
+    return typer.Option(*flags, help=help, rich_help_panel=panel, **more)
 
 
-Labels = Annotated[Path | None, _file("--labels", "Label maps int[N, L, H, W], 0 = none.", _CONCEPTS)]
-Masks = Annotated[Path | None, _file("--masks", "Masks bool[C, N, H, W].", _CONCEPTS)]
-ConceptsFile = Annotated[Path | None, _file("--concepts", "A file of 'ccx concepts build'.", _CONCEPTS)]
-Names = Annotated[Path | None, _file("--names", "Names of the concepts: .txt, .csv, .tsv or .json.", _CONCEPTS)]
-Valid = Annotated[Path | None, _file("--valid", "bool[N, H, W], false where a cell counts nowhere.", _CONCEPTS)]
+def file(help: str, panel: str | None = None, **more: Any) -> Any:
+    """Return an option that takes a file which is there."""
+    return option(help, panel, exists=True, dir_okay=False, **more)
+
+
+ActivationsFile = Annotated[
+    Path, typer.Argument(help="float[N, U, h, w], [N, U, T] or [N, U]: .npy, .npz, .safetensors.", exists=True)
+]
+Labels = Annotated[Path | None, file("Label maps int[N, L, H, W], 0 = none.", _CONCEPTS)]
+Masks = Annotated[Path | None, file("Masks bool[C, N, H, W].", _CONCEPTS)]
+Names = Annotated[Path | None, file("Names of the concepts: .txt, .csv, .tsv or .json.", _CONCEPTS)]
+Valid = Annotated[Path | None, file("bool[N, H, W], false where a cell counts nowhere.", _CONCEPTS)]
 Exclude = Annotated[
     Path | None,
-    _file("--exclude", "bool[N, h, w] or [h, w], of tokens [N, T] or [T]: positions that count nowhere.", _CONCEPTS),
+    file("bool[N, h, w] or [h, w], of tokens [N, T] or [T]: positions that count nowhere.", _CONCEPTS),
 ]
 Images = Annotated[
-    str | None,
-    typer.Option(
-        "--images", help="Photographs for the report: an array file, a folder, or a data set as for 'ccx probe'."
-    ),
+    str | None, option("Photographs for the report: an array file, a folder, or a data set as for 'ccx probe'.")
 ]
-Key = Annotated[str | None, typer.Option("--key", help="Which array of the activations' file.")]
-Keys = Annotated[
-    Path | None, _file("--keys", "Keys of the activations' samples: a .txt with one per line, or a .json list.")
-]
-Align = Annotated[
-    str | None,
-    typer.Option(
-        "--align",
-        help="By keys: 'order' brings activations and images into the order of the concepts; 'shared' also leaves out "
-        "what one of them lacks.",
-    ),
-]
-Threads = Annotated[int | None, typer.Option("--threads", help="Processors to use; all by default.")]
-Device = Annotated[
-    str, typer.Option("--device", help="Where to count: cpu, cuda, cuda:1, or several GPUs, cuda:0,cuda:1.")
-]
+Threads = Annotated[int | None, option("Processors to use; all by default.")]
+Device = Annotated[str, option("Where to count: cpu, cuda, cuda:1, or several GPUs, cuda:0,cuda:1.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Where activations and concepts come from, and what brings them into one order."""
+
+    key: Annotated[str | None, option("Which array of the activations' file.")] = None
+    keys: Annotated[
+        Path | None, file("Keys of the activations' samples: a .txt with one per line, or a .json list.")
+    ] = None
+    align: Annotated[
+        str | None,
+        option(
+            "By keys: 'order' brings activations and images into the order of the concepts; 'shared' also leaves out "
+            "what one of them lacks."
+        ),
+    ] = None
+    labels: Labels = None
+    masks: Masks = None
+    concepts: Annotated[Path | None, file("A file of 'ccx concepts build'.", _CONCEPTS)] = None
+    names: Names = None
+    valid: Valid = None
+    threads: Threads = None
 
 
 def with_options(
@@ -66,47 +78,67 @@ def with_options(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the declared options of some kinds; it takes their values, parsed, as keywords.
 
-    `defaults` are those that this command has of its own.
+    Of a parameter that is a dataclass, such as `Inputs`, the command has the fields. `defaults` are those that this
+    command has of its own. It says where kernels are compiled.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         names = [one.name for kind in kinds for one in kind.declared() if one.name not in without]
-        own = [one for one in inspect.signature(function, eval_str=True).parameters.values() if one.name not in names]
-        own = [one.replace(kind=_KEYWORD) for one in own if one.kind is not inspect.Parameter.VAR_KEYWORD]
-        declared = [parameter(name, default=defaults.get(name)) for name in names]
-        old = {old: new for old, new in RENAMED.items() if new in names}
-        hidden = [_hidden(old, one) for one in declared for old, new in RENAMED.items() if new == one.name]
+        parameters: list[inspect.Parameter] = []
+        bundles: dict[str, Any] = {}
+        for own in inspect.signature(function, eval_str=True).parameters.values():
+            if is_dataclass(own.annotation):
+                bundles[own.name] = own.annotation
+                parameters += _fields_of(own.annotation, defaults)
+            elif own.name not in names and own.kind is not inspect.Parameter.VAR_KEYWORD:
+                parameters.append(own.replace(kind=_KEYWORD))
+        chosen = {name: parameter(name, default=defaults.get(name)) for name in names}
+        old = {old: chosen[new] for old, new in RENAMED.items() if new in names}
+        parameters += [*chosen.values(), *(_hidden(one, new) for one, new in old.items())]
 
         def command(**values: Any) -> None:
             for one, new in old.items():
-                _rename(values, one, new, next(p.default for p in declared if p.name == new))
-            function(**parsed(values, names))
+                _rename(values, one, new)
+            values |= {name: _PARSERS[name](values[name]) for name in names if name in _PARSERS}
+            for name, kind in bundles.items():
+                values[name] = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
+            with terminal.compile_notice():
+                function(**values)
 
-        return as_command(command, function, [*own, *declared, *hidden])
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        return command
 
     return decorate
 
 
-def as_command(
-    command: Callable[..., None], function: Callable[..., None], parameters: list[inspect.Parameter]
-) -> Callable[..., None]:
-    """Give a command the name and text of a function, and parameters that typer reads."""
-    command.__name__, command.__doc__ = function.__name__, function.__doc__
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
-    return command
+def _fields_of(kind: Any, defaults: dict[str, Any]) -> list[inspect.Parameter]:
+    """Return the fields of a dataclass of options as parameters that typer reads."""
+    hints = get_type_hints(kind, include_extras=True)
+    values = {one.name: defaults.get(one.name, one.default) for one in fields(kind)}
+    return [inspect.Parameter(one, _KEYWORD, default=value, annotation=hints[one]) for one, value in values.items()]
 
 
-def parameter(name: str, *flags: str, default: Any = None) -> inspect.Parameter:
-    """Return the declared option of this name as a parameter that typer reads, with more flags before its own."""
-    kind, one = next((kind, one) for kind in KINDS for one in kind.declared() if one.name == name)
-    typed, is_file = one.metadata["typed"] or get_type_hints(kind)[name], one.metadata["typed"] is Path
-    typed = Path | None if is_file else typed
+def _declared(name: str) -> tuple[type[Options], Field[Any]]:
+    return next((kind, one) for kind in KINDS for one in kind.declared() if one.name == name)
+
+
+def declared(name: str, *flags: str) -> Any:
+    """Return the option of `ccx.options` of this name, with more flags before its own."""
+    kind, one = _declared(name)
     flag = f"--{one.metadata['flag'] or name.replace('_', '-')}"
-    option = typer.Option(*flags, flag, help=one.metadata["help"], rich_help_panel=kind.panel, exists=is_file)
+    return option(one.metadata["help"], kind.panel, *flags, flag, exists=one.metadata["typed"] is Path)
+
+
+def parameter(name: str, default: Any = None) -> inspect.Parameter:
+    """Return the declared option of this name as a parameter that typer reads."""
+    kind, one = _declared(name)
+    typed = one.metadata["typed"] or get_type_hints(kind)[name]
+    typed = Path | None if typed is Path else typed
     value = one.default if default is None else default
     value = value.name if isinstance(value, Score) else value
-    return inspect.Parameter(name, _KEYWORD, default=value, annotation=Annotated[typed, option])
+    return inspect.Parameter(name, _KEYWORD, default=value, annotation=Annotated[typed, declared(name)])
 
 
 def _hidden(old: str, new: inspect.Parameter) -> inspect.Parameter:
@@ -115,22 +147,17 @@ def _hidden(old: str, new: inspect.Parameter) -> inspect.Parameter:
     return inspect.Parameter(old, _KEYWORD, default=None, annotation=Annotated[typed | None, option])
 
 
-def _rename(values: dict[str, Any], old: str, new: str, default: Any) -> None:
+def _rename(values: dict[str, Any], old: str, new: inspect.Parameter) -> None:
     """Take what was given under a flag of an older release, and say how it is called now."""
     value = values.pop(old)
     if value is None:
         return
-    flag, old_flag = f"--{new.replace('_', '-')}", f"--{old}"
-    if values[new] != default:
+    flag, old_flag = f"--{new.name.replace('_', '-')}", f"--{old}"
+    if values[new.name] != new.default:
         remedy = f"leave {old_flag} out"
         raise InputError(old_flag, wanted=f"{flag} alone, its new name", got="both", remedy=remedy)
-    terminal.errors().print(f"{old_flag} is now {flag}", style="yellow")
-    values[new] = value
-
-
-def parsed(values: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """Return values of the command line with those of the declared options as `ccx.explain` takes them."""
-    return values | {name: _PARSERS[name](values[name]) for name in names if name in _PARSERS}
+    terminal.notice(f"{old_flag} is now {flag}", "yellow")
+    values[new.name] = value
 
 
 def parse_units(text: str | None, flag: str = "--units") -> list[int] | None:

@@ -231,52 +231,36 @@ def read_samples(text: str | None, flag: str) -> Any:
     return flags.parse_units(text, flag)
 
 
-def read_concepts(
-    labels: Path | None,
-    masks: Path | None,
-    concepts: Path | None,
-    names: Path | None,
-    valid: Path | None,
-    threads: int | None = None,
-    keys: Path | None = None,
-) -> Concepts:
+def read_concepts(given: flags.Inputs, keys: Path | None = None) -> Concepts:
     """Read concepts from a file of ``ccx concepts build``, or build them from label maps or masks.
 
     Raises `InputError` if not exactly one of the three is given, or what belongs to it is missing; `StoreError` if a
     file cannot be read.
     """
-    given = [f"--{name}" for name, path in (("labels", labels), ("masks", masks), ("concepts", concepts)) if path]
-    if len(given) != 1:
+    places = [f"--{name}" for name in ("labels", "masks", "concepts") if getattr(given, name)]
+    if len(places) != 1:
         remedy = "say where the concepts come from"
-        got = " and ".join(given) or "none"
+        got = " and ".join(places) or "none"
         raise InputError("concepts", wanted="one of --labels, --masks and --concepts", got=got, remedy=remedy)
-    if concepts is not None:
-        if names is not None or valid is not None:
+    if given.concepts is not None:
+        if given.names is not None or given.valid is not None:
             remedy = "a concepts file has its own names and valid cells"
             raise InputError("concepts", wanted="no --names or --valid beside --concepts", got="one", remedy=remedy)
-        return Concepts.load(concepts)
-    samples = None if keys is None else read_keys(keys)
-    cells = None if valid is None else read_array(valid, "valid")
-    if labels is not None and names is None:
-        remedy = "give a .txt, .csv, .tsv or .json file; without a column id, its first name belongs to id 1"
-        raise InputError("names", wanted="--names beside --labels", got="none", remedy=remedy)
+        return Concepts.load(given.concepts)
     with progress_reporter(None, "reading concepts") as progress:
-        if labels is not None:
-            known = named(names)
-            return Concepts.from_label_maps(
-                read_array(labels, "labels"),
-                dict(zip(known.ids, known.names, strict=True)),
-                categories=known.categories,
-                keys=samples,
-                valid=cells,
-                threads=threads,
-                progress=progress,
-            )
-        texts, categories = (None, None) if names is None else read_names(names)
-        array = read_array(masks, "masks")  # type: ignore[arg-type]  # it is one of both
-        return Concepts.from_masks(
-            array, texts, categories=categories, keys=samples, valid=cells, threads=threads, progress=progress
-        )
+        options: dict[str, Any] = {"threads": given.threads, "progress": progress}
+        options["keys"] = None if keys is None else read_keys(keys)
+        options["valid"] = None if given.valid is None else read_array(given.valid, "valid")
+        if given.masks is not None:
+            names, categories = (None, None) if given.names is None else read_names(given.names)
+            return Concepts.from_masks(read_array(given.masks, "masks"), names, categories=categories, **options)
+        if given.names is None:
+            remedy = "give a .txt, .csv, .tsv or .json file; without a column id, its first name belongs to id 1"
+            raise InputError("names", wanted="--names beside --labels", got="none", remedy=remedy)
+        known = named(given.names)
+        ids = dict(zip(known.ids, known.names, strict=True))
+        labels = read_array(given.labels, "labels")  # type: ignore[arg-type]  # it is one of both
+        return Concepts.from_label_maps(labels, ids, categories=known.categories, **options)
 
 
 def read_images(place: str) -> Any:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 import ccx
 from ccx.cli import flags, terminal
 from ccx.cli.data_specs import DEMO, FORMS, open_data
+from ccx.cli.flags import option
 from ccx.datasets import Dataset
 from ccx.errors import FilesError, InputError, StoreError
 from ccx.images import photograph_size
@@ -25,56 +25,41 @@ from ccx.probing.storing import layer_file
 _NETWORK, _IMAGES, _OUTPUT = "Network", "Images", "What is stored"
 
 
-def _option(flag: str, help: str, panel: str | None = None) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(flag, help=help, rich_help_panel=panel)
-    return option
-
-
 def probe(
     model: Annotated[
         str,
         typer.Argument(help="A classifier of torchvision by name, or module:function, which returns a torch module."),
     ],
     images: Annotated[str, typer.Argument(help=f"A folder of pictures, or a data set: {FORMS}.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for one .npy file per layer.", file_okay=False)],
-    layer: Annotated[list[str] | None, _option("--layer", "Path of a layer; repeatable.", _NETWORK)] = None,
-    weights: Annotated[str, _option("--weights", "imagenet, places365 or none (untrained).", _NETWORK)] = "imagenet",
-    checkpoint: Annotated[
-        Path | None, _option("--checkpoint", "File of the weights, or the folder that it lies in.", _NETWORK)
-    ] = None,
+    out: Annotated[Path, option("Folder for one .npy file per layer.", file_okay=False)],
+    layer: Annotated[list[str] | None, option("Path of a layer; repeatable.", _NETWORK)] = None,
+    weights: Annotated[str, option("imagenet, places365 or none (untrained).", _NETWORK)] = "imagenet",
+    checkpoint: Annotated[Path | None, option("File of the weights, or the folder that it lies in.", _NETWORK)] = None,
     checkpoint_key: Annotated[
-        str | None, _option("--checkpoint-key", "Which weights, of a file with several: state_dict_ema.", _NETWORK)
+        str | None, option("Which weights, of a file with several: state_dict_ema.", _NETWORK)
     ] = None,
-    classes: Annotated[int | None, _option("--classes", "Outputs of the network's last layer.", _NETWORK)] = None,
-    seed: Annotated[int, _option("--seed", "Of untrained weights.", _NETWORK)] = 0,
-    device: Annotated[str | None, _option("--device", "Where the network runs: cpu, cuda, ...", _NETWORK)] = None,
-    precision: Annotated[
-        str, _option("--precision", "float32, or mixed precision: bfloat16, float16.", _NETWORK)
-    ] = "float32",
-    size: Annotated[
-        str | None, _option("--size", "Images are resized to this: 224, or 224x320 (height, width).", _IMAGES)
-    ] = None,
-    mean: Annotated[str | None, _option("--mean", "Of red, green, blue, as in 0.5,0.5,0.5.", _IMAGES)] = None,
-    std: Annotated[str | None, _option("--std", "Deviation, likewise.", _IMAGES)] = None,
-    batch_size: Annotated[int, _option("--batch-size", "Images at a time.", _IMAGES)] = 32,
-    workers: Annotated[int, _option("--workers", "Processes that read images.", _IMAGES)] = 0,
+    classes: Annotated[int | None, option("Outputs of the network's last layer.", _NETWORK)] = None,
+    seed: Annotated[int, option("Of untrained weights.", _NETWORK)] = 0,
+    device: Annotated[str | None, option("Where the network runs: cpu, cuda, ...", _NETWORK)] = None,
+    precision: Annotated[str, option("float32, or mixed precision: bfloat16, float16.", _NETWORK)] = "float32",
+    size: Annotated[str | None, option("Images are resized to this: 224, or 224x320 (height, width).", _IMAGES)] = None,
+    mean: Annotated[str | None, option("Of red, green, blue, as in 0.5,0.5,0.5.", _IMAGES)] = None,
+    std: Annotated[str | None, option("Deviation, likewise.", _IMAGES)] = None,
+    batch_size: Annotated[int, option("Images at a time.", _IMAGES)] = 32,
+    workers: Annotated[int, option("Processes that read images.", _IMAGES)] = 0,
     data_id: Annotated[
-        str | None, _option("--data-id", "A name for the images, believed in place of their content.", _IMAGES)
+        str | None, option("A name for the images, believed in place of their content.", _IMAGES)
     ] = None,
-    units: Annotated[str | None, _option("--units", "Only these units, as in 0-9,14.", _OUTPUT)] = None,
-    tokens: Annotated[str | None, _option("--tokens", "Grid of a transformer's patches: 14x14.", _OUTPUT)] = None,
-    skip: Annotated[int, _option("--skip", "Tokens before them (1 = a class token).", _OUTPUT)] = 0,
-    unit_axis: Annotated[
-        int | None, _option("--unit-axis", "Axis of the units; 1, or the last of three, by default.", _OUTPUT)
-    ] = None,
+    units: Annotated[str | None, option("Only these units, as in 0-9,14.", _OUTPUT)] = None,
+    tokens: Annotated[str | None, option("Grid of a transformer's patches: 14x14.", _OUTPUT)] = None,
+    skip: Annotated[int, option("Tokens before them (1 = a class token).", _OUTPUT)] = 0,
+    unit_axis: Annotated[int | None, option("Axis of the units; 1, or the last of three, by default.", _OUTPUT)] = None,
     output: Annotated[
-        str | None, _option("--output", "Which entry, of a layer that puts out several: 0, last_hidden_state.", _OUTPUT)
+        str | None, option("Which entry, of a layer that puts out several: 0, last_hidden_state.", _OUTPUT)
     ] = None,
-    call: Annotated[
-        int | None, _option("--call", "Which run counts, of a layer that runs several times.", _OUTPUT)
-    ] = None,
-    dtype: Annotated[str, _option("--dtype", "float32 or float16.", _OUTPUT)] = "float32",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard what --out holds of another probe.")] = False,
+    call: Annotated[int | None, option("Which run counts, of a layer that runs several times.", _OUTPUT)] = None,
+    dtype: Annotated[str, option("float32 or float16.", _OUTPUT)] = "float32",
+    overwrite: Annotated[bool, option("Discard what --out holds of another probe.", None, "--overwrite")] = False,
 ) -> None:
     """Run a network over pictures, and store the activations of its layers.
 
@@ -82,9 +67,9 @@ def probe(
     when the same command is given again.
     """
     started = time.perf_counter()
-    grid = None if tokens is None else _pair(tokens, "--tokens")
+    grid = None if tokens is None else flags.parse_size(tokens, "--tokens")
     given: dict[str, Any] = {
-        "size": None if size is None else _pair(size, "--size"),
+        "size": None if size is None else flags.parse_size(size, "--size"),
         "mean": None if mean is None else _numbers(mean, "--mean"),
         "std": None if std is None else _numbers(std, "--std"),
     }
@@ -92,7 +77,7 @@ def probe(
     data = _images(images, is_known=data_id is not None and out.exists())
     net = _network(model, weights, checkpoint, checkpoint_key, classes, seed)
     net = replace(net, preprocessing=replace(net.preprocessing, **{k: v for k, v in given.items() if v is not None}))
-    try:
+    with terminal.resumable():
         found: Any = ccx.probe(
             net,
             data,
@@ -112,14 +97,10 @@ def probe(
             out=out,
             overwrite=overwrite,
         )
-    except KeyboardInterrupt as error:
-        terminal.errors().print("stopped; the same command goes on where it stopped")
-        raise terminal.Stopped from error
-    console = terminal.output()
     for name, array in found.items():
         shape = ", ".join(map(str, array.shape))
-        console.print(Text(f"{name}  {array.dtype}[{shape}]  {out / layer_file(name)}"), soft_wrap=True)
-    console.print(f"{len(data)} pictures, in {time.perf_counter() - started:.1f} s")
+        terminal.say(f"{name}  {array.dtype}[{shape}]  {out / layer_file(name)}")
+    terminal.say(f"{len(data)} pictures, in {time.perf_counter() - started:.1f} s")
 
 
 def _network(
@@ -175,15 +156,6 @@ def _problem(path: Path) -> str | None:
     except StoreError as error:
         return str(error)
     return None
-
-
-def _pair(text: str, flag: str) -> tuple[int, int]:
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise InputError(
-            flag, wanted="a number, or two with an x between", got=repr(text), remedy="write it like 14x14"
-        )
-    return int(parts[0]), int(parts[-1])
 
 
 def _numbers(text: str, flag: str) -> tuple[float, ...]:

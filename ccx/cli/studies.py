@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any
 
-import typer
 from rich.text import Text
 
 from ccx import studies
 from ccx.cli import explain_commands, terminal
-from ccx.cli.setup import Setup, require, study
+from ccx.cli.flags import option, with_options
+from ccx.cli.setup import Setup, require
 from ccx.errors import InputError
 from ccx.studies import Experiment, Table
 
@@ -18,10 +20,10 @@ _N_ROWS = 40
 _HEURISTICS = ("all", *studies.SEARCHES)
 
 
-@study()
+@with_options()
 def run(
     setup: Setup,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write a report with pictures, too.")] = True,
+    report: Annotated[bool, option("Write a report with pictures, too.")] = True,
 ) -> None:
     """Explain the units of a network on a data set, and write results and a report.
 
@@ -35,19 +37,19 @@ def run(
         console.print(terminal.best_ranges(found, experiment.concepts, _N_ROWS))
         console.print()
         console.print(explain_commands.summary(found))
-        _say(experiment.folder(layer) / "explanations.json")
+        terminal.say(experiment.folder(layer) / "explanations.json")
         if report:
             with terminal.writing_report():
                 path = experiment.report(layer)
-            _say(path)
+            terminal.say(path)
 
 
-@study(random_units=100, clusters=1)
+@with_options(random_units=100, clusters=1)
 def compare_heuristics(
     setup: Setup,
-    heuristic: Annotated[str, typer.Option("--heuristic", help=f"One of {', '.join(_HEURISTICS)}.")] = "all",
-    published: Annotated[bool, typer.Option("--published", help="With the published rounding and ties, too.")] = False,
-    figure: Annotated[bool, typer.Option("--figure/--no-figure", help="Draw heuristics.png, too.")] = True,
+    heuristic: Annotated[str, option(f"One of {', '.join(_HEURISTICS)}.")] = "all",
+    published: Annotated[bool, option("With the published rounding and ties, too.", None, "--published")] = False,
+    figure: Annotated[bool, option("Draw heuristics.png, too.")] = True,
 ) -> None:
     """Compare what the heuristics save: time and formulas visited, of random units and ranges."""
     if heuristic not in _HEURISTICS:
@@ -70,21 +72,15 @@ def compare_heuristics(
             seed=setup.seed,
             threads=setup.threads,
         )
-        with experiment.alone(layer) as folder:
-            _show(experiment, layer, compared.summary)
-            _say(setup.write(folder, "heuristics", compared.summary))
-            _say(setup.write(folder, "heuristics_runs", compared.runs))
-            if figure:
-                _draw(compared.plot(), folder / "heuristics.png")
+        tables = {"heuristics": compared.summary, "heuristics_runs": compared.runs}
+        _publish(setup, experiment, layer, tables, {"heuristics.png": compared.plot} if figure else {})
 
 
-@study(random_units=50)
+@with_options(random_units=50)
 def compare_thresholds(
     setup: Setup,
-    filename_figure: Annotated[
-        Path, typer.Option("--filename-figure", help="The figure, in the folder of results.")
-    ] = Path("grid_threshold.png"),
-    figure: Annotated[bool, typer.Option("--figure/--no-figure", help="Draw it.")] = True,
+    filename_figure: Annotated[Path, option("The figure, in the folder of results.")] = Path("grid_threshold.png"),
+    figure: Annotated[bool, option("Draw it.")] = True,
 ) -> None:
     """Explain units at eleven quantiles, and count the categories that their formulas name."""
     if figure:
@@ -100,20 +96,14 @@ def compare_thresholds(
             search=setup.search,
             threads=setup.threads,
         )
-        with experiment.alone(layer) as folder:
-            _show(experiment, layer, compared.categories)
-            _say(setup.write(folder, "thresholds", compared.categories))
-            _say(setup.write(folder, "thresholds_units", compared.units))
-            if figure:
-                _draw(compared.plot(), folder / filename_figure)
+        tables = {"thresholds": compared.categories, "thresholds_units": compared.units}
+        _publish(setup, experiment, layer, tables, {filename_figure: compared.plot} if figure else {})
 
 
-@study()
+@with_options()
 def metrics(
     setup: Setup,
-    masking: Annotated[
-        bool, typer.Option("--masking/--no-masking", help="Concept masking, too, which runs the network.")
-    ] = True,
+    masking: Annotated[bool, option("Concept masking, too, which runs the network.")] = True,
 ) -> None:
     """Measure the explanations of a run by all published metrics."""
     experiment = setup.experiment()
@@ -125,16 +115,14 @@ def metrics(
             module, batches, concepts = experiment.network.module, experiment.batches, experiment.concepts
             score = studies.concept_masking(module, batches, layer, activations, concepts, size, seed=setup.seed)
         measured = studies.metrics(found, activations, experiment.concepts, masking=score, threads=setup.threads)
-        with experiment.alone(layer) as folder:
-            _show(experiment, layer, measured.overview)
-            _say(setup.write(folder, "metrics", measured.summary))
-            _say(setup.write(folder, "metrics_units", measured.units))
+        tables = {"metrics": measured.summary, "metrics_units": measured.units}
+        _publish(setup, experiment, layer, tables, shown=measured.overview)
 
 
-@study()
+@with_options()
 def ranges_importance(
     setup: Setup,
-    alone: Annotated[bool, typer.Option("--alone", help="Also for each unit and range alone.")] = False,
+    alone: Annotated[bool, option("Also for each unit and range alone.", None, "--alone")] = False,
 ) -> None:
     """Count the predictions that change when the activations in a range are set to 0."""
     experiment = setup.experiment()
@@ -147,14 +135,11 @@ def ranges_importance(
             quantile=setup.quantile,
         )
         found = studies.ranges_importance(experiment.network.module, experiment.batches, layer, ranges, alone=alone)
-        with experiment.alone(layer) as folder:
-            _show(experiment, layer, found.together)
-            _say(setup.write(folder, "ranges_importance", found.together))
-            if alone:
-                _say(setup.write(folder, "ranges_importance_units", found.alone))
+        tables = {"ranges_importance": found.together}
+        _publish(setup, experiment, layer, tables | ({"ranges_importance_units": found.alone} if alone else {}))
 
 
-@study()
+@with_options()
 def analyze_activations(setup: Setup) -> None:
     """Compare a run with one of the untrained network: which formulas training brought about."""
     if setup.pretrained == "none":
@@ -163,18 +148,15 @@ def analyze_activations(setup: Setup) -> None:
     trained, untrained = setup.experiment(), setup.untrained()
     for layer in trained.layers:
         found = studies.analyze_activations(trained.found(layer), untrained.found(layer))
-        with trained.alone(layer) as folder:
-            _show(trained, layer, found.shares)
-            _say(setup.write(folder, "specialization", found.shares))
-            _say(setup.write(folder, "specialization_units", found.units))
-            _say(setup.write(folder, "specialization_defaults", found.defaults))
+        tables = {"specialization": found.shares, "specialization_units": found.units}
+        _publish(setup, trained, layer, tables | {"specialization_defaults": found.defaults})
 
 
-@study(random_units=100)
+@with_options(random_units=100)
 def images(
     setup: Setup,
-    top_k: Annotated[int, typer.Option("--top-k", help="Photographs per range.")] = 5,
-    dir_images: Annotated[Path, typer.Option("--dir-images", help="Folder of the figures.")] = Path("figures/units"),
+    top_k: Annotated[int, option("Photographs per range.")] = 5,
+    dir_images: Annotated[Path, option("Folder of the figures.")] = Path("figures/units"),
 ) -> None:
     """Draw a figure per unit: photographs on which it fires and its formula holds, all else black."""
     require("matplotlib", "plot", "ccx images")
@@ -192,7 +174,7 @@ def images(
             units=found.units,
             seed=setup.seed,
         )
-        terminal.output().print(Text(f"{len(paths)} figures in {folder}"), soft_wrap=True)
+        terminal.say(f"{len(paths)} figures in {folder}")
 
 
 def _heading(experiment: Experiment, layer: str) -> None:
@@ -202,18 +184,24 @@ def _heading(experiment: Experiment, layer: str) -> None:
     console.print(Text(f"{network.name} ({network.weights}), {layer}, on {experiment.name}", style="bold"))
 
 
-def _show(experiment: Experiment, layer: str, table: Table) -> None:
-    _heading(experiment, layer)
-    console = terminal.output()
-    console.print(Text(table.title, style="dim"))
-    console.print(table.to_rich())
-    console.print()
-
-
-def _draw(figure: object, path: Path) -> None:
-    studies.write_figure(figure, path)
-    _say(path)
-
-
-def _say(path: Path) -> None:
-    terminal.output().print(Text(str(path)), soft_wrap=True)
+def _publish(
+    setup: Setup,
+    experiment: Experiment,
+    layer: str,
+    tables: Mapping[str, Table],
+    figures: Mapping[Any, Callable[[], object]] = MappingProxyType({}),
+    shown: Table | None = None,
+) -> None:
+    """Show a table, the first unless another is given, and write all, and figures, beside the results of a layer."""
+    with experiment.alone(layer) as folder:
+        _heading(experiment, layer)
+        shown = shown or next(iter(tables.values()))
+        console = terminal.output()
+        console.print(Text(shown.title, style="dim"))
+        console.print(shown.to_rich())
+        console.print()
+        for name, table in tables.items():
+            terminal.say(setup.write(folder, name, table))
+        for name, plot in figures.items():
+            studies.write_figure(plot(), folder / name)
+            terminal.say(folder / name)

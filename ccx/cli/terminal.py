@@ -54,6 +54,26 @@ def errors() -> Console:
     return _console(stderr=True)
 
 
+def say(text: object) -> None:
+    """Print a text, or a path, as one line on the console of results."""
+    output().print(Text(str(text)), soft_wrap=True)
+
+
+def notice(text: str, style: str = "") -> None:
+    """Print a text as one line on the standard error."""
+    errors().print(Text(text, style=style), soft_wrap=True)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say after a Ctrl-C in the block that the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        notice("stopped; the same command goes on where it stopped")
+        raise Stopped from error
+
+
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH

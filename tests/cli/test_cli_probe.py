@@ -108,7 +108,7 @@ def test_what_does_not_fit(run, pictures):
         ((*named, "--layer", "layer3"), "did you mean layer"),
         ((*named, "--tokens", "3"), "tokens: expected a layer that puts out tokens"),
         ((*named, "--tokens", "3x"), "--tokens: expected a number, or two with an x between, got '3x'"),
-        ((*named, "--size", "0"), "size: expected height and width of at least 1"),
+        ((*named, "--size", "0"), "--size: expected a number, or two with an x between, got '0'"),
         ((*named, "--mean", "a"), "--mean: expected three numbers"),
         ((*named, "--std", "1,2"), "std: expected three positive numbers"),
         ((*named, "--units", "x"), "--units"),
