@@ -16,7 +16,7 @@ import ccx
 from ccx import chance, jobs
 from ccx.jobs import in_threads, parallel
 from ccx.kernels import completions as kernels
-from ccx.kernels import concept_pairs as pair_kernels
+from ccx.kernels import heads as head_kernels
 from ccx.kernels import pack
 from ccx.search import Found, Objective, SearchOptions, optimal, optimal_search
 from tests.support.histograms import histogram
@@ -214,12 +214,12 @@ def test_an_interrupt_ends_the_searches_of_permuted_bitmaps(
 @pytest.mark.parametrize(
     ("last", "calls"),
     [
-        ("good_pairs", ["good_pairs"]),
-        ("good_extensions", ["good_pairs", "promising_pairs", "good_extensions"]),
+        ("open_formulas", ["open_formulas"]),
+        ("counted", ["open_formulas", "counted"]),
     ],
 )
 def test_proofs_of_three_concepts_end_too(last: str, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between planes, and between the groups of pairs that one leaves."""
+    """Between heads, and between what bounds the formulas of one and what counts those that are left."""
     rng = np.random.default_rng(5)
     concepts = ccx.Concepts.from_masks(rng.random((14, 1, 12, 12)) < 0.5)
     counts = histogram(rng.random(144) < 0.5, concepts)
@@ -235,8 +235,8 @@ def test_proofs_of_three_concepts_end_too(last: str, calls: list[str], monkeypat
 
         return call
 
-    for name in ("good_pairs", "promising_pairs", "good_extensions"):
-        monkeypatch.setattr(pair_kernels, name, watched(name, getattr(pair_kernels, name)))
+    for name in ("open_formulas", "counted"):
+        monkeypatch.setattr(head_kernels, name, watched(name, getattr(head_kernels, name)))
     search = jobs.stoppable(lambda length: optimal_search(concepts, counts, SearchOptions(length)), unwanted)
     with pytest.raises(jobs.Stopped):
         search(3)

@@ -12,7 +12,7 @@ that has only become better since. So all candidates of a level have the same le
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ def beam_search(
     allowed: npt.NDArray[np.bool_] | None = None,
     *,
     threads: int | None = None,
+    joint_counts: JointCounts | None = None,
 ) -> SearchResult:
     """Find the formulas that describe a bitmap best.
 
@@ -56,6 +57,8 @@ def beam_search(
         bool[C]: the concepts that may occur in formulas; None = all.
     threads
         Processors to use; the result does not depend on it.
+    joint_counts
+        Those of these concepts and counts, where others use them, too.
 
     """
     jobs.check_stopped()
@@ -63,8 +66,8 @@ def beam_search(
     bitmap_cells = int(to_host(total_counts(atoms, counts)))
     objective = Objective.of(options, bitmap_cells, concepts.n_cells)
     usable = np.ones(concepts.n_concepts, np.bool_) if allowed is None else allowed
-    intersections = to_host(concept_counts(atoms, counts))
-    sizes = concepts.sizes
+    joint_counts = joint_counts or JointCounts(concepts, counts, threads)
+    intersections, sizes = joint_counts.intersections, concepts.sizes
 
     n_starts = 2 * options.beam
     singles = best_singles(objective, intersections, sizes, max(n_starts, options.top), usable)
@@ -81,7 +84,6 @@ def beam_search(
     if options.candidates is not None:
         usable = best_extenders(objective, intersections, sizes, options.candidates, usable)
     parents = as_extensions(singles[:n_starts], intersections, sizes)
-    joint_counts = JointCounts(concepts, counts, threads)
     for length in range(2, options.length + 1):
         expanded += len(parents.concepts)
         joint_sizes, joint = joint_counts(parents)
@@ -120,35 +122,42 @@ class JointCounts:
     def __init__(self, concepts: Concepts, counts: IntArray, threads: int | None) -> None:
         self._concepts = concepts
         self._atoms = concepts.atoms.sets_at(place_of(counts))
-        self._counts = counts
+        self.counts = counts
         self._threads = threads
         self._rows: dict[int, IntArray] = {}  # |a and c and B| of each single concept a so far
+
+    @cached_property
+    def intersections(self) -> IntArray:
+        """int64[C]: |c and B| of each concept."""
+        counts: IntArray = to_host(concept_counts(self._atoms, self.counts))
+        return counts
 
     def __call__(self, formulas: Extensions) -> tuple[IntArray, IntArray]:
         """Return int64[F, C] twice."""
         length = formulas.concepts.shape[1]
         if length == 1:
-            return self._of_singles(formulas.concepts[:, 0])
+            return self.of_singles(formulas.concepts[:, 0])
         operators = formulas.operators if length > 2 else np.full_like(formulas.operators, Operator.AND)
-        weights = with_sizes(self._atoms, self._counts)
+        weights = with_sizes(self._atoms, self.counts)
         sizes, joint = to_host(
             conjunction_counts(self._atoms, weights, formulas.concepts, operators, threads=self._threads)
         )
         if length > 2:
             return sizes, joint
-        first_sizes, first = self._of_singles(formulas.concepts[:, 0])
-        second_sizes, second = self._of_singles(formulas.concepts[:, 1])
+        first_sizes, first = self.of_singles(formulas.concepts[:, 0])
+        second_sizes, second = self.of_singles(formulas.concepts[:, 1])
         cases = [formulas.operators == Operator.OR, formulas.operators == Operator.AND]
         return (
             np.select(cases, [first_sizes + second_sizes - sizes, sizes], first_sizes - sizes),
             np.select(cases, [first + second - joint, joint], first - joint),
         )
 
-    def _of_singles(self, chosen: npt.NDArray[np.int32]) -> tuple[IntArray, IntArray]:
+    def of_singles(self, chosen: npt.NDArray[np.integer]) -> tuple[IntArray, IntArray]:
+        """Return the same of single concepts int[k]: |a and c| and |a and c and B|, int64[k, C] each."""
         new = np.array([c for c in dict.fromkeys(chosen.tolist()) if c not in self._rows], np.int32)
         no_operators = np.zeros((new.size, 0), np.uint8)
         (rows,) = to_host(
-            conjunction_counts(self._atoms, self._counts[None], new[:, None], no_operators, threads=self._threads)
+            conjunction_counts(self._atoms, self.counts[None], new[:, None], no_operators, threads=self._threads)
         )
         self._rows.update(zip(new.tolist(), rows, strict=True))
         picked = self._concepts.pair_sizes[chosen]

@@ -53,7 +53,7 @@ class Bounds:
         """Return what formulas of a length gain at most: the sum of their concepts."""
         key = plane.q, plane.p
         if key not in self._gains:
-            gains = kernels.concept_gains(self._atoms, self._counts, *key)[self._usable]
+            gains = kernels.gains_of(self._atoms, self._counts, *key)[1][self._usable]
             self._gains = {key: np.sort(gains)[::-1].tolist()}  # of the last plane: each has many lengths
         return sum(self._gains[key][:length])
 

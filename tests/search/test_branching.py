@@ -16,13 +16,14 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError
 from ccx.formula import canonical_ids
 from ccx.kernels import completions as kernels
-from ccx.kernels import concept_pairs as kernels_optimal
 from ccx.kernels import cpu
+from ccx.kernels import heads as kernels_heads
 from ccx.kernels.atoms import pair_counts
 from ccx.kernels.concept_pairs import pairs_of
-from ccx.search import SearchOptions, beam_search, branching, limits, optimal, optimal_search
+from ccx.search import SearchOptions, beam_search, branching, limits, optimal_search
 from ccx.search.found import Objective
 from ccx.search.limits import Limit
+from ccx.search.shorter import Shorter
 from tests import reference
 from tests.reference import scores_oracle
 from tests.reference.optimal_oracle import Best, best_formulas, every_formula, problems
@@ -268,7 +269,6 @@ def test_a_limit_is_looked_at_between_any_two_steps(name, monkeypatch):
     """Wherever the limit is reached, no step follows."""
     masks, bitmap = a_problem(HARD, 6, 65)
     options = {"length": 4, "beam": 1, "scoring": scores_oracle.scoring_of(name), "top": 3, "time_limit": 1e9}
-    monkeypatch.setattr(optimal, "_STEP", 1)
     looks, steps = [], []
 
     def reached(limit):
@@ -285,7 +285,7 @@ def test_a_limit_is_looked_at_between_any_two_steps(name, monkeypatch):
 
     monkeypatch.setattr(limits.Limit, "reached", reached)
     for module, step in (
-        (kernels, "expand"), *((kernels_optimal, step) for step in ("good_pairs", "promising_pairs", "good_extensions"))
+        (kernels, "expand"), (kernels_heads, "open_formulas"), (kernels_heads, "counted"), (Shorter, "_offer_pairs")
     ):  # fmt: skip
         monkeypatch.setattr(module, step, watched(getattr(module, step)))
     stop = 10**9

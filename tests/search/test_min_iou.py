@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ccx
 from ccx.concepts import Concepts
-from ccx.search import SearchOptions, beam_search, optimal, optimal_search
+from ccx.search import SearchOptions, beam_search, optimal_search, shorter
 from ccx.search.found import Objective
 from tests.reference import beam_oracle
 from tests.reference.optimal_oracle import Best, every_formula, problems
@@ -87,10 +87,10 @@ def test_the_optimum_is_the_best_that_meets_it(seed, n_concepts, length, **optio
 
 @given(seed=SEEDS, name=st.sampled_from(EVERY))
 def test_two_conditions_at_once(seed, name):
-    """Every pair is held against the least IoU, too, and limits are looked at between single rows of pairs."""
+    """Every formula is held against the least IoU, too, and limits are looked at between single rows of counts."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(optimal, "_FEW", 0)
-        patched.setattr(optimal, "_STEP", 1)
+        patched.setattr(shorter, "_FEW", 0)
+        patched.setattr(shorter, "_GROUP", 1)
         rng = np.random.default_rng(seed)
         masks, bitmap = problems(rng, 6, 40)
         check_the_optimum(rng, masks, bitmap, length=3, name=name, top=1, penalty=1.0, beam=1)

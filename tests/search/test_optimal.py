@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 import ccx
 from ccx.concepts import Concepts
 from ccx.errors import InputError
-from ccx.kernels.cpu import concept_pairs as cpu_kernels
-from ccx.search import SearchOptions, beam_search
+from ccx.search import SearchOptions, beam_search, shorter
+from ccx.search.beam import JointCounts
 from ccx.search.found import Objective
 from ccx.search.optimal import optimal_search
 from ccx.search.planes import Cover, Threshold
 from tests.reference.optimal_oracle import Best, best_formulas, every_formula, problems
+from tests.reference.scores_oracle import best_by, scoring_of
 from tests.support.histograms import histogram
 from tests.support.parity_cases import CASES_WITH_UNITS, load_case
 
@@ -61,13 +62,46 @@ def test_many_ties(seed):
     assert search(masks, bitmap, length=3, top=5) == wanted
 
 
-def test_lists_longer_than_the_kernels_room(monkeypatch):
-    monkeypatch.setattr(cpu_kernels, "_ROOM", 2)
-    rng = np.random.default_rng(3)
-    for _ in range(30):
-        masks, bitmap = problems(rng, 6, 30)
-        wanted = best_formulas(every_formula(masks, bitmap, 3), 9)
-        assert search(masks, bitmap, length=3, top=9) == wanted
+@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(["small_and_pure", "precision"]), top=st.integers(1, 40))
+def test_every_concept_is_a_head_where_nothing_need_be_gained(seed, name, top):
+    """A plane that says nothing, and planes through the origin."""
+    masks, bitmap = problems(np.random.default_rng(seed), 5, 40)
+    b, n = int(bitmap.sum()), bitmap.size
+    wanted = best_by(every_formula(masks, bitmap, 3), name, b, n, top) if b else []
+    assert search(masks, bitmap, length=3, top=top, scoring=scoring_of(name)) == wanted
+
+
+@given(seed=st.integers(0, 2**32 - 1), top=st.sampled_from([1, 3, 9]))
+def test_heads_that_tie(seed, top):
+    """Concepts of equal gain, some of them equal, of which any may be the head: none is lost or comes twice."""
+    rng = np.random.default_rng(seed)
+    bitmap = np.repeat([True, False], [36, 12])
+    masks = np.zeros((6, 48), bool)
+    for c in range(6):
+        masks[c, (12 * rng.integers(3) + np.arange(12 + rng.integers(3))) % 48] = True
+    wanted = best_formulas(every_formula(masks, bitmap, 3), top)
+    assert search(masks, bitmap, length=3, top=top, beam=1) == wanted
+
+
+def test_rows_are_asked_for_where_bounds_do_not_decide(monkeypatch):
+    """One at a time, and few: most concepts share too little with any head."""
+    monkeypatch.setattr(shorter, "_GROUP", 1)
+    asked = []
+    of_singles = JointCounts.of_singles
+
+    def watched(counts, chosen):
+        asked.extend(chosen.tolist())
+        return of_singles(counts, chosen)
+
+    monkeypatch.setattr(JointCounts, "of_singles", watched)
+    rng = np.random.default_rng(7)
+    masks = rng.random((40, 600)) < 0.02
+    masks[0, :150], masks[1, 130:300], masks[2, 100:140] = True, True, True
+    bitmap = (masks[0] | masks[1]) & ~masks[2] ^ (rng.random(600) < 0.05)
+    (best,) = search(masks, bitmap, length=3, beam=1)
+    assert (best.concepts, best.operators) == ((0, 1, 2), (0, 2))
+    assert {0, 1} <= set(asked)
+    assert len(set(asked)) < 10
 
 
 def test_it_beats_a_narrow_beam_where_that_falls_short():

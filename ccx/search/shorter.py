@@ -1,0 +1,189 @@
+"""The proven optimum of formulas of two and three concepts, from those that can be their heads (docs/optimal.md)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ccx.concepts import Concepts
+from ccx.formula import Operator
+from ccx.kernels import concept_pairs, heads
+from ccx.kernels.formulas import Extensions, conjunction_counts
+from ccx.search.beam import JointCounts, found_of
+from ccx.search.choosing import best_of, of_operators
+from ccx.search.incumbents import Incumbents
+from ccx.search.limits import Limit
+from ccx.search.planes import Cover, Plane
+from ccx.typing import BoolArray, Int32Array, IntArray
+
+_MANY = 20_000  # formulas, to count which takes longer than to bound them again in tighter planes
+_FEW = 2_000  # formulas, below which a second condition spares less than it costs
+_GROUP = 256  # concepts whose triples with a head are counted at a time
+
+
+class Shorter:
+    """The search of formulas of two and three concepts; `counted` is how many were counted exactly."""
+
+    def __init__(
+        self, concepts: Concepts, joint: JointCounts, usable: BoolArray, cover: Cover, best: Incumbents, limit: Limit
+    ) -> None:
+        self._atoms, self._counts, self._joint = concepts.atoms, joint.counts, joint
+        self._usable, self._cover, self._best, self._limit = usable, cover, best, limit
+        self._singles = np.stack([concepts.sizes, joint.intersections])
+        self._gains: dict[Plane, _Gains] = {}
+        self.counted = 0
+
+    def prove(self, length: int) -> bool:
+        """Offer what precedes the best among the formulas of a length; return whether that came to an end.
+
+        All shorter formulas have been offered before.
+        """
+        planes: list[Plane] | None = self._planes(length)
+        while planes:
+            if self._limit.reached():
+                return False
+            planes = self._search(planes.pop(), length, planes)
+        return planes is not None
+
+    def _search(self, plane: Plane, length: int, others: list[Plane]) -> list[Plane] | None:
+        """Search a plane -> what is left then: the other planes, or those that were drawn anew; None at a limit."""
+        threshold = self._best.threshold(length)
+        least = self._cover.least(plane, threshold)
+        gains, values = self._gains_of(plane).of_concepts, self._values(plane, self._singles)
+        chosen = np.flatnonzero(self._usable)
+        order = chosen[np.argsort(-gains[chosen], kind="stable")]
+        ordered = [*gains[order].tolist(), *[0] * length]
+        later = self._usable.copy()
+        n_open = 0
+        for rank, head in enumerate(order.tolist()):
+            if (now := self._best.threshold(length)) != threshold:
+                threshold, least = now, self._cover.least(plane, now)
+                if plane.of_condition and plane not in (redrawn := self._planes(length)):
+                    return redrawn
+            later[head] = False
+            # All else that is not negated gains no more: either all of it is added to the head, or one is less.
+            others_gain = sum(ordered[rank + 1 : rank + length])
+            if ordered[rank] + others_gain < least:
+                break
+            if max(values[head] + others_gain, ordered[rank] + others_gain - ordered[rank + length - 1]) < least:
+                continue
+            if self._limit.reached():
+                return None
+            if length == 2:
+                self._offer_pairs(plane, least, head, later)
+                continue
+            formulas = self._open(plane, least, head, later)
+            n_open += len(formulas)
+            if n_open > _MANY and (tighter := self._cover.split(plane, threshold)):
+                return others + tighter
+            if not self._count_open(plane, length, head, formulas):
+                return None
+        return others
+
+    def _offer_pairs(self, plane: Plane, least: int, head: int, later: BoolArray) -> None:
+        """Offer what reaches the plane among the formulas of a head and another concept."""
+        cells, hits = (
+            of_operators(own[head], own, shared) for own, shared in zip(self._singles, self._shared(head), strict=True)
+        )
+        allowed = np.stack([later, later, self._usable], axis=1)
+        allowed[head] = False
+        good = allowed & ((plane.q + plane.p) * hits - plane.p * cells >= least)
+        concepts, operators = np.nonzero(good)
+        self._limit.evaluations += int(allowed.sum())
+        parents = np.full((concepts.size, 1), head, np.int32)
+        no_operators = np.zeros((concepts.size, 0), np.uint8)
+        self._offer(parents, no_operators, operators, concepts, hits[good], cells[good])
+
+    def _open(self, plane: Plane, least: int, head: int, later: BoolArray) -> Int32Array:
+        """Return the formulas of a head and two other concepts that may reach the plane and the least IoU."""
+        free = self._usable.copy()
+        free[head] = False
+        found, n_bounds = heads.open_formulas(self._split(plane, head), free, later, least)
+        self._limit.evaluations += n_bounds
+        condition = self._cover.condition
+        if condition is None or plane.of_condition or len(found) <= _FEW:
+            return found
+        least = self._cover.least(condition, self._best.threshold(3))
+        return found[heads.still_open(self._split(condition, head), found, least)]
+
+    def _count_open(self, plane: Plane, length: int, head: int, formulas: Int32Array) -> bool:
+        """Count formulas of a head and two other concepts, and offer them; return whether that came to an end."""
+        _, a, b = formulas.T
+        often = np.bincount(a, minlength=self._usable.size) + np.bincount(b, minlength=self._usable.size)
+        row_of = np.where(often[a] >= often[b], a, b)
+        distinct = np.unique(row_of).astype(np.int32)
+        for start in range(0, distinct.size, _GROUP):
+            if self._limit.reached():
+                return False
+            wanted = distinct[start : start + _GROUP]
+            group = formulas if wanted.size == distinct.size else formulas[np.isin(row_of, wanted)]
+            rows = np.stack(self._joint.of_singles(wanted))
+            least = plane.q, plane.p, self._cover.least(plane, self._best.threshold(length))
+            found = heads.counted(
+                self._atoms, self._counts, head, group, self._singles, self._shared(head), wanted, rows, least
+            )
+            self._limit.evaluations += len(group)
+            a, first, b, second, c, hits, cells = found.T
+            pair = np.stack([a, b], axis=1).astype(np.int32)
+            commutes = first != Operator.AND_NOT
+            pair[commutes] = np.sort(pair[commutes], axis=1)  # canonical
+            self._offer(pair, first[:, None].astype(np.uint8), second, c, hits, cells)
+        return True
+
+    def _offer(
+        self,
+        parents: Int32Array,
+        parent_operators: npt.NDArray[np.uint8],
+        operators: IntArray,
+        concepts: IntArray,
+        hits: IntArray,
+        cells: IntArray,
+    ) -> None:
+        best, n_concepts = self._best, self._usable.size
+        self.counted += hits.size
+        met = np.flatnonzero(hits > 0)
+        best.see(hits[met], cells[met])
+        met = met[best.objective.admits(hits[met], cells[met])]
+        if met.size == 0:
+            return
+        extended = Extensions(parents[met], parent_operators[met], hits[met], cells[met], 0)
+        numbers = (np.arange(met.size) * n_concepts + concepts[met]) * len(Operator) + operators[met]
+        chosen = best_of(best.objective, extended, numbers, hits[met], cells[met], n_concepts, best.top)
+        best.offer(found_of(chosen, best.objective.bitmap_cells))
+
+    def _shared(self, head: int) -> IntArray:
+        """Return what each concept shares with one, int64[2, C]: cells, and those in the bitmap."""
+        return np.concatenate(self._joint.of_singles(np.array([head])))
+
+    def _split(self, plane: Plane, head: int) -> heads.Split:
+        gains = self._gains_of(plane)
+        one, no_operators = np.array([[head]], np.int32), np.zeros((1, 0), np.uint8)
+        shared = conjunction_counts(self._atoms, gains.of_atoms[None], one, no_operators, threads=1)[0, 0]
+        values, shared_values = (self._values(plane, counts) for counts in (self._singles, self._shared(head)))
+        return heads.split_of(head, values, gains.of_concepts, shared_values, shared)
+
+    @staticmethod
+    def _values(plane: Plane, counts: IntArray) -> IntArray:
+        """Return the values of sets of cells, given |F| and |F and B|: int64[2, ...]."""
+        cells, hits = counts
+        values: IntArray = (plane.q + plane.p) * hits - plane.p * cells
+        return values
+
+    def _gains_of(self, plane: Plane) -> _Gains:
+        if plane not in self._gains:
+            kept = {one: gains for one, gains in self._gains.items() if one == self._cover.condition}
+            self._gains = kept | {plane: _Gains(*concept_pairs.gains_of(self._atoms, self._counts, plane.q, plane.p))}
+        return self._gains[plane]
+
+    def _planes(self, length: int) -> list[Plane]:
+        near = self._best.found[-1].intersection if self._best.found and length > 2 else None
+        return self._cover.planes(self._best.threshold(length), near)
+
+
+class _Gains(NamedTuple):
+    """The gains of atoms and of concepts in a plane: int64[G], int64[C]."""
+
+    of_atoms: IntArray
+    of_concepts: IntArray
