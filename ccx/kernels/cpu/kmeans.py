@@ -13,7 +13,7 @@ exceeds the cost of a known clustering cannot hold an optimal split. The others 
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,15 @@ from ccx.typing import FloatArray, IntArray
 
 Intervals: TypeAlias = tuple[IntArray, IntArray]
 """First and last split position of each interval: both ``int64[m]``, ascending and disjoint."""
+
+
+class _Layer(NamedTuple):
+    """The intervals in which one split may lie, and their table."""
+
+    first: IntArray
+    last: IntArray
+    table: FloatArray
+
 
 _MARK = 32  # values between two stored prefix sums; a prefix sum elsewhere adds at most 31 values to one
 _FAN_OUT = 8  # pieces into which a surviving interval is cut
@@ -164,8 +173,8 @@ def _run_starts(values, limit):
 
 
 @jit
-def _cut(values, first, last, width):
-    """Cut intervals into pieces of at most `width` positions, without the ends where no split may lie.
+def _cut(values, zero, marks, first, last, width):
+    """Cut intervals into pieces of at most `width` positions, without the ends where no split may lie -> a `_Layer`.
 
     A split never separates equal values, so the first and last position of a piece are run ends.
     """
@@ -184,7 +193,8 @@ def _cut(values, first, last, width):
             if low <= high:
                 new_first[n_pieces], new_last[n_pieces] = low, high
                 n_pieces += 1
-    return new_first[:n_pieces].copy(), new_last[:n_pieces].copy()
+    first, last = new_first[:n_pieces].copy(), new_last[:n_pieces].copy()
+    return first, last, _table(values, zero, marks, first, last)
 
 
 # --- the dynamic programme ----------------------------------------------------------------------------
@@ -249,23 +259,19 @@ class _Search:
         self.values = values
         self.zero = int(np.searchsorted(values, np.float32(0)))
         self.marks = _prefix_marks(values, self.zero)
-        self.start = self._table((np.array([0]), np.array([0])))
-        self.end = self._table((np.array([len(values)]), np.array([len(values)])))
+        ends = np.array([0, len(values)])
+        table = _table(values, self.zero, self.marks, ends, ends)
+        self.start, self.end = table[:, :, :1].copy(), table[:, :, 1:].copy()
 
-    def _table(self, intervals: Intervals) -> FloatArray:
-        table: FloatArray = _table(self.values, self.zero, self.marks, *intervals)
-        return table
-
-    def cut(self, layers: list[Intervals], width: int) -> list[Intervals]:
+    def cut(self, layers: list[Intervals], width: int) -> list[_Layer]:
         """Cut the intervals of every layer to at most `width` positions."""
-        return [_cut(self.values, *intervals, width) for intervals in layers]
+        return [_Layer(*_cut(self.values, self.zero, self.marks, *intervals, width)) for intervals in layers]
 
-    def forward(self, layers: list[Intervals]) -> tuple[float, list[int], list[FloatArray]]:
+    def forward(self, layers: list[_Layer]) -> tuple[float, list[int], list[FloatArray]]:
         """Run the programme: least cost, interval of each split, least cost up to each interval of each layer."""
         before, costs = self.start, np.zeros(1)
         totals, choices = [], []
-        for intervals in layers:
-            after = self._table(intervals)
+        for _, _, after in layers:
             choices.append(np.empty(after.shape[2], np.int32))
             costs = _extend(costs, before, after, choices[-1])
             totals.append(costs)
@@ -277,23 +283,23 @@ class _Search:
             path.append(int(choice[path[-1]]))
         return float(cost), path[::-1], totals
 
-    def backward(self, layers: list[Intervals]) -> list[FloatArray]:
+    def backward(self, layers: list[_Layer]) -> list[FloatArray]:
         """Least cost from each interval of each layer to the end: `forward` on the mirrored values."""
         before, costs = _mirrored(self.end), np.zeros(1)
         totals = []
-        for intervals in reversed(layers):
-            after = _mirrored(self._table(intervals))
+        for layer in reversed(layers):
+            after = _mirrored(layer.table)
             costs = _extend(costs, before, after, np.empty(after.shape[2], np.int32))
             totals.append(costs[::-1])
             before = after
         return totals[::-1]
 
-    def dive(self, layers: list[Intervals], path: list[int], width: int) -> float:
+    def dive(self, layers: list[_Layer], path: list[int], width: int) -> float:
         """Cost of one good clustering: follow the best path alone down to single positions."""
         while True:
-            layers = [(first[i : i + 1], last[i : i + 1]) for (first, last), i in zip(layers, path, strict=True)]
+            best = [(first[i : i + 1], last[i : i + 1]) for (first, last, _), i in zip(layers, path, strict=True)]
             width = max(width // _FAN_OUT, 1)
-            layers = self.cut(layers, width)
+            layers = self.cut(best, width)
             cost, path, _ = self.forward(layers)
             if width == 1:
                 return cost
@@ -325,10 +331,10 @@ def kmeans_1d(values: NDArray[np.float32], n_clusters: int) -> IntArray:
     while True:
         _, path, to_here = search.forward(layers)
         if width == 1:
-            return np.array([first[i] for (first, _), i in zip(layers, path, strict=True)], np.int64)
+            return np.array([first[i] for (first, _, _), i in zip(layers, path, strict=True)], np.int64)
         known = min(known, search.dive(layers, path, width))
         from_here = search.backward(layers)
         width //= _FAN_OUT
         kept = [a + b <= known * _MARGIN for a, b in zip(to_here, from_here, strict=True)]
-        layers = [(first[keep], last[keep]) for (first, last), keep in zip(layers, kept, strict=True)]
-        layers = search.cut(layers, width)
+        left = [(first[keep], last[keep]) for (first, last, _), keep in zip(layers, kept, strict=True)]
+        layers = search.cut(left, width)
