@@ -17,7 +17,7 @@ from ccx.checks import choice, integer, is_between, require_flag, shown
 from ccx.errors import InputError
 from ccx.scores import SCORES, Score, resolve
 
-Search: TypeAlias = Literal["beam", "optimal", "mmesh", "cfh", "areas", "none"]
+SearchName: TypeAlias = Literal["beam", "optimal", "mmesh", "cfh", "areas", "none"]
 Method: TypeAlias = Literal["optimal", "sklearn"]
 Check: TypeAlias = Callable[[str, Any], Any]
 
@@ -119,7 +119,7 @@ class RangeOptions(Options):
         5, "Ranges per unit: 1 = the activations above the top quantile, more = clusters.", whole(1, 2**62)
     )
     quantile: float = _option(
-        0.005, "Share of the activations above the lower end of the range, with one cluster.", _quantile
+        0.005, "Share of the activations above the lower end of the range, with one range per unit.", _quantile
     )
     clustering: Method = _option(
         "optimal",
@@ -179,8 +179,8 @@ class SearchOptions(Options):
 
     length: int = _option(3, "Longest formula, in concepts.", whole(1, MAX_LENGTH))
     beam: int = _option(5, "Width of the beam.", whole(1))
-    search: Search = _option(
-        "beam", "beam (exact), optimal (proven), or as published: mmesh, cfh, areas, none.", one_of(Search, _SEE),
+    search: SearchName = _option(
+        "beam", "beam (exact), optimal (proven), or as published: mmesh, cfh, areas, none.", one_of(SearchName, _SEE),
         typed=str,
     )  # fmt: skip
     published: bool = _option(False, "With a published search: its rounding and ties, too.", _flag)
@@ -250,14 +250,18 @@ def renamed_arguments(
     Raises
     ------
     TypeError
-        As Python does, if a name is none of the old ones.
+        As Python does, if a name is none of the old ones; says which argument is written almost so.
     InputError
         If an argument is given under both names.
 
     """
     for name, value in old.items():
         if name not in names:
-            msg = f"got an unexpected keyword argument {name!r}"
+            import difflib  # noqa: PLC0415 - only to word the error
+
+            close = difflib.get_close_matches(name, given, n=1)
+            remedy = f"; did you mean {close[0]}=?" if close else ""
+            msg = f"got an unexpected keyword argument {name!r}{remedy}"
             raise TypeError(msg)
         new = names[name]
         if not any(given[new] is unset for unset in (None, 0)):

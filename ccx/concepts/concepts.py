@@ -66,6 +66,10 @@ class Concepts:
         Who the samples are (`ccx.keys`), if known: no part of the content, and so of no content hash.
     atoms : ccx.kernels.atoms.Atoms
         The partition of all valid cells by concept set.
+    n_concepts, n_samples : int
+        C and N.
+    shape : (int, int)
+        The grid (H, W).
 
     """
 
@@ -80,7 +84,8 @@ class Concepts:
         self.categories = check_categories(categories, len(self.names))
         # A sample that is there twice has its key twice.
         self.keys = None if keys is None else check_keys("keys", keys, atoms.n_samples, distinct=False)
-        self.atoms = atoms
+        self.atoms, self.shape = atoms, atoms.shape
+        self.n_concepts, self.n_samples = len(self.names), atoms.n_samples
         if atoms.n_concepts != len(self.names):
             remedy = "give one name per concept"
             raise InputError("names", wanted=f"{atoms.n_concepts} names", got=str(len(self.names)), remedy=remedy)
@@ -225,21 +230,6 @@ class Concepts:
             if progress is not None:
                 progress(start + packed.shape[0], source.n_samples)
         return cls(_finished(builder, source.n_samples, "masks"), names, categories, keys)
-
-    @property
-    def n_concepts(self) -> int:
-        """C."""
-        return len(self.names)
-
-    @property
-    def n_samples(self) -> int:
-        """N."""
-        return self.atoms.n_samples
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The grid (H, W)."""
-        return self.atoms.shape
 
     @cached_property
     def n_cells(self) -> int:
@@ -475,7 +465,8 @@ class Concepts:
             If a name or a category is unknown, or no concept is left.
 
         """
-        only = renamed_arguments({"only": only}, renamed, {"names": "only"}, stacklevel=3)["only"]
+        if renamed:
+            only = renamed_arguments({"only": only}, renamed, {"names": "only"}, stacklevel=3)["only"]
         keep = np.ones(self.n_concepts, np.bool_)
         if only is not None:
             keep[:] = False

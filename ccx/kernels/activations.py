@@ -75,7 +75,8 @@ def axis_positions(n_samples: int, n_cells: int) -> Axis:
     return Axis(near, far, np.float32(1) - w_far, w_far)
 
 
-def _grid(source: tuple[int, int], shape: tuple[int, int]) -> Grid:
+def grid_of(source: tuple[int, int], shape: tuple[int, int]) -> Grid:
+    """Lay h×w activations over H×W cells."""
     if 64 * max(shape) > _LARGE:
         require_bytes("shape", 64 * sum(shape), "ask for a coarser grid")
     rows, cols = axis_positions(source[0], shape[0]), axis_positions(source[1], shape[1])
@@ -97,7 +98,7 @@ def upsample(activations: Any, shape: tuple[int, int], *, threads: int | None = 
     """
     maps, leading = _maps(activations)
     shape = check_grid(shape, 1)
-    grid = _grid(maps.shape[1:], shape)
+    grid = grid_of(maps.shape[1:], shape)
     n_bytes = 4 * len(maps) * shape[0] * shape[1]
     if n_bytes > _LARGE:
         require_bytes("activations", n_bytes, "give fewer units or samples at a time, or use upsample_pack")
@@ -124,11 +125,11 @@ def upsample_pack(
     """
     maps, leading = _maps(activations)
     shape = check_grid(shape, 1)
-    grid = _grid(maps.shape[1:], shape)
+    grid = grid_of(maps.shape[1:], shape)
     pair = _numbers(limits, "limits")
     if pair.shape != (2,):
         raise ShapeError("limits", wanted="(lower, upper)", got=describe(pair), remedy="pack one range a call")
-    lower, upper = _thresholds(pair[None], "limits")
+    lower, upper = thresholds(pair[None], "limits")
     n_bytes = 8 * len(maps) * n_words(shape[0] * shape[1])
     if n_bytes > _LARGE:
         require_bytes("activations", n_bytes, "pack fewer at a time")
@@ -174,9 +175,9 @@ def range_histogram(
     if limits.ndim != 3 or limits.shape[0] != maps.shape[1] or limits.shape[2] != 2:
         wanted = f"float64[{maps.shape[1]}, K, 2]"
         raise ShapeError("ranges", wanted=wanted, got=describe(limits), remedy="give each unit K (lower, upper) pairs")
-    lower, upper = _thresholds(limits, "ranges")
+    lower, upper = thresholds(limits, "ranges")
     kernels = backend_for(maps, atoms.cell_atoms).activations
-    grid = _grid(maps.shape[2:], atoms.shape)
+    grid = grid_of(maps.shape[2:], atoms.shape)
     _check_out(out, (*limits.shape[:2], atoms.n_atoms), maps)
     counts: npt.NDArray[np.int64] = kernels.range_histogram(
         maps, lower, upper, grid, atoms, out, check_threads(threads)
@@ -214,13 +215,6 @@ def bitmap_histogram(
     _check_out(out, (rows.shape[0], atoms.n_atoms), rows)
     counts: npt.NDArray[np.int64] = kernels.bitmap_histogram(rows, atoms, out, check_threads(threads))
     return counts
-
-
-@ieee
-def all_finite(values: Any) -> bool:
-    """Return whether no activation float[...] is NaN, infinite or, as a float32, beyond the largest."""
-    floats = _floats(values)
-    return backend_for(floats).activations.all_finite(floats)
 
 
 def _check_out(out: Any, shape: tuple[int, ...], beside: Any) -> None:
@@ -317,7 +311,7 @@ def _numbers(values: Any, argument: str) -> npt.NDArray[np.float64]:
     return exact
 
 
-def _thresholds(ranges: npt.NDArray[np.float64], argument: str) -> tuple[Float32Array, Float32Array]:
+def thresholds(ranges: npt.NDArray[np.float64], argument: str) -> tuple[Float32Array, Float32Array]:
     """Turn open float64 ranges into float32 thresholds: inside = at least the first, below the second.
 
     float64[..., 2] -> two float32[...]: the least float32 above `lower` and the least that is not below

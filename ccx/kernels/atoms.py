@@ -71,12 +71,12 @@ class Atoms:
     atom_concepts: Any
     cells: Any
 
-    @property
+    @cached_property
     def n_samples(self) -> int:
         """N."""
         return int(self.cell_atoms.shape[0])
 
-    @property
+    @cached_property
     def n_atoms(self) -> int:
         """G."""
         return int(self.cells.size)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from ccx import memory
 from ccx.errors import BackendError, InputError
-from ccx.kernels.backend import backend_for
+from ccx.kernels.backend import CPU, Backend
 from ccx.kernels.conversion import on_gpu
 
 
 class Place(Protocol):
-    """A memory that arrays lie in: `MAIN_MEMORY`, or a GPU (`ccx.kernels.cuda.device.Device`)."""
+    """A memory that arrays lie in, and what computes there: `MAIN_MEMORY`, or a GPU (`ccx.kernels.cuda.device`)."""
 
     @property
     def name(self) -> str:
         """What users call it: "cpu", "cuda:0", "cuda:1" and so on."""
+
+    @property
+    def kernels(self) -> Backend:
+        """Those that take arrays of this place."""
 
     def upload(self, array: npt.NDArray[Any]) -> Any:
         """Return an array of main memory as one of this place."""
@@ -38,6 +41,7 @@ class MainMemory:
     """The host's own memory, to and from which nothing needs to be copied."""
 
     name = "cpu"
+    kernels = CPU
 
     def upload(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the array itself."""
@@ -68,7 +72,7 @@ def place_of(array: Any) -> Place:
 
 def to_host(array: Any) -> npt.NDArray[Any]:
     """Return an array of NumPy or CuPy as one of NumPy."""
-    return place_of(array).download(array)
+    return place_of(array).download(array) if on_gpu(array) else array
 
 
 def converted(array: Any, dtype: npt.DTypeLike) -> Any:
@@ -76,11 +80,6 @@ def converted(array: Any, dtype: npt.DTypeLike) -> Any:
     if not on_gpu(array):
         return array.astype(dtype, copy=False)
     return importlib.import_module("ccx.kernels.cuda.device").device_of(array).contiguous(array, dtype)
-
-
-def copy_of_units(activations: Any, units: Sequence[int]) -> Any:
-    """Return some units of activations float[N, U, h, w] as contiguous float32[N, len(units), h, w], where they lie."""
-    return backend_for(activations).activations.copy_of_units(activations, units)
 
 
 def parse_places(device: Any, argument: str = "device") -> list[Place]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -30,17 +31,17 @@ from ccx.options import (
     EvidenceOptions,
     Method,
     RangeOptions,
-    Search,
+    SearchName,
     SearchOptions,
     renamed_arguments,
 )
 from ccx.pipeline import inputs
-from ccx.pipeline.judging import Evidence, Judge
+from ccx.pipeline.judging import Evidence, with_evidence
 from ccx.pipeline.placement import Counter, Device, Plan
 from ccx.pipeline.sources import Bitmaps, Counted, Range, Source, Times, units_of
 from ccx.results import ROW_KEY, RUN_FORMAT, Candidate, Explanation, Explanations, Status
 from ccx.scores import Score
-from ccx.search import SEARCHES, Objective, SearchResult
+from ccx.search import SEARCHES, Objective, Search, SearchResult
 from ccx.store import PathLike, RowLog
 
 _FLUSH_SECONDS = 1.0  # a run that is killed loses the rows of about so long
@@ -58,7 +59,7 @@ def explain(  # noqa: PLR0913 - public keywords
     clusters: int = 5,
     length: int = 3,
     beam: int = 5,
-    search: Search = "beam",
+    search: SearchName = "beam",
     published: bool = False,
     scoring: str | Score = "iou",
     quantile: float = 0.005,
@@ -187,11 +188,7 @@ def explain(  # noqa: PLR0913 - public keywords
 
     """
     given = renamed_arguments(locals(), renamed)
-    ranges_asked = RangeOptions.of(given)
-
-    def source_of(concepts: Concepts) -> Source:
-        return units_of(activations, concepts, ranges_asked, exclude, published, device, threads)
-
+    source_of = partial(units_of, activations, RangeOptions.of(given), exclude, published, device, threads)
     return _explained(source_of, "activations", activations, given)
 
 
@@ -204,7 +201,7 @@ def explain_bitmaps(  # noqa: PLR0913 - public keywords
     names: Sequence[str] | None = None,
     length: int = 3,
     beam: int = 5,
-    search: Search = "beam",
+    search: SearchName = "beam",
     published: bool = False,
     scoring: str | Score = "iou",
     only: Iterable[str] | None = None,
@@ -282,13 +279,11 @@ def _explained(
     allowed = concepts.selected(options.only, options.categories)
     atoms = [part.concepts.atoms for part in evidence.parts]
     plan = Plan.of(source, atoms, threads, search, evidence.worker_bytes)
-    plan.require_memory(source, fitted.atoms, search)
-    evidence.require_memory(plan.n_workers)
+    plan.require_memory(source, fitted.atoms, search, evidence.worker_bytes)
     source.check_values()
     fitted.prepare(threads=threads)
     search.prepare(fitted, allowed, threads)
-    inner = max(1, threads // plan.n_workers)
-    run = _Run(source, Judge(evidence, search, inner), plan, plan.counters(atoms))
+    run = _Run(source, evidence, search, plan, plan.counters(atoms), max(1, threads // plan.n_workers))
     only = None if allowed.all() else [concepts.names[c] for c in np.flatnonzero(allowed)]
     settings = {**options.record(only), **evidence.settings, **source.settings}
     log = None
@@ -305,9 +300,11 @@ class _Run:
     """What explains one unit, or bitmap, after the other."""
 
     source: Source
-    judge: Judge
+    evidence: Evidence
+    search: Search
     plan: Plan
     counters: list[list[Counter]]
+    threads: int  # per worker
 
     def explanations(self, log: RowLog | None, progress: Progress | bool | None) -> list[Explanation]:
         """Compute the rows of all units in order; append them to the log and keep those that it has."""
@@ -338,25 +335,25 @@ class _Run:
     def rows(self, positions: range) -> list[Rows]:
         """Explain the units at some positions of the list."""
         counters = self.plan.of_job(self.counters, positions)
-        counted = self.source.count(positions, self.judge.evidence.parts, counters, self.judge.threads)
+        counted = self.source.count(positions, self.evidence.parts, counters, self.threads)
         return [self._of_unit(self.source.units[at], one) for at, one in zip(positions, counted, strict=True)]
 
     def _of_unit(self, unit: int, counted: Counted) -> Rows:
         nothing, ranges, bitmaps, times = counted
-        judge, concepts = self.judge, self.judge.evidence.fit.concepts
-        search, options = judge.search, judge.search.options
+        evidence, search = self.evidence, self.search
+        concepts, options = evidence.fit.concepts, search.options
         if not ranges:
             return [(_explanation(concepts, unit, 1, None, search.nothing, 0, options, nothing), times)]
         rows: Rows = []
-        for number, (ends, *both) in enumerate(zip(ranges, *bitmaps, strict=True), start=1):
-            bitmap = both[0]
+        for number, (ends, *of_parts) in enumerate(zip(ranges, *bitmaps, strict=True), start=1):
+            bitmap = of_parts[0]
             is_closed = ends is not None and ends[0] == ends[1]
             why = Status.SINGLE_VALUE if is_closed and nothing is Status.EMPTY else nothing
             started = time.perf_counter()
             result = search(bitmap.counts, bitmap.rows) if bitmap.n_cells else search.nothing
             searched = time.perf_counter()
             item = _explanation(concepts, unit, number, ends, result, bitmap.n_cells, options, why)
-            item = judge(item, result, *both)
+            item = with_evidence(item, result, of_parts, evidence, search, self.threads)
             seconds = {"search": searched - started, "evidence": time.perf_counter() - searched}
             rows.append((item, {**times, **seconds}))
         return rows

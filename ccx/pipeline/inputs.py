@@ -16,14 +16,11 @@ from ccx.concepts import Concepts
 from ccx.concepts.exclusion import as_positions
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows
-from ccx.kernels.activations import all_finite
 from ccx.kernels.conversion import as_array, describe, reordered, require_host
-from ccx.kernels.places import to_host
 from ccx.keys import require_same_samples, require_samples_second
 
 _MOST_UNITS = 1 << 31
 _MANY_UNITS = 1 << 16  # whose list takes more than 4 MB
-_CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
 
 
 def as_concepts(concepts: Any, names: Any, threads: int | None, data: Any, argument: str) -> Concepts:
@@ -73,29 +70,6 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
     if not chosen:
         raise InputError("units", wanted="at least one unit", got="none", remedy="leave it out to explain all")
     return sorted(chosen)
-
-
-def check_finite(maps: npt.NDArray[np.floating[Any]], units: list[int], counted: npt.NDArray[np.bool_] | None) -> None:
-    """Raise if an activation of these units is NaN or infinite as a float32; the message names the units.
-
-    Only positions that count are looked at: bool[N, h, w], None = all.
-    """
-    size = max(1, _CHECK_VALUES // max(1, maps[0].size))
-    starts = range(0, maps.shape[0], size)
-    if len(units) == maps.shape[1] and all(all_finite(maps[start : start + size]) for start in starts):
-        return
-    wrong = []
-    size = max(1, _CHECK_VALUES // max(1, maps[0, 0].size))
-    for unit in units:
-        for start in range(0, maps.shape[0], size):
-            values = maps[start : start + size, unit]
-            if all_finite(values):
-                continue
-            if counted is None or not all_finite(to_host(values)[counted[start : start + size]]):
-                wrong.append(unit)
-                break
-    if wrong:
-        raise not_finite(wrong)
 
 
 def require_valid_cells(concepts: Concepts, argument: str) -> None:

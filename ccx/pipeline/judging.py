@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,14 +80,16 @@ class Evidence:
 
         """
         n_orders = options.permutations
-        codes = group_codes(options.groups, concepts.n_samples)
+        codes = None if options.groups is None else group_codes(options.groups, concepts.n_samples)
         chosen = check_split(options.fit_samples, options.test_samples, concepts.n_samples)
 
         def part(samples: IntArray | None) -> Part:
-            own = codes if samples is None else codes[samples]
-            orders = permutations(own, n_orders, options.seed) if n_orders else None
             within = concepts if samples is None else concepts.subset(samples=samples, threads=threads)
-            return Part(within, samples, orders)
+            part = Part(within, samples, None)
+            if not n_orders:
+                return part
+            own = np.zeros(within.n_samples, np.int64) if codes is None else part.of(codes)
+            return replace(part, orders=permutations(own, n_orders, options.seed))
 
         if n_orders:  # drawing many takes a while: what does not fit is refused before
             n_bytes = 4 * n_orders * concepts.n_samples + working_bytes(concepts.atoms, n_orders)
@@ -98,74 +101,61 @@ class Evidence:
         settings = {
             "permutations": n_orders,
             "seed": options.seed,
-            "groups": None if options.groups is None else int(codes.max()) + 1,
+            "groups": None if codes is None else int(codes.max()) + 1,
             "fit_samples": None if chosen is None else chosen[0].tolist(),
             "test_samples": None if chosen is None else chosen[1].tolist(),
         }
-        hashes = {} if options.groups is None else {"groups": content_hash({"groups": codes})}
+        hashes = {} if codes is None else {"groups": content_hash({"groups": codes})}
         return cls(parts[0], parts[1] if chosen else None, settings, hashes)
 
-    @property
+    @cached_property
     def parts(self) -> list[Part]:
         """The samples to explain, and then those held out, where there are."""
         return [self.fit] if self.held_out is None else [self.fit, self.held_out]
 
-    @property
+    @cached_property
     def worker_bytes(self) -> int:
         """What the permuted histograms of a unit take at a time."""
         return max((_working_bytes(part) for part in self.parts if part.orders is not None), default=0)
 
-    def require_memory(self, n_workers: int) -> None:
-        """Raise `MemoryBudgetError` if the permuted histograms of so many units at a time would not fit."""
-        if self.worker_bytes:
-            memory.require_bytes("permutations", n_workers * self.worker_bytes, "use fewer threads or samples")
+
+def with_evidence(
+    item: Explanation, result: SearchResult, bitmaps: Sequence[Bitmap], evidence: Evidence, search: Search, threads: int
+) -> Explanation:
+    """Return an explanation with its chance and its score on the samples held out; without formula as it is.
+
+    `result` is what the search found, `bitmaps` what is explained, one on the samples of each part of the evidence.
+    """
+    formula = item.formula
+    if formula is None:
+        return item
+    found, fit = result.found[0], evidence.fit
+    if fit.orders is not None:
+        rows, atoms = _beside(bitmaps[0].rows(), fit.concepts.atoms)
+        objectives = _objectives(search, fit.concepts)
+        chance = search_chance(found, rows, atoms, fit.orders, search, objectives, item.bitmap_cells, threads)
+        item = replace(item, chance=chance)
+    if evidence.held_out is None:
+        return item
+    return replace(item, held_out=_held_out(formula, found, bitmaps[1], evidence.held_out, search, threads))
 
 
-@dataclass(frozen=True, eq=False)
-class Judge:
-    """Adds the evidence to explanations of a search, on so many threads."""
+def _held_out(formula: Formula, found: Found, bitmap: Bitmap, part: Part, search: Search, threads: int) -> HeldOut:
+    """Score a formula that was found on the samples of another part."""
+    inside = part.concepts.atoms_satisfying(formula)
+    atoms, objectives = part.concepts.atoms, _objectives(search, part.concepts)
+    hits, size = int(to_host(bitmap.counts)[inside].sum()), int(atoms.cells[inside].sum())
+    bitmap_cells = bitmap.n_cells
+    there = found._replace(intersection=hits, size=size, union=bitmap_cells + size - hits)
+    chance = None
+    if part.orders is not None:
+        rows, atoms = _beside(bitmap.rows(), atoms)
+        chance = formula_chance(there, inside, rows, atoms, part.orders, objectives, bitmap_cells, threads)
+    return HeldOut(objectives(bitmap_cells).score(there), there.iou, hits, there.union, bitmap_cells, size, chance)
 
-    evidence: Evidence
-    search: Search
-    threads: int
 
-    def __call__(
-        self, item: Explanation, result: SearchResult, bitmap: Bitmap, held_out: Bitmap | None = None
-    ) -> Explanation:
-        """Return the explanation with its chance and its score on the samples held out; without formula as it is.
-
-        `bitmap` and `held_out` are what is explained on the samples of the evidence's two parts.
-        """
-        formula, fit = item.formula, self.evidence.fit
-        if formula is None:
-            return item
-        found = result.found[0]
-        if fit.orders is not None:
-            rows, atoms = _beside(bitmap.rows(), fit.concepts.atoms)
-            objectives = self._objectives(fit.concepts)
-            chance = search_chance(
-                found, rows, atoms, fit.orders, self.search, objectives, item.bitmap_cells, self.threads
-            )
-            item = replace(item, chance=chance)
-        if self.evidence.held_out is None or held_out is None:
-            return item
-        return replace(item, held_out=self._scored(formula, found, held_out, self.evidence.held_out))
-
-    def _scored(self, formula: Formula, found: Found, bitmap: Bitmap, part: Part) -> HeldOut:
-        """Score a formula that was found on the samples of another part."""
-        inside = part.concepts.atoms_satisfying(formula)
-        atoms, objectives = part.concepts.atoms, self._objectives(part.concepts)
-        hits, size = int(to_host(bitmap.counts)[inside].sum()), int(atoms.cells[inside].sum())
-        bitmap_cells = bitmap.n_cells
-        there = found._replace(intersection=hits, size=size, union=bitmap_cells + size - hits)
-        chance = None
-        if part.orders is not None:
-            rows, atoms = _beside(bitmap.rows(), atoms)
-            chance = formula_chance(there, inside, rows, atoms, part.orders, objectives, bitmap_cells, self.threads)
-        return HeldOut(objectives(bitmap_cells).score(there), there.iou, hits, there.union, bitmap_cells, size, chance)
-
-    def _objectives(self, concepts: Concepts) -> Callable[[int], Objective]:
-        return lambda bitmap_cells: Objective.of(self.search.options, bitmap_cells, concepts.n_cells)
+def _objectives(search: Search, concepts: Concepts) -> Callable[[int], Objective]:
+    return lambda bitmap_cells: Objective.of(search.options, bitmap_cells, concepts.n_cells)
 
 
 def _beside(rows: Any, atoms: Atoms) -> tuple[Any, Atoms]:
@@ -195,7 +185,7 @@ def check_split(fit_samples: Any, test_samples: Any, n_samples: int) -> tuple[In
     shared = np.intersect1d(fitted, tested)
     if shared.size:
         wanted, got = "samples that fit_samples has not", f"{shared.size} of both, first {shared[0]}"
-        remedy = "a formula must not be judged where it was found"
+        remedy = "a formula must not be scored where it was found"
         raise InputError("test_samples", wanted=wanted, got=got, remedy=remedy)
     for argument, samples in (("fit_samples", fitted), ("test_samples", tested)):
         if not samples.size:

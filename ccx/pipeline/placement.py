@@ -6,7 +6,8 @@ memory and a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
@@ -16,8 +17,8 @@ import numpy.typing as npt
 
 from ccx import memory
 from ccx.errors import MemoryBudgetError
-from ccx.kernels.activations import bitmap_histogram, range_histogram
-from ccx.kernels.atoms import ATOM_ARRAYS, DENSE_PAIRS, Atoms, total_counts
+from ccx.kernels.activations import Grid, thresholds
+from ccx.kernels.atoms import ATOM_ARRAYS, DENSE_PAIRS, Atoms
 from ccx.kernels.places import MAIN_MEMORY, Place, parse_places, place_of, to_host
 from ccx.search import Search
 
@@ -30,7 +31,7 @@ _NO_CELL = (float(np.finfo(np.float32).max), np.inf)  # a range in which no acti
 
 
 class Counter:
-    """A place that counts the cells of atoms, so many samples at a time."""
+    """A place that counts the cells of atoms, so many samples at a time; it asks its kernels without further checks."""
 
     def __init__(self, place: Place, atoms: Atoms, n_samples: int) -> None:
         self.place = place
@@ -40,9 +41,9 @@ class Counter:
         self._sets = atoms.at(place) if len(self._parts) == 1 else atoms.sets_at(place)
 
     def of_ranges(
-        self, values: Any, limits: Sequence[npt.NDArray[np.float64]], threads: int
+        self, values: Any, limits: Sequence[npt.NDArray[np.float64]], grid: Grid, threads: int
     ) -> list[list[tuple[Any, int]]]:
-        """Count the cells of each range of several units: float32[N, U, h, w], float64[K, 2] per unit.
+        """Count the cells of each range of several units: float32[N, U, h, w] on a grid, float64[K, 2] per unit.
 
         Returns for each range of each unit int64[G], where this counter counts, and their sum. Ranges may be closed
         (lower = upper), and then hold nothing.
@@ -54,39 +55,37 @@ class Counter:
             pairs[: len(own)][open_] = own[open_]
         if (padded == _NO_CELL).all():
             return [[(np.zeros(self._atoms.n_atoms, np.int64), 0)] * len(own) for own in limits]
-        counts, totals = self._added(
-            lambda part, atoms, out: range_histogram(values[part], padded, atoms, out=out, threads=threads)
-        )
+        count, ends = self.place.kernels.activations.range_histogram, thresholds(padded, "ranges")
+        counts, totals = self._added(lambda part, atoms, out: count(values[part], *ends, grid, atoms, out, threads))
         return [[(counts[u, k], int(totals[u, k])) for k in range(len(own))] for u, own in enumerate(limits)]
 
     def of_bitmaps(self, rows: Any, threads: int) -> list[tuple[Any, int]]:
         """Count the cells of bitmaps: packed rows uint64[M, N, n_words] -> for each int64[G], and its sum."""
-        counts, totals = self._added(
-            lambda part, atoms, out: bitmap_histogram(rows[:, part], atoms, out=out, threads=threads)
-        )
+        count = self.place.kernels.activations.bitmap_histogram
+        counts, totals = self._added(lambda part, atoms, out: count(rows[:, part], atoms, out, threads))
         return [(counts[m], int(totals[m])) for m in range(len(totals))]
 
     def _added(self, count: Callable[[slice, Atoms, Any], Any]) -> tuple[Any, npt.NDArray[np.int64]]:
         """Add up the counts of all samples: what counts some, given earlier counts -> int64[..., G], and their sums."""
         counts: Any = None
-        for part, atoms in self._samples():
-            counts = count(part, atoms, counts)
-        return counts, to_host(total_counts(self._sets, counts))
-
-    def _samples(self) -> Iterator[tuple[slice, Atoms]]:
-        if len(self._parts) == 1:  # kept here
-            yield self._parts[0], self._sets
-            return
+        are_kept = len(self._parts) == 1
         for part in self._parts:
-            yield part, self._atoms.samples_at(part.start, part.stop, self.place)
+            atoms = self._sets if are_kept else self._atoms.samples_at(part.start, part.stop, self.place)
+            counts = count(part, atoms, counts)
+        lead = counts.shape[:-1]
+        rows = counts.reshape(math.prod(lead), counts.shape[-1])  # no -1: there may be no atom
+        return counts, self.place.download(self.place.kernels.atoms.total_counts(self._sets, rows)).reshape(lead)
 
     def at_hand(self, array: Any) -> Any:
         """Return an array at this place; from another GPU, by way of main memory."""
         return array if place_of(array).name == self.place.name else self.place.upload(to_host(array))
 
 
-def places_for(device: Any, array: Any) -> list[Place]:
-    """Return the places that `device` names; None = where the array lies.
+def placed(array: Any, device: Any) -> tuple[Any, Place, list[Place]]:
+    """Return an array, where it lies, and the places that `device` names, where it is used; None = where it lies.
+
+    It comes in main memory, where it is used there; a GPU takes batches of it, from where it lies. Workers are threads
+    of their own, and see another current stream than the caller, so the array is complete.
 
     Raises
     ------
@@ -94,16 +93,10 @@ def places_for(device: Any, array: Any) -> list[Place]:
         If there is no such device.
 
     """
-    return [place_of(array)] if device is None else parse_places(device)
-
-
-def bring(array: Any, places: list[Place]) -> Any:
-    """Return an array in main memory, where it is to be used there; a GPU takes batches of it, from where it lies.
-
-    Workers are threads of their own, and see another current stream than the caller, so the array must be complete.
-    """
-    place_of(array).synchronize()
-    return to_host(array) if places == [MAIN_MEMORY] else array
+    here = place_of(array)
+    places = [here] if device is None else parse_places(device)
+    here.synchronize()
+    return (here.download(array), MAIN_MEMORY, places) if places == [MAIN_MEMORY] else (array, here, places)
 
 
 class Work(Protocol):
@@ -170,8 +163,8 @@ class Plan:
         a_sample = max(_bytes_of(atoms, _SAMPLE_ARRAYS) // max(atoms.n_samples, 1) for atoms in parts)
         return cls(places, n_workers, batch, max(1, share // (a_place * max(a_sample, 1))))
 
-    def require_memory(self, work: Work, atoms: Atoms, search: Search) -> None:
-        """Raise `MemoryBudgetError` if the workers would not fit into main memory, with a unit each."""
+    def require_memory(self, work: Work, atoms: Atoms, search: Search, extra: int) -> None:
+        """Raise `MemoryBudgetError` if the workers, with a unit each, or `extra` each, would not fit in main memory."""
         # Histograms of every range; then the weights of two counts by atom and marks, in the search.
         each = atoms.n_atoms * (8 * work.n_ranges + 16 + 16)
         each += work.n_values * (4 + 4 + 1)  # the activations, sorted, and which of them fire
@@ -180,6 +173,8 @@ class Plan:
         n_bytes = self.n_workers * each + pairs
         if n_bytes > _LARGE:
             memory.require_bytes("threads", n_bytes, "use fewer threads, ranges or samples")
+        if extra:
+            memory.require_bytes("permutations", self.n_workers * extra, "use fewer threads or samples")
 
     def counters(self, parts: Sequence[Atoms]) -> list[list[Counter]]:
         """Return for each place what counts the atoms of each part there."""

@@ -16,13 +16,13 @@ from ccx.clustering import ranges_of
 from ccx.concepts import Concepts
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import sparse
-from ccx.kernels.activations import as_maps, upsample_pack
+from ccx.kernels.activations import as_maps, grid_of, upsample_pack
 from ccx.kernels.conversion import as_sparse, checked_sparse
-from ccx.kernels.places import MAIN_MEMORY, Place, copy_of_units, to_host
+from ccx.kernels.places import MAIN_MEMORY, Place
 from ccx.options import RangeOptions
 from ccx.pipeline import inputs
 from ccx.pipeline.judging import Bitmap, Part
-from ccx.pipeline.placement import Counter, Device, bring, places_for
+from ccx.pipeline.placement import Counter, Device, placed
 from ccx.results import Status
 from ccx.store import content_hash
 
@@ -30,6 +30,8 @@ Range: TypeAlias = tuple[float, float] | None
 Times: TypeAlias = dict[str, float]
 Pairs: TypeAlias = npt.NDArray[np.float64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
+
+_CHECK_VALUES = 1 << 22  # activations tested for NaN at a time
 
 
 class Counted(NamedTuple):
@@ -75,12 +77,12 @@ class Source(ABC):
 
 def units_of(
     activations: Any,
-    concepts: Concepts,
     options: RangeOptions,
     exclude: Any,
     published: bool,
     device: Device,
     threads: int | None,
+    concepts: Concepts,
 ) -> Source:
     """Return activations as `explain` takes them, checked but for their values.
 
@@ -140,25 +142,45 @@ class DenseUnits(_Units):
 
     def __init__(self, activations: Any, concepts: Concepts, device: Device) -> None:
         maps = as_maps(activations, concepts.n_samples, concepts.shape)
-        self.places = places_for(device, maps)
-        self._activations = bring(maps, self.places)
+        self._activations, self._place, self.places = placed(maps, device)
+        self._kernels = self._place.kernels.activations
         self.n_units, self.n_values, self.grid = maps.shape[1], maps[:, 0].size, maps.shape[2:]
+        self._spread = grid_of(self.grid, concepts.shape)
 
     def check_values(self) -> None:
-        """Serve `Source`."""
-        inputs.check_finite(self._activations, self.units, self.counted)
+        """Serve `Source`; what is beyond float32 is infinite."""
+        maps, all_finite = self._activations, self._kernels.all_finite
+        size = max(1, _CHECK_VALUES // maps[0].size)
+        starts = range(0, len(maps), size)
+        if maps.dtype != np.float32 and maps[0].size > _CHECK_VALUES:  # a copy of one sample
+            memory.require_bytes("activations", 4 * maps[0].size, "give fewer units at a time")
+        if len(self.units) == self.n_units and all(all_finite(maps[start : start + size]) for start in starts):
+            return
+        wrong = []
+        size = max(1, _CHECK_VALUES // maps[0, 0].size)
+        for unit in self.units:
+            for start in range(0, len(maps), size):
+                part = slice(start, start + size)
+                if all_finite(maps[part, unit]):
+                    continue
+                counted = None if self.counted is None else self._place.download(maps[part, unit])[self.counted[part]]
+                if counted is None or not MAIN_MEMORY.kernels.activations.all_finite(counted):
+                    wrong.append(unit)
+                    break
+        if wrong:
+            raise inputs.not_finite(wrong)
 
     def content_hash(self) -> str:
         """Serve `Source`."""
-        return content_hash({"activations": to_host(self._activations)})
+        return content_hash({"activations": self._place.download(self._activations)})
 
     def count(
         self, positions: range, parts: Sequence[Part], counters: Sequence[Counter], threads: int
     ) -> list[Counted]:
         """Serve `Source`; the units of a job are counted in one pass."""
         started = time.perf_counter()
-        activations = copy_of_units(self._activations, [self.units[position] for position in positions])
-        on_host = to_host(activations)
+        activations = self._kernels.copy_of_units(self._activations, [self.units[position] for position in positions])
+        on_host = self._place.download(activations)
         of_parts = [part.of(on_host) for part in parts]
         flags = None if self.counted is None else parts[0].of(self.counted)
         values = [unit if flags is None else unit[flags] for unit in of_parts[0].swapaxes(0, 1)]
@@ -187,7 +209,7 @@ class DenseUnits(_Units):
                 for count, pair in zip(counts, pairs.tolist(), strict=True)
             ]
             for i, (counts, pairs) in enumerate(
-                zip(counter.of_ranges(activations, ranges, threads), ranges, strict=True)
+                zip(counter.of_ranges(activations, ranges, self._spread, threads), ranges, strict=True)
             )
         ]
 
@@ -301,8 +323,7 @@ class Bitmaps(Source):
 
     def __init__(self, bitmaps: Any, concepts: Concepts, device: Device, threads: int | None) -> None:
         packed = inputs.as_bitmaps(bitmaps, concepts, threads)
-        self.places = places_for(device, packed)
-        self._bitmaps = bring(packed, self.places)
+        self._bitmaps, self._place, self.places = placed(packed, device)
         self.concepts, self.units, self.settings = concepts, list(range(len(packed))), {}
         self.n_values, self.unit_bytes, self.n_ranges = 0, 8 * concepts.n_samples * packed.shape[-1], 1
 
@@ -311,7 +332,7 @@ class Bitmaps(Source):
 
     def content_hash(self) -> str:
         """Serve `Source`."""
-        return content_hash({"bitmaps": to_host(self._bitmaps)})
+        return content_hash({"bitmaps": self._place.download(self._bitmaps)})
 
     def count(
         self, positions: range, parts: Sequence[Part], counters: Sequence[Counter], threads: int
@@ -326,7 +347,7 @@ class Bitmaps(Source):
         ]
 
     def _within(self, bitmaps: Any, part: Part, counter: Counter, threads: int) -> list[Bitmap]:
-        own = bitmaps if part.samples is None else np.stack([part.of(rows) for rows in to_host(bitmaps)])
+        own = bitmaps if part.samples is None else np.stack([part.of(rows) for rows in self._place.download(bitmaps)])
         own = counter.at_hand(own)
         counts = counter.of_bitmaps(own, threads)
         return [Bitmap(*count, partial(own.__getitem__, i)) for i, count in enumerate(counts)]

@@ -22,6 +22,7 @@ from ccx.probing.passes import Array, Arrays, Precision, Runner, StoredDtype
 from ccx.probing.storing import ActivationFolder
 from ccx.store import PathLike
 
+_MOST_WORKERS = 1024  # processes that PyTorch would start at once
 COMMIT_SECONDS = 5.0  # a run that is killed loses the batches of about so long
 
 
@@ -264,8 +265,8 @@ def _check_options(
     call: Any, batch_size: Any, workers: Any, precision: Any, dtype: Any, data_id: Any, inputs: Any
 ) -> None:
     remedy = "leave it out"
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        integer(name, value, least, UNBOUNDED, remedy)
+    integer("batch_size", batch_size, 1, UNBOUNDED, remedy)
+    integer("workers", workers, 0, _MOST_WORKERS, "one per processor is plenty")
     for name, value, least in (("call", call, -UNBOUNDED), ("inputs", inputs, 1)):
         if value is not None:
             integer(name, value, least, UNBOUNDED, remedy)

@@ -123,9 +123,11 @@ def guided_search(  # noqa: PLR0913 - keywords of one search
 class GuidedSearch(Search):
     """`guided_search`, as `explain` runs it."""
 
-    def check(self, permutations: int) -> None:  # noqa: ARG002 (it ends by itself)
+    was_published = True
+
+    def check(self, permutations: int) -> None:
         """Raise `InputError` where the options ask for what the published searches do not have."""
-        self.refuse_limits()
+        super().check(permutations)
         self.measures_masks = self.options.search != "none"
         if self.options.scoring is not SCORES["iou"]:
             wanted, remedy = '"iou", which the published searches estimate', 'use search="beam" or "optimal"'

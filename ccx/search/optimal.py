@@ -99,11 +99,12 @@ def optimal_search(
 class OptimalSearch(Search):
     """`optimal_search`, as `explain` runs it."""
 
+    can_be_stopped = True
     nothing = SearchResult([], upper_bound=0.0, optimal=True)  # a proof that there is no formula
 
     def check(self, permutations: int) -> None:
         """Raise `InputError` where the options allow no proof; how many concepts may occur is known later."""
-        self.refuse_published()
+        super().check(permutations)
         check_provable(self.options, n_concepts=0)
         if permutations and self.options.time_limit is not None:
             # Exchanged samples would get other seconds than the true ones, and p would mean nothing.

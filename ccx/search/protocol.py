@@ -22,10 +22,13 @@ Usable = npt.NDArray[np.bool_]
 class Search(ABC):
     """A search; `prepare` makes what all bitmaps share, a call searches one bitmap on one thread.
 
-    `measures_masks` says that it keeps masks of the concepts beside the atoms, `nothing` is what it finds in a bitmap
+    `was_published` says that it can do as the published code does, `can_be_stopped` that it knows limits,
+    `measures_masks` that it keeps masks of the concepts beside the atoms; `nothing` is what it finds in a bitmap
     without cells.
     """
 
+    was_published = False
+    can_be_stopped = False
     measures_masks = False
     nothing = SearchResult([])
 
@@ -36,26 +39,15 @@ class Search(ABC):
 
     def check(self, permutations: int) -> None:  # noqa: ARG002 (what can be stopped looks at it)
         """Raise `InputError` where the options do not fit this search."""
-        self.refuse_published()
-        self.refuse_limits()
-
-    def refuse_published(self) -> None:
-        """Raise `InputError` where the published behaviour is asked for."""
-        if self.options.published:
+        given = f"search={self.options.search!r}"
+        if self.options.published and not self.was_published:
             wanted = "True only with one of the published searches, mmesh, cfh, areas, none"
-            got = f"True with search={self.options.search!r}"
-            raise InputError("published", wanted=wanted, got=got, remedy="leave it out")
-
-    def refuse_limits(self) -> None:
-        """Raise `InputError` where a limit is set."""
-        for name in ("time_limit", "evaluation_limit"):
+            raise InputError("published", wanted=wanted, got=f"True with {given}", remedy="leave it out")
+        for name in () if self.can_be_stopped else ("time_limit", "evaluation_limit"):
             limit = getattr(self.options, name)
             if limit is not None:
-                wanted, remedy = (
-                    f"None with search={self.options.search!r}",
-                    'leave it out: only search="optimal" can be stopped',
-                )
-                raise InputError(name, wanted=wanted, got=shown(limit), remedy=remedy)
+                remedy = 'leave it out: only search="optimal" can be stopped'
+                raise InputError(name, wanted=f"None with {given}", got=shown(limit), remedy=remedy)
 
     def memory(self, n_concepts: int) -> int:  # noqa: ARG002 (what keeps tables looks at it)
         """Return the bytes of a table of what each two concepts share, where the search keeps some per worker."""

@@ -21,7 +21,7 @@ from ccx.jobs import Progress
 from ccx.keys import Keys
 from ccx.models import NamedModel
 from ccx.networks import resolve_layer
-from ccx.options import EvidenceOptions, RangeOptions, Search, SearchOptions
+from ccx.options import EvidenceOptions, RangeOptions, SearchName, SearchOptions
 from ccx.pipeline import explain
 from ccx.probing import probe
 from ccx.probing.identity import model_hashes
@@ -91,7 +91,7 @@ class Experiment:
         quantile: float = RangeOptions.quantile,
         length: int = SearchOptions.length,
         beam: int = SearchOptions.beam,
-        search: Search = SearchOptions.search,
+        search: SearchName = SearchOptions.search,
         n_units: int = 0,
         seed: int = 0,
         options: dict[str, Any] | None = None,

@@ -17,7 +17,7 @@ from ccx.jobs import Progress, progress_reporter
 from ccx.kernels import range_histogram, upsample_pack
 from ccx.kernels.activations import as_maps
 from ccx.keys import require_same_samples
-from ccx.options import Search, SearchOptions
+from ccx.options import SearchName, SearchOptions
 from ccx.report.plotting import pyplot_for
 from ccx.search import SEARCHES as CLASSES
 from ccx.search.guided import GuidedSearch
@@ -28,7 +28,7 @@ from ccx.studies.table import Table, mean_and_deviation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SEARCHES: tuple[Search, ...] = ("mmesh", "cfh", "areas", "none", "beam", "optimal")
+SEARCHES: tuple[SearchName, ...] = ("mmesh", "cfh", "areas", "none", "beam", "optimal")
 _MOST_BELOW = 0.9  # of a mean: how far down a deviation is drawn, where a log scale has no end
 _WHOLE = 1000  # means from here on are written without digits behind the point
 _COLUMNS = ("search", "unit", "range", "seconds", "visited", "estimated", "iou", "formula")
@@ -93,7 +93,7 @@ def compare_heuristics(  # noqa: PLR0913 - public keywords
     activations: Any,
     concepts: Concepts,
     *,
-    searches: Sequence[Search] = SEARCHES,
+    searches: Sequence[SearchName] = SEARCHES,
     units: Iterable[int] | None = None,
     n_units: int = 100,
     clusters: int = 1,
@@ -119,7 +119,7 @@ def compare_heuristics(  # noqa: PLR0913 - public keywords
     units
         These units; None = `n_units` random ones (0 = all).
     clusters, quantile, length, beam
-        As for `ccx.explain`; the published study has one cluster.
+        As for `ccx.explain`; the published study has one range per unit.
     published
         Run mmesh, cfh, areas and none as the published code does, its rounding and its ties included.
     seed
@@ -157,15 +157,15 @@ def compare_heuristics(  # noqa: PLR0913 - public keywords
             limits = unit_ranges(heard, clusters=clusters, quantile=quantile)
             limits = limits[limits[:, 0] < limits[:, 1]]
             if len(limits):
-                cluster = int(rng.integers(len(limits)))
-                ends = float(limits[cluster, 0]), float(limits[cluster, 1])
-                ((counts,),) = range_histogram(values[:, None], limits[cluster][None, None], concepts.atoms)
+                k = int(rng.integers(len(limits)))
+                ends = float(limits[k, 0]), float(limits[k, 1])
+                ((counts,),) = range_histogram(values[:, None], limits[k][None, None], concepts.atoms)
                 bitmap = partial(upsample_pack, values, concepts.shape, ends, threads=1)
             if len(limits) and counts.any():  # nothing is to be found where the unit does not fire
                 if not rows:
                     _timed(concepts, finders, counts, bitmap)  # what is compiled or read at first use is nobody's time
                 for search, seconds, *numbers, iou, formula in _timed(concepts, finders, counts, bitmap):
-                    rows.append((search, unit, cluster + 1, seconds, *numbers, iou, formula))
+                    rows.append((search, unit, k + 1, seconds, *numbers, iou, formula))
                     best[unit] = max(best.get(unit, 0.0), iou)
             report(done + 1, len(chosen))
     return HeuristicComparison(_summary(searches, rows, best), Table("searches, by range", _COLUMNS, tuple(rows)))

@@ -137,7 +137,7 @@ def test_rows_of_cells_are_skipped_only_where_no_cell_can_lie_in_the_range(magni
 @given(maps=activation_maps(leading=st.just(())), grid=GRIDS)
 def test_bounds_hold_for_all_cells_between_two_source_rows(maps, grid):
     maps = maps.astype(np.float32)
-    spread = activations._grid(maps.shape, grid)
+    spread = activations.grid_of(maps.shape, grid)
     values = reference.upsample(maps, grid)
     for first, last in zip(spread.bands[:-1], spread.bands[1:], strict=True):
         low, high = cpu_activations._bounds(maps[spread.rows.near[first]], maps[spread.rows.far[first]])

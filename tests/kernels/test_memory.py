@@ -12,7 +12,7 @@ import pytest
 import ccx
 from ccx import memory
 from ccx.errors import MemoryBudgetError
-from ccx.kernels.places import copy_of_units
+from ccx.kernels.cpu.activations import copy_of_units
 
 MOUNT_V2 = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 MOUNT_V1 = "35 31 0:30 {root} /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory"
@@ -168,7 +168,7 @@ def test_units_of_a_view_are_copied_alone():
     code = """
 import resource
 import numpy as np
-from ccx.kernels.places import copy_of_units
+from ccx.kernels.cpu.activations import copy_of_units
 view = np.broadcast_to(np.ones((3, 1, 7, 7), np.float32), (3, 1 << 24, 7, 7))  # 9.9 GB if it were written out
 copy_of_units(view[:, :2], [0])
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))

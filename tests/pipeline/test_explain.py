@@ -342,7 +342,7 @@ def test_activations_that_are_not_finite(bad: float) -> None:
 
 
 def test_many_units_that_are_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccx.pipeline.inputs._CHECK_VALUES", 100)  # several batches
+    monkeypatch.setattr("ccx.pipeline.sources._CHECK_VALUES", 100)  # several batches
     maps = made_activations(30, 2, 1)
     maps[5] = np.nan
     with pytest.raises(InputError, match="in units 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 20 more;"):
@@ -440,7 +440,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("work has begun")
 
     monkeypatch.setattr(ccx.Concepts, "prepare", begun)
-    for name in ("placement.range_histogram", "placement.bitmap_histogram", "explaining.RowLog"):
+    for name in ("placement.Counter.of_ranges", "placement.Counter.of_bitmaps", "explaining.RowLog"):
         monkeypatch.setattr(f"ccx.pipeline.{name}", begun)
 
 

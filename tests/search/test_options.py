@@ -85,6 +85,8 @@ def test_old_names_warn_and_do_the_same(function, old, value):
         function(data, CONCEPTS, **{old: value, RENAMED[old]: value})
     with pytest.raises(TypeError, match="unexpected keyword argument 'nul'"):
         function(data, CONCEPTS, nul=1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'permutation'; did you mean permutations="):
+        function(data, CONCEPTS, permutation=1)
 
 
 def test_names_name_raw_masks_and_choose_nothing():

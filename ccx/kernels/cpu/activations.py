@@ -80,7 +80,8 @@ def bitmap_histogram(rows: Array, atoms: Atoms, out: Array | None, threads: int 
 
 
 def all_finite(values: Array) -> bool:
-    return bool(np.isfinite(values).all())
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
+        return bool(np.isfinite(values.astype(np.float32, copy=False)).all())
 
 
 def copy_of_units(activations: Array, units: Sequence[int]) -> Array:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from numpy.typing import DTypeLike, NDArray
 
 from ccx.errors import BackendError, MemoryBudgetError, MissingExtraError
+from ccx.kernels.backend import CUDA, Backend
 
 _SOURCES = Path(__file__).parent.parent / "src"
 FAMILIES = sorted(path.stem for path in _SOURCES.glob("*.cuh") if path.stem != "common")
@@ -40,6 +41,10 @@ class Device(Protocol):
     @property
     def name(self) -> str:
         """What users call it: "cuda:0"."""
+
+    @property
+    def kernels(self) -> Backend:
+        """Those of this package."""
 
     @property
     def threads_per_block(self) -> int:
@@ -106,6 +111,7 @@ class _Memory:
 class CupyDevice:
     """A GPU through CuPy: its memory pool, its current stream, its cache of compiled kernels."""
 
+    kernels = CUDA
     threads_per_block = 256
 
     def __init__(self, number: int) -> None:

@@ -19,6 +19,7 @@ import ccx.kernels.cuda.formulas
 from ccx.cli import app
 from ccx.errors import BackendError, CCXError, InputError, MemoryBudgetError, MissingExtraError
 from ccx.kernels import pack, places
+from ccx.kernels.cuda import activations
 from ccx.pipeline import placement
 from ccx.search import ConceptMasks
 from tests.support.cuda_emulator.emulator import DeviceArray, Emulator, RawKernel
@@ -160,9 +161,9 @@ def test_workers_find_activations_complete(monkeypatch):
     maps = gpu.place(MAPS)
     ccx.explain(maps, CONCEPTS)  # atoms are there now
     events = []
-    check = ccx.kernels.activations.all_finite
+    check = activations.all_finite
     monkeypatch.setattr(Emulator, "synchronize", lambda _: events.append("waited"))
-    monkeypatch.setattr("ccx.pipeline.inputs.all_finite", lambda values: events.append("read") or check(values))
+    monkeypatch.setattr(activations, "all_finite", lambda values: events.append("read") or check(values))
     ccx.explain(maps, CONCEPTS)
     assert events[:2] == ["waited", "read"]
 
@@ -309,7 +310,7 @@ def test_a_run_goes_on_on_another_device(tmp_path):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_activations_on_a_gpu_that_are_not_finite(bad, monkeypatch):
-    monkeypatch.setattr("ccx.pipeline.inputs._CHECK_VALUES", 50)
+    monkeypatch.setattr("ccx.pipeline.sources._CHECK_VALUES", 50)
     gpu = use(Emulator())
     maps = MAPS.copy()
     maps[2, 1, 0, 0] = maps[5, 3, 2, 2] = bad

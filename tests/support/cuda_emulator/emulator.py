@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ccx.kernels.backend import CUDA
 from ccx.kernels.cuda.device import source_of
 
 HERE = Path(__file__).parent
@@ -116,6 +117,7 @@ class Emulator:
     """
 
     budget = 1 << 30
+    kernels = CUDA
 
     def __init__(self, threads_per_block: int = 32, n_processors: int = 2, number: int = 0) -> None:
         self.threads_per_block = threads_per_block
