@@ -24,6 +24,7 @@ from tests.reference.scores_oracle import CUSTOM, EVERY, MEASURES, best_by, meas
 
 SEEDS = st.integers(0, 2**32 - 1)
 PENALTIES = st.sampled_from([1.0, 1.0, 0.95, 0.5])
+FEWER = settings(max_examples=settings.default.max_examples // 4)  # of each of 11 scores
 
 
 @st.composite
@@ -56,6 +57,7 @@ def search_of(masks, bitmap, search, **options):
     return [Best(one.concepts, one.operators, one.intersection, one.union) for one in result.found]
 
 
+@FEWER
 @pytest.mark.parametrize("name", EVERY)
 @given(
     problem=hard_problems(),
@@ -71,6 +73,7 @@ def test_the_optimum_equals_brute_force(name, problem, length, top, penalty, bea
     assert search_of(masks, bitmap, optimal_search, **options) == wanted
 
 
+@FEWER
 @pytest.mark.parametrize("name", EVERY)
 @given(problem=hard_problems(), length=st.integers(1, 2), top=st.sampled_from([1, 3, 50]), penalty=PENALTIES)
 def test_the_beam_at_full_width_equals_brute_force(name, problem, length, top, penalty):
@@ -91,6 +94,7 @@ def test_the_beam_at_full_width_equals_brute_force(name, problem, length, top, p
     assert search_of(masks, bitmap, beam_search, beam=10_000, **options) == wanted
 
 
+@FEWER
 @pytest.mark.parametrize("name", EVERY)
 @given(
     problem=hard_problems(),
@@ -147,7 +151,7 @@ def test_values_ranks_and_approximations(name, one, data):
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "small_and_pure"])
 @given(one=counts(), strict=st.booleans(), data=st.data())
-@settings(max_examples=min(settings.default.max_examples, 1000))  # counts beyond int64 are slow
+@settings(max_examples=min(settings.default.max_examples // 5, 1000))  # counts beyond int64 are slow
 def test_planes_hold_whatever_reaches_the_threshold(name, one, strict, data):
     """For every threshold that a formula sets, any other formula that reaches it lies beyond one of the planes."""
     i, f, b, n = one

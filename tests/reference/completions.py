@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,13 @@ def completions(
     longer: int,
 ) -> dict[tuple[tuple[int, ...], tuple[int, ...]], int]:
     """Return the value of every formula that continues one by `longer` more concepts; member bool[C, G], int64[G]."""
-    free = [c for c in range(len(member)) if c not in concepts]
-    found = {}
-    for more in permutations(free, longer):
-        for further in product(range(3), repeat=longer):
-            parts = (*concepts, *more), (*operators, *further)
-            found[parts] = int(values[satisfied(member, *parts)].sum())
-    return found
+    level = {(tuple(concepts), tuple(operators)): satisfied(member, concepts, operators)}
+    for _ in range(longer):
+        level = {
+            ((*ids, c), (*ops, op)): (holds | member[c], holds & member[c], holds & ~member[c])[op]
+            for (ids, ops), holds in level.items()
+            for c in range(len(member))
+            if c not in ids
+            for op in range(3)
+        }
+    return dict(zip(level, (np.array(list(level.values())) @ values).tolist(), strict=True)) if level else {}

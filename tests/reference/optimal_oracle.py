@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache, lru_cache
+from heapq import nsmallest
 from typing import NamedTuple
 
 import numpy as np
@@ -19,41 +21,76 @@ class Best(NamedTuple):
     union: int
 
 
+class _Level(NamedTuple):
+    """All distinct formulas of one length: formula i is `operators[i]` of one a level below and concept `last[i]`."""
+
+    keys: list[tuple[tuple[int, ...], tuple[int, ...]]]
+    parents: NDArray[np.intp]
+    last: NDArray[np.intp]
+    operators: NDArray[np.intp]
+
+
+@cache
+def _distinct(n_concepts: int, length: int) -> list[_Level]:
+    """All logically distinct formulas of 1 to `length` concepts, which are the same whatever the masks are."""
+    levels = []
+    begun: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    known = set()
+    for n in range(1, length + 1):
+        longer = [
+            (parent, c, op, (*ids, c), (*operators, op))
+            for parent, (ids, operators) in enumerate(begun)
+            for c in range(n_concepts)
+            if c not in ids
+            for op in range(3)
+        ] if n > 1 else [(0, c, 0, (c,), ()) for c in range(n_concepts)]  # fmt: skip
+        begun, keys, steps = [], [], []  # equal formulas have equal extensions: one of them is extended
+        for parent, c, op, ids, operators in longer:
+            concepts, canonical = canonical_ids(ids, operators)
+            key = (concepts, tuple(map(int, canonical)))
+            if key not in known:
+                known.add(key)
+                begun.append((ids, operators))
+                keys.append(key)
+                steps.append((parent, c, op))
+        levels.append(_Level(keys, *np.array(steps, np.intp).reshape(-1, 3).T))
+    return levels
+
+
 def every_formula(
     masks: NDArray[np.bool_], bitmap: NDArray[np.bool_], length: int, allowed: Sequence[int] | None = None
 ) -> list[Best]:
     """All logically distinct formulas of 1 to `length` distinct concepts that meet the bitmap; bool[C, P], bool[P]."""
-    usable = range(len(masks)) if allowed is None else allowed
-    found: dict[tuple[tuple[int, ...], tuple[int, ...]], Best] = {}
-    level = [((c,), (), masks[c]) for c in usable]
-    for n in range(1, length + 1):
-        new = []  # equal formulas have equal extensions: one of them is extended
-        for ids, operators, mask in level:
-            concepts, canonical = canonical_ids(ids, operators)
-            key = (concepts, tuple(map(int, canonical)))
-            if key not in found:
-                shared = int(np.count_nonzero(mask & bitmap))
-                found[key] = Best(*key, shared, int(np.count_nonzero(mask | bitmap)))
-                new.append((ids, operators, mask))
-        if n < length:
-            level = [
-                ((*ids, c), (*operators, op), (mask | masks[c], mask & masks[c], mask & ~masks[c])[op])
-                for ids, operators, mask in new
-                for c in usable
-                if c not in ids
-                for op in range(3)
-            ]
-    return [one for one in found.values() if one.intersection]
+    usable = list(range(len(masks)) if allowed is None else allowed)
+    concepts = cells = masks[np.array(usable, np.intp)]
+    found = []
+    for n, level in enumerate(_distinct(len(usable), length), start=1):
+        if n > 1:
+            left, right = cells[level.parents], concepts[level.last]
+            cells = np.choose(level.operators[:, None], (left | right, left & right, left & ~right))
+        shared = np.count_nonzero(cells & bitmap, axis=1).tolist()
+        either = np.count_nonzero(cells | bitmap, axis=1).tolist()
+        found += [
+            Best(tuple(usable[c] for c in ids), operators, intersection, union)
+            for (ids, operators), intersection, union in zip(level.keys, shared, either, strict=True)
+            if intersection
+        ]
+    return found
+
+
+@lru_cache(1 << 16)  # few different counts, many formulas
+def _score(intersection: int, union: int, n_concepts: int, penalty: float) -> Fraction:
+    return Fraction(intersection, union) * Fraction(penalty) ** (n_concepts - 1)
 
 
 def best_formulas(found: list[Best], top: int, penalty: float = 1.0) -> list[Best]:
     """The first `top` in tie order, by exact fractions."""
 
     def key(one: Best) -> tuple[Fraction, int, int, tuple[int, ...], tuple[int, ...]]:
-        score = Fraction(one.intersection, one.union) * Fraction(penalty) ** (len(one.concepts) - 1)
+        score = _score(one.intersection, one.union, len(one.concepts), penalty)
         return -score, len(one.concepts), one.operators.count(2), one.concepts, one.operators
 
-    return sorted(found, key=key)[:top]
+    return nsmallest(top, found, key)
 
 
 def problems(rng: np.random.Generator, n_concepts: int, n_cells: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
+from heapq import nsmallest
 
 import numpy as np
 
@@ -120,10 +122,13 @@ EVERY = (*MEASURES, *CUSTOM)
 
 def rank(one: Best, name: str, bitmap_cells: int, n_cells: int, penalty: float = 1.0) -> Fraction:
     """The score of a formula with its length penalty, squared with its sign."""
-    fp = one.union - bitmap_cells
-    fn = bitmap_cells - one.intersection
-    value = measure_of(name)(one.intersection, fp, fn, n_cells - one.union)
-    return value * Fraction(penalty) ** (2 * (len(one.concepts) - 1))
+    return _rank(name, one.intersection, one.union, bitmap_cells, n_cells, len(one.concepts), penalty)
+
+
+@lru_cache(1 << 16)  # few different counts, many formulas
+def _rank(name: str, hits: int, union: int, bitmap_cells: int, n_cells: int, length: int, penalty: float) -> Fraction:
+    value = measure_of(name)(hits, union - bitmap_cells, bitmap_cells - hits, n_cells - union)
+    return value * Fraction(penalty) ** (2 * (length - 1))
 
 
 def best_by(
@@ -131,9 +136,12 @@ def best_by(
 ) -> list[Best]:
     """The first `top` formulas of a score above 0 in tie order."""
     ranked = [(-rank(one, name, bitmap_cells, n_cells, penalty), one) for one in found]
-    ranked = [(key, one) for key, one in ranked if key < 0]
-    ranked.sort(key=lambda pair: (pair[0], len(pair[1].concepts), pair[1].operators.count(2), *pair[1][:2]))
-    return [one for _, one in ranked[:top]]
+    above = [(key, one) for key, one in ranked if key < 0]
+
+    def order(pair: tuple[Fraction, Best]) -> tuple[Fraction, int, int, tuple[int, ...], tuple[int, ...]]:
+        return pair[0], len(pair[1].concepts), pair[1].operators.count(2), *pair[1][:2]
+
+    return [one for _, one in nsmallest(top, above, order)]
 
 
 def score_of(one: Best, name: str, bitmap_cells: int, n_cells: int, penalty: float = 1.0) -> float:

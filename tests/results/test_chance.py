@@ -148,7 +148,7 @@ def check_chance(item: ccx.Explanation, exact: list[tuple[float, Fraction]], ran
     scoring=st.sampled_from(["iou", "f1", "precision", "mcc", "cosine", Custom(_jaccard_like, monotone=True)]),
     threads=st.integers(1, 3),
 )
-@settings(max_examples=60)
+@settings(max_examples=settings.default.max_examples // 5)  # two dozen searches each
 def test_null_scores_are_those_of_bitmaps_permuted_by_hand(
     seed: int, null: int, grouped: bool, void: bool, search: Any, scoring: Any, threads: int
 ) -> None:
@@ -232,17 +232,18 @@ def test_permuted_searches_obey_the_least_iou(search: str) -> None:
 
 
 @pytest.mark.parametrize("scoring", ["iou", "precision", "mcc"])
-def test_p_holds_under_a_least_iou(scoring: str) -> None:
+@pytest.mark.parametrize("repetitions", [60, pytest.param(1_000, marks=pytest.mark.nightly)])
+def test_p_holds_under_a_least_iou(scoring: str, repetitions: int) -> None:
     """Among a bitmap and its permutations each is as likely as the others: so are the ranks of what is found."""
     rng, ps = np.random.default_rng(3), []
-    for seed in range(150):
+    for seed in range(repetitions):
         concepts, (bitmap, _) = made_concepts(seed, n_samples=12), made_bitmaps(seed, n_samples=12)
         options = {"scoring": scoring, "length": 2, "permutations": 9, "min_iou": 0.2, "seed": seed}
         (found,) = ccx.explain_bitmaps(bitmap[None, rng.permutation(12)], concepts, threads=1, **options)
         ps.append(1.0 if found.chance is None else found.chance.p)
     for alpha in (0.1, 0.2, 0.5):
         share = np.mean(np.array(ps) <= alpha)
-        assert share <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / 150)
+        assert share <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / repetitions)
 
 
 def test_evidence_is_of_the_formula_shown() -> None:
@@ -295,7 +296,7 @@ def test_groups_keep_apart_what_differs_between_them() -> None:
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize("repetitions", [600, pytest.param(10_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("repetitions", [200, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_p_values_of_permuted_activations_are_valid(grouped: bool, repetitions: int) -> None:
     """Under the null hypothesis P(p <= alpha) <= alpha, up to three standard errors, over independent problems."""
     null = 19
