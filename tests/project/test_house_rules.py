@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-CCX = Path(__file__).parents[2] / "ccx"
+import ccx
+
+ROOT = Path(__file__).parents[2]
+CCX = Path(ccx.__file__).parent  # which need not lie beside the tests
 SOURCES = sorted(path for path in CCX.rglob("*") if path.suffix in (".py", ".cuh"))
 MODULES = [path for path in SOURCES if path.suffix == ".py"]
 BACKENDS = tuple(f"kernels/{name}/" for name in ("cpu", "cuda", "src", "reference"))
@@ -39,6 +42,10 @@ def code_lines(function, text):
         if token.type not in silent:
             counted.update(range(token.start[0], token.end[0] + 1))
     return len(counted - {1})
+
+
+def test_the_package_is_found():
+    assert {"__init__.py", "pipeline/explaining.py", "kernels/src/atoms.cuh"} <= {named(path) for path in SOURCES}
 
 
 def test_files_are_short():
@@ -156,16 +163,15 @@ PER = re.compile(rf"(?<![\w-])(?:{_COUNTED}) an? (?:{_UNITS})\b")
 
 def public_texts():
     """Yield the files whose words users read: sources with their messages and documentation, and pages."""
-    root = CCX.parent
     for path in CCX.rglob("*"):
         if path.suffix in (".py", ".json", ".html") and not named(path).startswith(BACKENDS):
             yield path
-    yield from (*root.glob("docs/**/*.md"), *root.glob("*.md"), *root.glob("examples/*.py"))
+    yield from (*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/*.py"))
 
 
 def test_public_texts_say_per():
     found = [
-        f"{path.relative_to(CCX.parent)}:{number}: {match[0]}"
+        f"{path}:{number}: {match[0]}"
         for path in public_texts()
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         for match in PER.finditer(line)
@@ -185,7 +191,7 @@ def test_a_text_that_does_not_say_per_is_found(text):
 
 
 def test_no_test_file_imports_another():
-    tests = sorted((CCX.parent / "tests").rglob("*.py"))
+    tests = sorted((ROOT / "tests").rglob("*.py"))
     stems = {path.stem for path in tests if path.stem.startswith("test_")}
     imported = {
         f"{path.name}: {part}"
@@ -200,5 +206,5 @@ def test_no_test_file_imports_another():
 
 
 def test_names_of_test_files_are_unique():
-    names = sorted(path.name for path in (CCX.parent / "tests").rglob("test_*.py"))
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
     assert names == sorted(set(names))
