@@ -20,7 +20,7 @@ import ccx
 from benchmarks.synthetic import Synthetic
 from ccx.clustering import unit_ranges
 from ccx.kernels import Atoms, conjunction_counts, range_histogram
-from ccx.kernels.activations import _grid, _thresholds
+from ccx.kernels.activations import grid_of, thresholds
 from ccx.results import Explanation
 from ccx.search import beam
 from tests import reference
@@ -62,16 +62,16 @@ def counting_ranges(maps: NDArray[np.float32], ranges: NDArray[np.float64], atom
 
     Each cell of such rows is interpolated, compared with those thresholds, and counted in a table: one step each.
     """
-    grid = _grid(maps.shape[1:], atoms.shape)
-    starts, stops = _thresholds(ranges, "ranges")
-    thresholds = np.stack([starts, stops], axis=1).ravel()
+    grid = grid_of(maps.shape[1:], atoms.shape)
+    starts, stops = thresholds(ranges, "ranges")
+    ends = np.stack([starts, stops], axis=1).ravel()
     width = atoms.shape[1]
     cells = comparisons = 0
     touched = np.zeros(len(maps), np.bool_)
     for first_row, last_row in zip(grid.bands[:-1], grid.bands[1:], strict=True):
         rows = maps[:, [grid.rows.near[first_row], grid.rows.far[first_row]]].reshape(len(maps), -1)
-        first = np.searchsorted(thresholds, rows.min(axis=1), side="right")
-        last = np.searchsorted(thresholds, rows.max(axis=1), side="right")
+        first = np.searchsorted(ends, rows.min(axis=1), side="right")
+        last = np.searchsorted(ends, rows.max(axis=1), side="right")
         needed = ~((last == 0) | ((first == last) & (first % 2 == 0)))
         touched |= needed
         n_cells = int(last_row - first_row) * width

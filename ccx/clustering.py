@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ccx import memory
-from ccx.checks import UNBOUNDED, choice, integer, is_between, shown
+from ccx.checks import UNBOUNDED, choice, integer
 from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
 from ccx.kernels import cpu
 from ccx.kernels.conversion import as_array, as_floats, describe, require_host
 from ccx.kernels.ieee import ieee
-from ccx.options import Method
+from ccx.options import Method, check_quantile
 
 __all__ = ["Method", "check_ranges", "optimal_ranges", "sklearn_ranges", "top_quantile", "unit_ranges"]
 
@@ -87,14 +87,12 @@ def top_quantile(values: Activations, quantile: float = 0.005) -> tuple[float, f
 
     """
     flat = _flat(values)
-    if not is_between(quantile, 0, 1):
-        remedy = "0.005 is Network Dissection's"
-        raise InputError(argument="quantile", wanted="a number between 0 and 1", got=shown(quantile), remedy=remedy)
+    share = check_quantile("quantile", quantile)
     if not len(flat):
         raise InputError(
             argument="values", wanted="at least one activation", got="none", remedy="give at least one sample"
         )
-    return _top_quantile(flat, float(quantile))
+    return _top_quantile(flat, share)
 
 
 def _top_quantile(values: Activations, quantile: float) -> tuple[float, float]:

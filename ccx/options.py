@@ -52,7 +52,8 @@ def _share(argument: str, value: Any, *, zero: bool) -> float:
     return float(value)  # NumPy's numbers are no Fraction
 
 
-def _quantile(argument: str, value: Any) -> float:
+def check_quantile(argument: str, value: Any) -> float:
+    """Return the share of activations that lie above a range, or raise `InputError`."""
     if not is_between(value, 0, 1):
         remedy = "0.005 is Network Dissection's"
         raise InputError(argument, wanted="a number between 0 and 1", got=shown(value), remedy=remedy)
@@ -119,7 +120,7 @@ class RangeOptions(Options):
         5, "Ranges per unit: 1 = the activations above the top quantile, more = clusters.", whole(1, 2**62)
     )
     quantile: float = _option(
-        0.005, "Share of the activations above the lower end of the range, with one range per unit.", _quantile
+        0.005, "Share of the activations above the lower end of the range, with one range per unit.", check_quantile
     )
     clustering: Method = _option(
         "optimal",

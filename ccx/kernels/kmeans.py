@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ccx.checks import shown
+from ccx.checks import UNBOUNDED, integer
 from ccx.errors import InputError, ShapeError
 from ccx.kernels import cpu
 from ccx.kernels.conversion import as_floats, describe, require_host
@@ -63,14 +61,7 @@ def kmeans_1d(sorted_values: NDArray[np.float32], n_clusters: int) -> NDArray[np
     if values.ndim != 1:
         remedy = "flatten, then sort: numpy.sort(values, axis=None)"
         raise ShapeError(argument="sorted_values", wanted="float32[n]", got=describe(values), remedy=remedy)
-    try:
-        count = operator.index(n_clusters)
-    except (TypeError, ValueError):
-        count = 0
-    if count < 1:
-        raise InputError(
-            argument="n_clusters", wanted="an integer >= 1", got=shown(n_clusters), remedy="ask for a cluster"
-        )
+    count = integer("n_clusters", n_clusters, 1, UNBOUNDED, "ask for a cluster")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
         values = np.ascontiguousarray(values, np.float32)
     finite = np.isfinite(values[[0, -1]]).all() if len(values) else True

@@ -8,13 +8,12 @@ NumPy arrays of any memory layout and byte order, and torch tensors in main memo
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ccx.checks import integer, shown
+from ccx.checks import UNBOUNDED, integer
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.jobs import check_threads
 from ccx.kernels.backend import Backend, backend_for
@@ -46,15 +45,7 @@ def n_words(n_bits: int) -> int:
     (1, 2)
 
     """
-    try:
-        count = operator.index(n_bits)
-    except (TypeError, ValueError):
-        count = -1
-    if count < 0:
-        raise InputError(
-            argument="n_bits", wanted="an integer >= 0", got=shown(n_bits), remedy="pass the length of a row in bits"
-        )
-    return -(-count // 64)
+    return -(-integer("n_bits", n_bits, 0, UNBOUNDED, "pass the length of a row in bits") // 64)
 
 
 def pack(bits: Any, *, threads: int | None = None) -> Any:

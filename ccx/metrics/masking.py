@@ -7,7 +7,6 @@ Compositional Explanations" (NeurIPS 2023), and its published code.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccx import networks
-from ccx.checks import shown
+from ccx.checks import integer, shown
 from ccx.errors import DTypeError, InputError, ShapeError
 from ccx.kernels import rows, upsample
 from ccx.kernels.conversion import as_array, as_floats, describe
@@ -168,10 +167,8 @@ def _mean_cosine(before: Float32Array, after: Float32Array, limits: tuple[float,
 def _of_unit(outputs: Any, unit: int, shape: tuple[int, ...]) -> Float32Array:
     """Return one unit of a layer's output, as float32[n, *shape]."""
     n_units = outputs.shape[1] if outputs.ndim > 1 else 0
-    index = operator.index(unit)
-    if not 0 <= index < n_units:
-        remedy = "units are numbered along axis 1 of the layer's output"
-        raise InputError("unit", wanted=f"0..{n_units - 1}", got=str(index), remedy=remedy)
+    remedy = "units are numbered along axis 1 of the layer's output"
+    index = integer("unit", unit, 0, n_units - 1, remedy, f"0..{n_units - 1}")
     maps: Float32Array = outputs[:, index].float().cpu().numpy()
     if maps.shape[1:] != shape:
         wanted = f"float[N, {', '.join(map(str, maps.shape[1:]))}], as the layer puts them out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx import memory
-from ccx.checks import items, shown
+from ccx.checks import integer, items, shown
 from ccx.clustering import check_ranges
 from ccx.concepts import Concepts
 from ccx.concepts.exclusion import as_positions
@@ -58,15 +57,8 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
         raise InputError("units", wanted="a list of units", got=shown(units), remedy=f"write units=[{units!r}]")
     chosen = set()
     for unit in items("units", units, "a list of units"):
-        try:
-            index = -1 if isinstance(unit, bool) else operator.index(unit)  # a mask of bools is no list of indices
-        except (TypeError, ValueError):
-            index = -1
-        if not 0 <= index < n_units:
-            raise InputError(
-                "units", wanted=f"integers from 0 to {n_units - 1}", got=shown(unit), remedy="give indices of units"
-            )
-        chosen.add(index)
+        wanted = f"integers from 0 to {n_units - 1}"
+        chosen.add(integer("units", unit, 0, n_units - 1, "give indices of units", wanted))
     if not chosen:
         raise InputError("units", wanted="at least one unit", got="none", remedy="leave it out to explain all")
     return sorted(chosen)

@@ -140,7 +140,7 @@ def test_ones_in_the_padding_are_refused(gpu, n_cells, lead, seed):
 
 @given(gpu=gpus(), maps=activation_maps())
 def test_all_finite(gpu, maps):
-    assert activations.all_finite(gpu.place(maps)) == np.isfinite(maps.astype(np.float32)).all()
+    assert ccx.kernels.cuda.activations.all_finite(gpu.place(maps)) == np.isfinite(maps.astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("at", [0, 31, 32, 94])
@@ -148,15 +148,15 @@ def test_all_finite(gpu, maps):
 def test_one_that_is_not_finite(at, other):
     gpu = use(Emulator(32, 2))
     values = np.full(95, np.finfo(np.float32).max, np.float64)
-    assert activations.all_finite(gpu.place(-values))
+    assert ccx.kernels.cuda.activations.all_finite(gpu.place(-values))
     values[at] = other
-    assert not activations.all_finite(gpu.place(values))
+    assert not ccx.kernels.cuda.activations.all_finite(gpu.place(values))
 
 
 def test_maps_beyond_31_bits_are_refused():
     maps = SimpleNamespace(shape=(1, 1, 65536, 32768))
     with pytest.raises(ShapeError, match=r"activations: expected fewer than 2\^31 cells on the GPU, got 65536 x 32768"):
-        ccx.kernels.cuda.activations._sizes(maps, activations._grid((2, 2), (2, 2)))
+        ccx.kernels.cuda.activations._sizes(maps, activations.grid_of((2, 2), (2, 2)))
 
 
 def test_grids_beyond_31_bits_are_refused():

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-import ccx
+import ccx.kernels.cuda.activations
 from ccx.kernels import activations
 from ccx.kernels.cuda import device
 from tests import reference
@@ -57,7 +57,7 @@ def test_explanations(dtype, flush):
 def test_denormals_are_finite(flush):
     gpu = use(Emulator(), flush=flush)
     for dtype in (np.float16, np.float32, np.float64):
-        assert activations.all_finite(gpu.place(some_maps(40, dtype=dtype)))
+        assert ccx.kernels.cuda.activations.all_finite(gpu.place(some_maps(40, dtype=dtype)))
 
 
 def test_ranges_between_special_values():
