@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
 from ccx.kernels.backend import CUDA
@@ -216,13 +217,16 @@ def _built(code: str, build: str) -> Path:
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    # Of tests that run at the same time one builds, and the others wait.
+    with FileLock(library.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=folder) as scratch:
+        if library.exists():
+            return library
         kernels, runtime, linked = (Path(scratch) / name for name in ("kernels.o", "runtime.o", "linked.so"))
         _run(["g++", *_COMMON, *kernel_flags, f"-I{HERE}", "-x", "c++", "-c", "-", "-o", str(kernels)], unit)
         _run(["g++", *_COMMON, *runtime_flags, "-c", str(HERE / "emulator.cpp"), "-o", str(runtime)], "")
         sanitize = [flag for flag in kernel_flags if flag.startswith("-fsanitize=")]
         _run(["g++", "-shared", *sanitize, str(kernels), str(runtime), "-o", str(linked)], "")
-        linked.replace(library)  # at once: another process may build the same
+        linked.replace(library)  # at once: another process may look for it
     return library
 
 
