@@ -19,6 +19,7 @@ from ccx.search.found import Found
 from ccx.search.incumbents import Incumbents
 from ccx.search.limits import Limit
 from ccx.search.planes import Cover, Plane, Threshold
+from ccx.search.shorter import SHORT, Shorter
 from ccx.typing import IntArray
 
 _MAX_OPEN = 1 << 24  # extensions that wait, about 0.4 GB; with more, the longest formulas are finished first
@@ -30,25 +31,26 @@ _NOTHING = -(1 << 62)
 class Longer:
     """The search of formulas of four concepts and more; `counted` of them reached a threshold's plane and were counted.
 
-    `hits` are the `pair_counts` of the histogram. What is left open at a limit is noted in `bounds`.
+    What is left open at a limit is noted in `bounds`.
     """
 
     def __init__(
         self,
         atoms: Atoms,
         counts: IntArray,
-        hits: IntArray,
+        shorter: Shorter,
         cover: Cover,
         best: Incumbents,
         bounds: Bounds,
         usable: npt.NDArray[np.bool_],
         limit: Limit,
     ) -> None:
-        self._atoms, self._counts, self._hits = atoms, counts, hits
+        self._atoms, self._counts, self._shorter = atoms, counts, shorter
         self._cover, self._best, self._bounds = cover, best, bounds
         self._usable, self._limit = usable, limit
         self._workspace = kernels.workspace_for(atoms)
         self._weights = np.stack([atoms.cells, counts])
+        self._made: tuple[tuple[int, int, bytes], Pairs, kernels.Space] | None = None
         self.counted = 0
 
     def prove(self, length: int) -> bool:
@@ -62,12 +64,8 @@ class Longer:
             if self._limit.reached():
                 self._leave(length, planes)
                 return False
-            pairs = self._pairs_of(planes[-1])
-            if self._limit.reached():
-                self._leave(length, planes)
-                return False
             plane = planes.pop()
-            frontier, order = self._draw(plane, pairs, length)
+            frontier = self._draw(plane, length)
             settled, improved, tighter = False, None, list[Plane]()
             while frontier.upper() >= (least := self._cover.least(plane, self._best.threshold(length))):
                 settled = improved is not None and frontier.expanded - improved >= _SETTLED
@@ -76,7 +74,7 @@ class Longer:
                 if frontier.expanded >= _MANY and (tighter := self._cover.split(plane, threshold)):
                     break
                 concepts, operators = frontier.expand_next(least)
-                if self._offer(order[concepts], operators):
+                if self._offer(concepts, operators):
                     improved = frontier.expanded
             else:
                 self._leave(length, planes)
@@ -101,58 +99,71 @@ class Longer:
         near = self._best.found[-1].intersection if self._best.found else None
         return self._cover.planes(threshold, near)
 
-    def _pairs_of(self, plane: Plane) -> Pairs:
-        return pairs_of(self._atoms, self._counts, self._hits, plane.q, plane.p, self._usable, 1)
-
-    def _draw(self, plane: Plane, pairs: Pairs, length: int) -> tuple[_Frontier, npt.NDArray[np.int32]]:
-        """Return all formulas of a length, none expanded yet, and the concepts by rank.
+    def _draw(self, plane: Plane, length: int) -> _Frontier:
+        """Return all formulas of a length that may enter, none expanded yet.
 
         First the most value of shorter formulas is found, each length with the help of the shorter ones.
         """
-        main = int(np.argmax(pairs.values.diagonal()))
-        space = kernels.space_of(self._atoms, self._counts, pairs, main)
-        beside = kernels.without_main(space)
-        most, most_beside = np.zeros(length, np.int64), np.zeros(length, np.int64)
-        for one, of in ((most, space), (most_beside, beside)):
-            one[1] = max(0, int(pairs.values.diagonal()[of.usable].max()))
-            one[2] = kernels.best_pair_value(pairs, of.usable)
-        least = self._cover.least(plane, self._best.threshold(length))
-        # Beside the main concept no more need be known than that too little is left.
-        enough = least - 1 - int(np.delete(pairs.gains[main], main).max())
-        known = self._values_of_parts(space, length)
-        for shorter in range(3, length):
+        atom_values = plane.q * self._counts - plane.p * (self._atoms.cells - self._counts)
+        most = np.zeros(length, np.int64)
+        known = self._values_of_parts(atom_values, length)
+        for shorter in range(1, length):
             start = max(int(most[shorter - 1]), known.get(shorter, 0))
-            most[shorter] = self._most_value(space, shorter, start, most, most_beside, pairs.order)
+            if shorter <= SHORT:
+                most[shorter] = self._shorter.most_value(plane, shorter, start)
+            else:
+                most[shorter] = self._most_value(self._frontier(plane, shorter, start + 1, most), start)
+        return self._frontier(plane, length, self._cover.least(plane, self._best.threshold(length)), most)
+
+    def _frontier(self, plane: Plane, length: int, least: int, most: IntArray) -> _Frontier:
+        """Return all formulas of a length that may have the `least` value, none expanded yet."""
+        # Without any one of its concepts a formula is shorter, and differs by no more than the gain or loss of that.
+        worthwhile = least - int(most[length - 1])
+        gains, losses = self._shorter.gains_of(plane)
+        live = self._usable & ((gains >= worthwhile) | (losses >= worthwhile))
+        live[np.argsort(np.where(self._usable, gains, -1), kind="stable")[-length:]] = True  # enough for a formula
+        pairs, space = self._space(plane, live)
+        beside = kernels.without_main(space)
+        most_beside = np.zeros(length, np.int64)
+        most_beside[1] = max(0, int(pairs.values.diagonal()[beside.usable].max()))
+        most_beside[2] = kernels.best_pair_value(pairs, beside.usable)
+        # Beside the main concept no more need be known than that too little is left.
+        enough = least - 1 - int(np.delete(pairs.gains[space.main], space.main).max())
+        for shorter in range(3, length):
             start = max(int(most_beside[shorter - 1]), enough)
             most_beside[shorter] = most[shorter]
             if shorter < length - 1 and start < most[shorter]:
-                most_beside[shorter] = self._most_value(beside, shorter, start, most_beside, most_beside, pairs.order)
-        return _Frontier(space, self._workspace, length, most, most_beside, self._limit), pairs.order
+                without = _Frontier(
+                    beside, pairs.order, self._workspace, shorter, most_beside, most_beside, self._limit
+                )
+                most_beside[shorter] = self._most_value(without, start)
+        return _Frontier(space, pairs.order, self._workspace, length, most, most_beside, self._limit)
 
-    def _most_value(
-        self,
-        space: kernels.Space,
-        length: int,
-        known: int,
-        most: IntArray,
-        most_beside: IntArray,
-        order: npt.NDArray[np.int32],
-    ) -> int:
-        """Return the most value of formulas of up to `length` concepts, or `known` if that is more."""
-        frontier = _Frontier(space, self._workspace, length, most, most_beside, self._limit)
+    def _space(self, plane: Plane, live: npt.NDArray[np.bool_]) -> tuple[Pairs, kernels.Space]:
+        """Return what each two of some concepts share, and what bounds formulas of them; the last ones are kept."""
+        key = plane.q, plane.p, live.tobytes()
+        if self._made is None or self._made[0] != key:
+            self._made = None  # its room is needed
+            pairs = pairs_of(self._atoms, self._counts, plane.q, plane.p, live)
+            main = int(np.argmax(pairs.values.diagonal()))
+            self._made = key, pairs, kernels.space_of(self._atoms, self._counts, pairs, main)
+        return self._made[1:]
+
+    def _most_value(self, frontier: _Frontier, known: int) -> int:
+        """Return the most value of formulas of the length of a frontier, or `known` if that is more."""
         while frontier.upper() > known and not self._limit.reached():
             concepts, operators = frontier.expand_next(known + 1)
             if len(concepts):
-                known = int(self._values(space, order[concepts], operators).max())
+                known = max(known, int(self._values(frontier.atom_values, concepts, operators).max()))
         return max(known, frontier.upper())
 
     def _values(
-        self, space: kernels.Space, concepts: npt.NDArray[np.int32], operators: npt.NDArray[np.uint8]
+        self, atom_values: IntArray, concepts: npt.NDArray[np.int32], operators: npt.NDArray[np.uint8]
     ) -> IntArray:
-        values: IntArray = formula_counts(self._atoms, space.atom_values[None], concepts, operators, threads=1)[0]
+        values: IntArray = formula_counts(self._atoms, atom_values[None], concepts, operators, threads=1)[0]
         return values
 
-    def _values_of_parts(self, space: kernels.Space, length: int) -> dict[int, int]:
+    def _values_of_parts(self, atom_values: IntArray, length: int) -> dict[int, int]:
         """Return values of shorter formulas: what is left of the best one without one concept, then another ..."""
         if not self._best.found:
             return {}
@@ -161,7 +172,7 @@ class Longer:
         for n in range(len(part[0]) - 1, 2, -1):
             parts = [_without(*part, j) for j in range(n + 1)]
             concepts, operators = (np.array(arrays) for arrays in zip(*parts, strict=True))
-            of_parts = self._values(space, concepts.astype(np.int32), operators.astype(np.uint8))
+            of_parts = self._values(atom_values, concepts.astype(np.int32), operators.astype(np.uint8))
             part = parts[int(np.argmax(of_parts))]
             if n < length:
                 values[n] = int(of_parts.max())
@@ -202,13 +213,15 @@ class _Frontier:
     def __init__(
         self,
         space: kernels.Space,
+        order: npt.NDArray[np.int32],
         workspace: kernels.Workspace,
         length: int,
         most: IntArray,
         most_beside: IntArray,
         limit: Limit,
     ) -> None:
-        self._space, self._workspace, self._length, self._limit = space, workspace, length, limit
+        self._space, self._order, self._workspace = space, order, workspace
+        self._length, self._limit = length, limit
         self._most, self._most_beside = most, most_beside
         self._heaps: list[list[_Siblings]] = [[] for _ in range(length)]
         self._numbers = count()
@@ -218,6 +231,11 @@ class _Frontier:
         bounds = space.gains.diagonal()[singles] + most[length - 1]
         self._push((), (), np.stack([singles, np.zeros_like(singles), bounds], axis=1))
 
+    @property
+    def atom_values(self) -> IntArray:
+        """int64[G]: what atoms are worth."""
+        return self._space.atom_values
+
     def upper(self) -> int:
         """Return the most value of any completion of what is not expanded; no value is as low if nothing is."""
         return max((-heap[0].key for heap in self._heaps if heap), default=_NOTHING)
@@ -225,7 +243,7 @@ class _Frontier:
     def expand_next(self, least: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
         """Expand the formula of the greatest bound; return formulas of the full length that reach `least`.
 
-        int32[f, length] of concepts, by rank, and uint8[f, length - 1] of operators.
+        int32[f, length] of concepts, and uint8[f, length - 1] of operators.
         """
         heap = self._next_heap()
         siblings = heap[0]
@@ -244,8 +262,9 @@ class _Frontier:
         self._limit.evaluations += evaluations
         self._push(concepts, operators, children)
         n_found = len(found)
+        ranks = np.hstack([np.tile(np.array(concepts, np.int32), (n_found, 1)), found[:, 0::2].astype(np.int32)])
         return (
-            np.hstack([np.tile(np.array(concepts, np.int32), (n_found, 1)), found[:, 0::2].astype(np.int32)]),
+            self._order[ranks],
             np.hstack([np.tile(np.array(operators, np.uint8), (n_found, 1)), found[:, 1::2].astype(np.uint8)]),
         )
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ccx.checks import shown
 from ccx.concepts import Concepts
 from ccx.errors import InputError
-from ccx.kernels.atoms import pair_counts, total_counts
+from ccx.kernels.atoms import total_counts
 from ccx.kernels.places import to_host
 from ccx.options import SearchOptions
 from ccx.search.beam import JointCounts, beam_search
@@ -23,10 +23,9 @@ from ccx.search.incumbents import Incumbents
 from ccx.search.limits import Limit
 from ccx.search.planes import Cover
 from ccx.search.protocol import Search
-from ccx.search.shorter import Shorter
+from ccx.search.shorter import SHORT, Shorter
 from ccx.typing import IntArray
 
-SHORT = 3  # so long formulas are decided by what others share with one of their concepts
 MAX_CONCEPTS = 4_096
 MAX_CONCEPTS_COUNTED = 200  # where no bound spares a formula: 34 million pairs and one more, about a minute
 MAX_CONCEPTS_LONGER = 8  # the same for formulas of four and more
@@ -77,9 +76,7 @@ def optimal_search(
         proven = _prove(shorter, range(2, min(longest, SHORT) + 1), bounds)
         visited += shorter.counted
         if proven and longest > SHORT:
-            hits = pair_counts(atoms, counts, threads=threads)
-            del shorter
-            longer = Longer(atoms, counts, hits, cover, best, bounds, usable, limit)
+            longer = Longer(atoms, counts, shorter, cover, best, bounds, usable, limit)
             if limit.is_given:
                 bounds.begin(range(SHORT + 1, longest + 1))
             proven = _prove(longer, range(SHORT + 1, longest + 1), bounds)

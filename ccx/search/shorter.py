@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from ccx.search.limits import Limit
 from ccx.search.planes import Cover, Plane
 from ccx.typing import BoolArray, Int32Array, IntArray
 
+SHORT = 3  # so long formulas are decided by what others share with one of their concepts
 _MANY = 20_000  # formulas, to count which takes longer than to bound them again in tighter planes
 _FEW = 2_000  # formulas, below which a second condition spares less than it costs
 _GROUP = 256  # concepts whose triples with a head are counted at a time
@@ -32,6 +35,7 @@ class Shorter:
         self._atoms, self._counts, self._joint = concepts.atoms, joint.counts, joint
         self._usable, self._cover, self._best, self._limit = usable, cover, best, limit
         self._singles = np.stack([concepts.sizes, joint.intersections])
+        self._least = cache(cover.least)
         self._gains: dict[Plane, _Gains] = {}
         self.counted = 0
 
@@ -47,90 +51,132 @@ class Shorter:
             planes = self._search(planes.pop(), length, planes)
         return planes is not None
 
+    def most_value(self, plane: Plane, length: int, known: int) -> int:
+        """Return the most value in a plane of formulas of a length up to three, or `known` if that is more.
+
+        At a limit, what none exceeds.
+        """
+        if length == 1:
+            return max(known, int(self._values(plane, self._singles)[self._usable].max()))
+        for head, later, most in self._heads(plane, length, lambda: known + 1):  # noqa: B023 - the latest is meant
+            if self._limit.reached():
+                return max(known, most)
+            if length == 2:
+                allowed, *counts = self._pairs(head, later)
+                known = max(known, int(self._values(plane, counts).max(where=allowed, initial=known)))
+                continue
+            formulas = self._open(plane, known + 1, head, later)
+            for group, row_of in self._groups(formulas):
+                found = self._counted(plane, known + 1, head, group, row_of)
+                known = max(known, int(self._values(plane, found.T[[6, 5]]).max(initial=known)))
+        return known
+
     def _search(self, plane: Plane, length: int, others: list[Plane]) -> list[Plane] | None:
         """Search a plane -> what is left then: the other planes, or those that were drawn anew; None at a limit."""
         threshold = self._best.threshold(length)
-        least = self._cover.least(plane, threshold)
+        n_open = 0
+        for head, later, _ in self._heads(plane, length, lambda: self._least(plane, self._best.threshold(length))):
+            if (now := self._best.threshold(length)) != threshold:
+                threshold = now
+                if plane.of_condition and plane not in (redrawn := self._planes(length)):
+                    return redrawn
+            if self._limit.reached():
+                return None
+            least = self._least(plane, threshold)
+            if length == 2:
+                self._offer_pairs(plane, least, head, later)
+                continue
+            formulas = self._admitted(plane, self._open(plane, least, head, later), head)
+            n_open += len(formulas)
+            if n_open > _MANY and (tighter := self._cover.split(plane, threshold)):
+                return others + tighter
+            for group, row_of in self._groups(formulas):
+                if self._limit.reached():
+                    return None
+                least = self._least(plane, self._best.threshold(length))
+                self._offer_triples(self._counted(plane, least, head, group, row_of))
+        return others
+
+    def _heads(self, plane: Plane, length: int, least: Callable[[], int]) -> Iterator[tuple[int, BoolArray, int]]:
+        """Yield each concept that can be the head of a formula of the `least` value.
+
+        Beside it which others can be positive, and what no formula exceeds that has this head or a later one.
+        """
         gains, values = self._gains_of(plane).of_concepts, self._values(plane, self._singles)
         chosen = np.flatnonzero(self._usable)
         order = chosen[np.argsort(-gains[chosen], kind="stable")]
         ordered = [*gains[order].tolist(), *[0] * length]
         later = self._usable.copy()
-        n_open = 0
         for rank, head in enumerate(order.tolist()):
-            if (now := self._best.threshold(length)) != threshold:
-                threshold, least = now, self._cover.least(plane, now)
-                if plane.of_condition and plane not in (redrawn := self._planes(length)):
-                    return redrawn
             later[head] = False
             # All else that is not negated gains no more: either all of it is added to the head, or one is less.
-            others_gain = sum(ordered[rank + 1 : rank + length])
-            if ordered[rank] + others_gain < least:
-                break
-            if max(values[head] + others_gain, ordered[rank] + others_gain - ordered[rank + length - 1]) < least:
-                continue
-            if self._limit.reached():
-                return None
-            if length == 2:
-                self._offer_pairs(plane, least, head, later)
-                continue
-            formulas = self._open(plane, least, head, later)
-            n_open += len(formulas)
-            if n_open > _MANY and (tighter := self._cover.split(plane, threshold)):
-                return others + tighter
-            if not self._count_open(plane, length, head, formulas):
-                return None
-        return others
+            others = sum(ordered[rank + 1 : rank + length])
+            if ordered[rank] + others < least():
+                return
+            if max(values[head] + others, ordered[rank] + others - ordered[rank + length - 1]) >= least():
+                yield head, later, ordered[rank] + others
 
-    def _offer_pairs(self, plane: Plane, least: int, head: int, later: BoolArray) -> None:
-        """Offer what reaches the plane among the formulas of a head and another concept."""
+    def _pairs(self, head: int, later: BoolArray) -> tuple[BoolArray, IntArray, IntArray]:
+        """Return which formulas of a head and another concept there are, and |F| and |F and B|: [C, 3]."""
         cells, hits = (
             of_operators(own[head], own, shared) for own, shared in zip(self._singles, self._shared(head), strict=True)
         )
         allowed = np.stack([later, later, self._usable], axis=1)
         allowed[head] = False
-        good = allowed & ((plane.q + plane.p) * hits - plane.p * cells >= least)
-        concepts, operators = np.nonzero(good)
         self._limit.evaluations += int(allowed.sum())
+        return allowed, cells, hits
+
+    def _offer_pairs(self, plane: Plane, least: int, head: int, later: BoolArray) -> None:
+        """Offer what reaches the plane among the formulas of a head and another concept."""
+        allowed, cells, hits = self._pairs(head, later)
+        good = allowed & (self._values(plane, (cells, hits)) >= least)
+        concepts, operators = np.nonzero(good)
         parents = np.full((concepts.size, 1), head, np.int32)
         no_operators = np.zeros((concepts.size, 0), np.uint8)
         self._offer(parents, no_operators, operators, concepts, hits[good], cells[good])
 
     def _open(self, plane: Plane, least: int, head: int, later: BoolArray) -> Int32Array:
-        """Return the formulas of a head and two other concepts that may reach the plane and the least IoU."""
+        """Return the formulas of a head and two other concepts that may reach the plane."""
         free = self._usable.copy()
         free[head] = False
         found, n_bounds = heads.open_formulas(self._split(plane, head), free, later, least)
         self._limit.evaluations += n_bounds
-        condition = self._cover.condition
-        if condition is None or plane.of_condition or len(found) <= _FEW:
-            return found
-        least = self._cover.least(condition, self._best.threshold(3))
-        return found[heads.still_open(self._split(condition, head), found, least)]
+        return found
 
-    def _count_open(self, plane: Plane, length: int, head: int, formulas: Int32Array) -> bool:
-        """Count formulas of a head and two other concepts, and offer them; return whether that came to an end."""
+    def _admitted(self, plane: Plane, formulas: Int32Array, head: int) -> Int32Array:
+        """Drop formulas that cannot have the least IoU, where there are many."""
+        condition = self._cover.condition
+        if condition is None or plane.of_condition or len(formulas) <= _FEW:
+            return formulas
+        least = self._least(condition, self._best.threshold(3))
+        return formulas[heads.still_open(self._split(condition, head), formulas, least)]
+
+    @staticmethod
+    def _groups(formulas: Int32Array) -> Iterator[tuple[Int32Array, Int32Array]]:
+        """Yield formulas with a few concepts, of which each holds one, as a or b: the one that occurs more often."""
         _, a, b = formulas.T
-        often = np.bincount(a, minlength=self._usable.size) + np.bincount(b, minlength=self._usable.size)
-        row_of = np.where(often[a] >= often[b], a, b)
-        distinct = np.unique(row_of).astype(np.int32)
+        times = np.bincount(formulas[:, 1:].ravel())
+        row_of = np.where(times[a] >= times[b], a, b)
+        distinct = np.unique(row_of)
         for start in range(0, distinct.size, _GROUP):
-            if self._limit.reached():
-                return False
             wanted = distinct[start : start + _GROUP]
-            group = formulas if wanted.size == distinct.size else formulas[np.isin(row_of, wanted)]
-            rows = np.stack(self._joint.of_singles(wanted))
-            least = plane.q, plane.p, self._cover.least(plane, self._best.threshold(length))
-            found = heads.counted(
-                self._atoms, self._counts, head, group, self._singles, self._shared(head), wanted, rows, least
-            )
-            self._limit.evaluations += len(group)
-            a, first, b, second, c, hits, cells = found.T
-            pair = np.stack([a, b], axis=1).astype(np.int32)
-            commutes = first != Operator.AND_NOT
-            pair[commutes] = np.sort(pair[commutes], axis=1)  # canonical
-            self._offer(pair, first[:, None].astype(np.uint8), second, c, hits, cells)
-        return True
+            yield formulas[np.isin(row_of, wanted)], wanted
+
+    def _counted(self, plane: Plane, least: int, head: int, formulas: Int32Array, wanted: Int32Array) -> IntArray:
+        """Count formulas of a head and two other concepts, and return those that reach the plane (`heads.counted`)."""
+        self._limit.evaluations += len(formulas)
+        rows = np.stack(self._joint.of_singles(wanted))
+        reached = plane.q, plane.p, least
+        return heads.counted(
+            self._atoms, self._counts, head, formulas, self._singles, self._shared(head), wanted, rows, reached
+        )
+
+    def _offer_triples(self, found: IntArray) -> None:
+        a, first, b, second, c, hits, cells = found.T
+        pair = np.stack([a, b], axis=1).astype(np.int32)
+        commutes = first != Operator.AND_NOT
+        pair[commutes] = np.sort(pair[commutes], axis=1)  # canonical
+        self._offer(pair, first[:, None].astype(np.uint8), second, c, hits, cells)
 
     def _offer(
         self,
@@ -157,6 +203,11 @@ class Shorter:
         """Return what each concept shares with one, int64[2, C]: cells, and those in the bitmap."""
         return np.concatenate(self._joint.of_singles(np.array([head])))
 
+    def gains_of(self, plane: Plane) -> tuple[IntArray, IntArray]:
+        """Return the gain and the loss of each concept in a plane: int64[C] each."""
+        gains = self._gains_of(plane).of_concepts
+        return gains, gains - self._values(plane, self._singles)
+
     def _split(self, plane: Plane, head: int) -> heads.Split:
         gains = self._gains_of(plane)
         one, no_operators = np.array([[head]], np.int32), np.zeros((1, 0), np.uint8)
@@ -165,7 +216,7 @@ class Shorter:
         return heads.split_of(head, values, gains.of_concepts, shared_values, shared)
 
     @staticmethod
-    def _values(plane: Plane, counts: IntArray) -> IntArray:
+    def _values(plane: Plane, counts: IntArray | Sequence[IntArray]) -> IntArray:
         """Return the values of sets of cells, given |F| and |F and B|: int64[2, ...]."""
         cells, hits = counts
         values: IntArray = (plane.q + plane.p) * hits - plane.p * cells

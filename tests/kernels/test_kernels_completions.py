@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from ccx.concepts import Concepts
 from ccx.kernels import completions as kernels
-from ccx.kernels.atoms import pair_counts
 from ccx.kernels.completions import Effort
 from ccx.kernels.concept_pairs import pairs_of
 from tests.support.histograms import expanded, histogram, is_sorted
@@ -66,9 +65,8 @@ class Problem:
         masks = np.array([[name in concepts for concepts, _ in cells] for name in names])
         concepts = Concepts.from_masks(masks.reshape(len(names), 1, 1, -1))
         self.atoms, self.counts = concepts.atoms, histogram(np.array([inside for _, inside in cells]), concepts)
-        hits = pair_counts(self.atoms, self.counts)
         every = np.ones(len(names), bool)
-        self.pairs = pairs_of(self.atoms, self.counts, hits, 1, 1, every, 1)
+        self.pairs = pairs_of(self.atoms, self.counts, 1, 1, every)
         self.names = "".join(names[c] for c in self.pairs.order)
         self.begun, self.longer = (tuple(map(self.names.index, letters)), operators), longer
         values, ranks = np.array(list(atoms.values())), range(len(names))

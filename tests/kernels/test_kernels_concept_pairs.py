@@ -6,19 +6,17 @@ import numpy as np
 from hypothesis import given
 
 from ccx.kernels import concept_pairs as kernels
-from ccx.kernels import pair_counts
 from tests.reference import concept_pairs as reference
 from tests.support.planes import CASES, Case
 
 
 @given(case=CASES)
 def test_pairs(case: Case) -> None:
-    hits = pair_counts(case.atoms, case.counts)
-    order, *got, q, p = kernels.pairs_of(case.atoms, case.counts, hits, case.q, case.p, case.usable, 1)
+    order, *got, q, p = kernels.pairs_of(case.atoms, case.counts, case.q, case.p, case.usable)
     assert (q, p) == (case.q, case.p)
     gains = np.diagonal(reference.shared(case.member, case.gains))
     assert order.tolist() == sorted(np.flatnonzero(case.usable).tolist(), key=lambda c: (-gains[c], c))
-    for ours, weights in zip(got, (case.atoms.cells, case.counts, case.values, case.gains), strict=True):
+    for ours, weights in zip(got, (case.values, case.gains), strict=True):
         np.testing.assert_array_equal(ours, reference.shared(case.member[:, order], weights), strict=True)
 
 

@@ -18,7 +18,6 @@ from ccx.formula import canonical_ids
 from ccx.kernels import completions as kernels
 from ccx.kernels import cpu
 from ccx.kernels import heads as kernels_heads
-from ccx.kernels.atoms import pair_counts
 from ccx.kernels.concept_pairs import pairs_of
 from ccx.search import SearchOptions, beam_search, branching, limits, optimal_search
 from ccx.search.found import Objective
@@ -367,8 +366,7 @@ def test_no_completion_exceeds_the_bound_of_its_beginning(seed, effort, data):
     q, p = data.draw(st.sampled_from([(1, 1), (3, 1), (5, 2), (7, 5)]))
     concepts = concepts_of(masks)
     atoms, counts = concepts.atoms, histogram(bitmap, concepts)
-    hits = pair_counts(atoms, counts)
-    pairs = pairs_of(atoms, counts, hits, q, p, np.ones(6, bool), 1)
+    pairs = pairs_of(atoms, counts, q, p, np.ones(6, bool))
     members, values = masks[pairs.order], np.where(bitmap, q, -p)
     main = data.draw(st.sampled_from([-1, 0, 1, int(np.argmax(pairs.values.diagonal()))]))
     space = kernels.space_of(atoms, counts, pairs, main, effort)
@@ -441,7 +439,7 @@ def test_no_bound_cuts_off_the_best_formula():
         masks, bitmap = a_problem(seed, 5, 40)
         concepts = concepts_of(masks)
         atoms, counts = concepts.atoms, histogram(bitmap, concepts)
-        pairs = pairs_of(atoms, counts, pair_counts(atoms, counts), 3, 1, np.ones(5, bool), 1)
+        pairs = pairs_of(atoms, counts, 3, 1, np.ones(5, bool))
         members, values = masks[pairs.order], np.where(bitmap, 3, -1)
         main = seed % 5  # bounds hold whichever it is
         space = kernels.space_of(atoms, counts, pairs, main)
