@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from ccx.kernels.activations import Grid, thresholds
 from ccx.kernels.atoms import ATOM_ARRAYS, DENSE_PAIRS, Atoms
 from ccx.kernels.places import MAIN_MEMORY, Place, parse_places, place_of, to_host
 from ccx.search import Search
+
+if TYPE_CHECKING:
+    from ccx.pipeline.sources import Source
 
 Device: TypeAlias = str | Sequence[str] | None
 _MOST_UNITS = 8  # that a GPU counts in one pass over the cells
@@ -99,16 +102,6 @@ def placed(array: Any, device: Any) -> tuple[Any, Place, list[Place]]:
     return (here.download(array), MAIN_MEMORY, places) if places == [MAIN_MEMORY] else (array, here, places)
 
 
-class Work(Protocol):
-    """What is to be counted: units or bitmaps, and where they may be."""
-
-    units: list[int]
-    n_values: int  # of a unit, of which workers make copies
-    unit_bytes: int  # on a GPU
-    n_ranges: int  # of a unit, at most
-    places: list[Place]
-
-
 @dataclass(frozen=True)
 class Plan:
     """How a run is shared out: places, workers at a time, units or bitmaps per job, samples of the cells at a time."""
@@ -119,7 +112,7 @@ class Plan:
     n_samples: int
 
     @classmethod
-    def of(cls, work: Work, parts: Sequence[Atoms], threads: int, search: Search, extra: int) -> Plan:
+    def of(cls, source: Source, parts: Sequence[Atoms], threads: int, search: Search, extra: int) -> Plan:
         """Plan the counting of atoms, in `parts` of the samples, for some units or bitmaps.
 
         On GPUs each takes its values, and a histogram per range and part. Atoms take half of the free memory at most;
@@ -132,12 +125,12 @@ class Plan:
             If not even one item fits on a GPU.
 
         """
-        places, n_items = work.places, len(work.units)
+        places, n_items = source.places, len(source.units)
         everything = max(atoms.n_samples for atoms in parts)
         if places == [MAIN_MEMORY]:
             return cls(places, max(1, min(threads, n_items)), 1, everything)
-        n_histograms = work.n_ranges + 2  # 2: what a search weighs
-        item_bytes = work.unit_bytes + sum(atoms.n_atoms for atoms in parts) * 8 * n_histograms
+        n_histograms = source.n_ranges + 2  # 2: what a search weighs
+        item_bytes = source.unit_bytes + sum(atoms.n_atoms for atoms in parts) * 8 * n_histograms
         free = min(place.free_bytes() or 0 for place in places)
         new = [atoms for atoms in parts if not all(atoms.is_kept_at(place) for place in places)]
         whole = sum(_bytes_of(atoms, ATOM_ARRAYS) for atoms in new)
@@ -163,11 +156,11 @@ class Plan:
         a_sample = max(_bytes_of(atoms, _SAMPLE_ARRAYS) // max(atoms.n_samples, 1) for atoms in parts)
         return cls(places, n_workers, batch, max(1, share // (a_place * max(a_sample, 1))))
 
-    def require_memory(self, work: Work, atoms: Atoms, search: Search, extra: int) -> None:
+    def require_memory(self, source: Source, atoms: Atoms, search: Search, extra: int) -> None:
         """Raise `MemoryBudgetError` if the workers, with a unit each, or `extra` each, would not fit in main memory."""
         # Histograms of every range; then the weights of two counts by atom and marks, in the search.
-        each = atoms.n_atoms * (8 * work.n_ranges + 16 + 16)
-        each += work.n_values * (4 + 4 + 1)  # the activations, sorted, and which of them fire
+        each = atoms.n_atoms * (8 * source.n_ranges + 16 + 16)
+        each += source.n_values * (4 + 4 + 1)  # the activations, sorted, and which of them fire
         each += 6 * search.memory(atoms.n_concepts)  # hits and gains of pairs; sizes, hits, values and gains by rank
         pairs = 8 * min(atoms.n_concepts, DENSE_PAIRS) ** 2
         n_bytes = self.n_workers * each + pairs
