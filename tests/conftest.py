@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -51,6 +52,8 @@ def _is_there(name: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background: its children would ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     unknown = _REQUIRED - {*_IMPORT_NAMES, *_TOOLS}
     if unknown:
         raise pytest.UsageError(f"CCX_REQUIRE names unknown libraries or tools: {sorted(unknown)}")

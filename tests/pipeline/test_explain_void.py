@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from typer.testing import CliRunner
@@ -105,18 +105,24 @@ def test_the_published_clustering_looks_at_no_padding() -> None:
 
 
 @pytest.mark.states("Activations", "NaN where no valid cell is", "accepted", "it counts nowhere")
-@given(seed=SEEDS, grid=SIDES, source=SIDES, garbage=GARBAGE, options=RANGES)
+@given(
+    seed=SEEDS,
+    grid=SIDES,
+    source=SIDES,
+    garbage=GARBAGE,
+    options=RANGES,
+    search=st.sampled_from(["beam", "mmesh"]),
+)
 def test_what_has_no_valid_cell_changes_nothing(
-    seed: int, grid: tuple[int, int], source: tuple[int, int], garbage: float, options: dict[str, Any]
+    seed: int, grid: tuple[int, int], source: tuple[int, int], garbage: float, options: dict[str, Any], search: str
 ) -> None:
     concepts, maps, counted = made(seed, grid, source)
     n_units, height, width = maps.shape[1:]
     if height * grid[1] != width * grid[0]:
         assume(n_units * grid[1] != height * grid[0])  # which could be channels last, and is refused
-    for search in ("beam", "mmesh"):
-        asked = {**options, "search": search, "length": 2, "progress": False}
-        got = ccx.explain(filled(maps, counted, garbage), concepts, **asked)
-        assert rows(got) == rows(ccx.explain(filled(maps, counted, 0), concepts, **asked))
+    asked = {**options, "search": search, "length": 2, "progress": False}
+    got = ccx.explain(filled(maps, counted, garbage), concepts, **asked)
+    assert rows(got) == rows(ccx.explain(filled(maps, counted, 0), concepts, **asked))
     if "ranges" not in options:
         fit = options.get("fit_samples", list(range(N)))
         ranges = {name: options[name] for name in ("clusters", "quantile") if name in options}
@@ -211,6 +217,7 @@ def flags_of(kind: str, seed: int, n: int, source: tuple[int, int]) -> tuple[Any
 @pytest.mark.states(
     "Activations", "`exclude=`: bool[N, h, w], [h, w]; of tokens [N, T], [T]", "accepted", "True counts nowhere"
 )
+@settings(max_examples=settings.default.max_examples // 2)  # two data sets and two searches each
 @given(
     seed=SEEDS,
     kind=st.sampled_from(["[T]", "[N, T]", "[h, w]", "[N, h, w]"]),
