@@ -18,25 +18,18 @@ EVIDENCE_HEADINGS = ("null mean", "null max", "z", "p", "held out", "held out p"
 class Chance(Record):
     """A score beside the scores that permuted bitmaps reached."""
 
-    permutations: Annotated[int, Field("Their number r.", least=1)]
-    mean: Annotated[float, Field("Mean of their scores.")]
-    maximum: Annotated[float, Field("Largest of their scores.")]
-    z: Annotated[
-        float | None,
-        Field(
-            "``(score - mean) / sd``, sd the standard deviation of their scores (n − 1 degrees of freedom); None where "
-            "that is 0 or r is 1."
-        ),
-    ]
-    p: Annotated[
-        float,
-        Field(
-            "Permutation p-value, ``(1 + number of permuted scores >= score) / (1 + r)`` (Phipson and Smyth 2010); "
-            "scores are compared exactly.",
-            least=0,
-            most=1,
-        ),
-    ]
+    permutations: Annotated[int, Field(least=1)]
+    """Their number r."""
+    mean: float
+    """Mean of their scores."""
+    maximum: float
+    """Largest of their scores."""
+    z: float | None
+    """``(score - mean) / sd``, sd the standard deviation of their scores (n − 1 degrees of freedom); None where that is
+    0 or r is 1."""
+    p: Annotated[float, Field(least=0, most=1)]
+    """Permutation p-value, ``(1 + number of permuted scores >= score) / (1 + r)`` (Phipson and Smyth 2010); scores are
+    compared exactly."""
 
     @property
     def resolution(self) -> float:
@@ -71,16 +64,20 @@ class Chance(Record):
 class HeldOut(Record):
     """A formula that was found on some samples, scored on others: all fields are of the samples held out."""
 
-    score: Annotated[float, Field("As in `ccx.Explanation`.")]
-    iou: Annotated[float, Field("``intersection / union``.", least=0, most=1)]
-    intersection: Annotated[int, Field("|F ∧ B| in cells.", least=0)]
-    union: Annotated[int, Field("|F ∨ B| in cells.", least=0)]
-    bitmap_cells: Annotated[int, Field("|B| in cells.", least=0)]
-    formula_cells: Annotated[int, Field("|F| in cells.", least=0)]
-    chance: Annotated[
-        Chance | None,
-        Field("The formula's score there beside its scores with the bitmap's samples permuted; None without these."),
-    ] = None
+    score: float
+    """As in `ccx.Explanation`."""
+    iou: Annotated[float, Field(least=0, most=1)]
+    """``intersection / union``."""
+    intersection: Annotated[int, Field(least=0)]
+    """|F ∧ B| in cells."""
+    union: Annotated[int, Field(least=0)]
+    """|F ∨ B| in cells."""
+    bitmap_cells: Annotated[int, Field(least=0)]
+    """|B| in cells."""
+    formula_cells: Annotated[int, Field(least=0)]
+    """|F| in cells."""
+    chance: Chance | None = None
+    """The formula's score there beside its scores with the bitmap's samples permuted; None without these."""
 
     def contradictions(self) -> Iterator[tuple[str, str, object]]:
         """Yield (field, what it should be, what it is) of each that the others exclude."""

@@ -66,10 +66,14 @@ _HELD_OUT = (
 class Candidate(Record):
     """A formula that came close to the best one."""
 
-    formula: Annotated[Formula, Field("In canonical form.", codec=_FORMULA)]
-    iou: Annotated[float, Field("``intersection / union``.", least=0, most=1)]
-    intersection: Annotated[int, Field("|F ∧ B| in cells.", least=0)]
-    union: Annotated[int, Field("|F ∨ B| in cells.", least=0)]
+    formula: Annotated[Formula, Field(codec=_FORMULA)]
+    """In canonical form."""
+    iou: Annotated[float, Field(least=0, most=1)]
+    """``intersection / union``."""
+    intersection: Annotated[int, Field(least=0)]
+    """|F ∧ B| in cells."""
+    union: Annotated[int, Field(least=0)]
+    """|F ∨ B| in cells."""
 
 
 @documented
@@ -81,83 +85,54 @@ class Explanation(Record):
     range.
     """
 
-    unit: Annotated[int, Field("Index of the unit; of the bitmap, when bitmaps were given.", least=0)]
-    range_index: Annotated[
-        int, Field("Number of the range among the unit's ranges, from 1, ascending; 1 for bitmaps.", least=1)
-    ]
-    range: Annotated[
-        tuple[float, float] | None,
-        Field(
-            "The open interval of activation (lower, upper), which may end at infinity; None when there is none, as "
-            "for bitmaps.",
-            codec=_RANGE,
-            columns=_ENDS,
-        ),
-    ]
-    formula: Annotated[
-        Formula | None,
-        Field("In canonical form; None unless `status` is ``explained``.", codec=_FORMULA, columns=_TEXT),
-    ]
-    iou: Annotated[float, Field("``intersection / union``; 0.0 without a formula.", least=0, most=1)]
-    iou_gain: Annotated[
-        float | None,
-        Field(
-            "`iou` minus the bitmap's share of all cells, which is the IoU of a formula that is always true: so ranges "
-            "of different size compare. None without a formula, and where an older ccx stored the result."
-        ),
-    ]
-    score: Annotated[
-        float,
-        Field(
-            'What the search maximised: the score that ``settings["scoring"]`` names (``docs/scores.md``), times '
-            "``penalty ** (length - 1)``; `iou` by default."
-        ),
-    ]
-    intersection: Annotated[int, Field("|F ∧ B| in cells.", least=0)]
-    union: Annotated[int, Field("|F ∨ B| in cells.", least=0)]
-    bitmap_cells: Annotated[int, Field("|B| in cells.", least=0)]
-    formula_cells: Annotated[int, Field("|F| in cells.", least=0)]
-    status: Annotated[Status, Field("Why there is a formula or none.")]
-    visited: Annotated[int, Field("Number of formulas that the search evaluated exactly.", least=0)]
-    expanded: Annotated[int, Field("Number of formulas that it extended, by all concepts and operators.", least=0)] = 0
-    estimated: Annotated[
-        int,
-        Field("Number of formulas that it gave an estimate first; 0 for searches without estimates.", least=0),
-    ] = 0
-    optimal: Annotated[
-        bool,
-        Field(
-            "True where no formula that was asked for (length, names, least IoU) precedes it (``docs/search.md``), and "
-            "that is proven; without a formula, that there is none."
-        ),
-    ]
-    upper_bound: Annotated[
-        float | None,
-        Field("Proven bound of the score of any formula that was asked for; None where nothing is proven."),
-    ] = None
-    evaluations: Annotated[
-        int, Field("Number of formulas that a proof bounded or counted; 0 without proof.", least=0)
-    ] = 0
-    alternatives: Annotated[
-        tuple[Candidate, ...],
-        Field("The next best formulas, best first, when more than one was asked for.", columns=_TEXTS),
-    ] = ()
-    chance: Annotated[
-        Chance | None,
-        Field(
-            "The score beside those that the search reaches on permuted bitmaps (``docs/chance.md``); None where that "
-            "was not asked for, or there is no formula.",
-            columns=_CHANCE,
-        ),
-    ] = None
-    held_out: Annotated[
-        HeldOut | None,
-        Field(
-            "The formula on samples that it was not found on; None where no samples were held out, or there is no "
-            "formula. All other fields are of the samples that it was found on.",
-            columns=_HELD_OUT,
-        ),
-    ] = None
+    unit: Annotated[int, Field(least=0)]
+    """Index of the unit; of the bitmap, when bitmaps were given."""
+    range_index: Annotated[int, Field(least=1)]
+    """Number of the range among the unit's ranges, from 1, ascending; 1 for bitmaps."""
+    range: Annotated[tuple[float, float] | None, Field(codec=_RANGE, columns=_ENDS)]
+    """The open interval of activation (lower, upper), which may end at infinity; None when there is none, as for
+    bitmaps."""
+    formula: Annotated[Formula | None, Field(codec=_FORMULA, columns=_TEXT)]
+    """In canonical form; None unless `status` is ``explained``."""
+    iou: Annotated[float, Field(least=0, most=1)]
+    """``intersection / union``; 0.0 without a formula."""
+    iou_gain: float | None
+    """`iou` minus the bitmap's share of all cells, which is the IoU of a formula that is always true: so ranges of
+    different size compare. None without a formula, and where an older ccx stored the result."""
+    score: float
+    """What the search maximised: the score that ``settings["scoring"]`` names (``docs/scores.md``), times ``penalty **
+    (length - 1)``; `iou` by default."""
+    intersection: Annotated[int, Field(least=0)]
+    """|F ∧ B| in cells."""
+    union: Annotated[int, Field(least=0)]
+    """|F ∨ B| in cells."""
+    bitmap_cells: Annotated[int, Field(least=0)]
+    """|B| in cells."""
+    formula_cells: Annotated[int, Field(least=0)]
+    """|F| in cells."""
+    status: Status
+    """Why there is a formula or none."""
+    visited: Annotated[int, Field(least=0)]
+    """Number of formulas that the search evaluated exactly."""
+    expanded: Annotated[int, Field(least=0)] = 0
+    """Number of formulas that it extended, by all concepts and operators."""
+    estimated: Annotated[int, Field(least=0)] = 0
+    """Number of formulas that it gave an estimate first; 0 for searches without estimates."""
+    optimal: bool
+    """True where no formula that was asked for (length, names, least IoU) precedes it (``docs/search.md``), and that is
+    proven; without a formula, that there is none."""
+    upper_bound: float | None = None
+    """Proven bound of the score of any formula that was asked for; None where nothing is proven."""
+    evaluations: Annotated[int, Field(least=0)] = 0
+    """Number of formulas that a proof bounded or counted; 0 without proof."""
+    alternatives: Annotated[tuple[Candidate, ...], Field(columns=_TEXTS)] = ()
+    """The next best formulas, best first, when more than one was asked for."""
+    chance: Annotated[Chance | None, Field(columns=_CHANCE)] = None
+    """The score beside those that the search reaches on permuted bitmaps (``docs/chance.md``); None where that was not
+    asked for, or there is no formula."""
+    held_out: Annotated[HeldOut | None, Field(columns=_HELD_OUT)] = None
+    """The formula on samples that it was not found on; None where no samples were held out, or there is no formula. All
+    other fields are of the samples that it was found on."""
 
     @property
     def cluster(self) -> int:

@@ -1,20 +1,23 @@
 """Records of JSON files, derived from dataclasses, in which each field is written once.
 
-`Field` says in a field's annotation what it means. From that and the type come what is written and read, the JSON
-Schema, the columns of a data frame and the documentation.
+The text below a field says what it means, its annotation, perhaps with a `Field`, what it holds. From these come what
+is written and read, the JSON Schema, the columns of a data frame and the documentation.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, partial
+from itertools import pairwise
 from types import NoneType
-from typing import Any, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from ccx.errors import InputError
 
@@ -45,8 +48,6 @@ class Field:
 
     Attributes
     ----------
-    doc
-        What it means, in the documentation and the schema.
     least, most
         Bounds of a number.
     codec
@@ -56,7 +57,6 @@ class Field:
 
     """
 
-    doc: str
     least: float | None = None
     most: float | None = None
     codec: Codec | None = None
@@ -66,13 +66,14 @@ class Field:
 class Stored(NamedTuple):
     """A field of a record as it is stored."""
 
+    doc: str
     field: Field
     codec: Codec
     columns: tuple[Column, ...]
 
 
 class Record:
-    """A dataclass that stands in JSON files: its annotations are ``Annotated[TYPE, Field(...)]``."""
+    """A dataclass that stands in JSON files: its annotations are types, or ``Annotated[TYPE, Field(...)]``."""
 
     __slots__ = ()
 
@@ -103,7 +104,7 @@ class Record:
 
 def documented(cls: type[R]) -> type[R]:
     """Add to a record's docstring what its fields mean."""
-    lines = [f"{name}\n    {one.field.doc}" for name, one in stored_fields(cls).items()]
+    lines = [f"{name}\n    {doc}" for name, doc in _docs(cls).items()]
     cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n\nAttributes\n----------\n" + "\n".join(lines) + "\n"
     return cls
 
@@ -119,17 +120,41 @@ def _stored_fields(cls: Any) -> dict[str, Stored]:
     hints = get_type_hints(cls, include_extras=True)
     found = {}
     for one in dataclasses.fields(cls):
-        kind, field = get_args(hints[one.name])
+        hint = hints[one.name]
+        kind, field = get_args(hint) if get_origin(hint) is Annotated else (hint, Field())
         codec = _codec(kind, field)
         columns = (_column(one.name, kind, codec),) if field.columns is None else field.columns
-        found[one.name] = Stored(field, codec, columns)
+        found[one.name] = Stored(_docs(cls).get(one.name, ""), field, codec, columns)
     return found
+
+
+def _docs(cls: Any) -> dict[str, str]:
+    """Return the text below each field of a class, where its source is there: Python keeps none at run time."""
+    body = next((one.body for one in _classes(cls.__module__) if one.name == cls.__name__), [])
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+@cache
+def _classes(module: str) -> list[ast.ClassDef]:
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except OSError:
+        return []
+    return [one for one in ast.parse(source).body if isinstance(one, ast.ClassDef)]
 
 
 def schema_of(cls: type[Record]) -> Json:
     """Return the JSON Schema of a record."""
     fields = stored_fields(cls)
-    properties = {name: {"description": one.field.doc, **one.codec.schema} for name, one in fields.items()}
+    properties = {name: {"description": one.doc, **one.codec.schema} for name, one in fields.items()}
     return {"type": "object", "additionalProperties": False, "required": list(fields), "properties": properties}
 
 
@@ -162,7 +187,7 @@ def documentation_of(cls: type[Record]) -> str:
     """Return a Markdown table of the fields: name, JSON type, meaning."""
     rows = ["| field | type | value |", "|---|---|---|"]
     for name, one in stored_fields(cls).items():
-        doc = one.field.doc.replace("``", "`").replace("|", "\\|").replace("None", "`null`")
+        doc = one.doc.replace("``", "`").replace("|", "\\|").replace("None", "`null`")
         rows.append(f"| `{name}` | {_words(one.codec.schema)} | {doc} |")
     return "\n".join(rows) + "\n"
 

@@ -58,7 +58,8 @@ def test_docstrings_list_the_fields() -> None:
 class Inner(Record):
     """A part."""
 
-    label: Annotated[str, Field("A text.")]
+    label: str
+    """A text."""
 
 
 @documented
@@ -66,12 +67,14 @@ class Inner(Record):
 class Outer(Record):
     """A whole."""
 
-    count: Annotated[int, Field("A number.", least=1, most=9)]
-    share: Annotated[float | None, Field("Or none.")]
-    parts: Annotated[tuple[Inner, ...], Field("Several.", columns=(Column("n", len, "int64"),))] = ()
-    part: Annotated[Inner | None, Field("One.", columns=(Column("label", lambda one: one.label, "object", "-"),))] = (
-        None
-    )
+    count: Annotated[int, Field(least=1, most=9)]
+    """A number."""
+    share: float | None
+    """Or none."""
+    parts: Annotated[tuple[Inner, ...], Field(columns=(Column("n", len, "int64"),))] = ()
+    """Several."""
+    part: Annotated[Inner | None, Field(columns=(Column("label", lambda one: one.label, "object", "-"),))] = None
+    """One."""
 
 
 def test_records_of_any_dataclass() -> None:
