@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ccx import memory
 from ccx.checks import UNBOUNDED, choice, integer
-from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
+from ccx.errors import DTypeError, InputError, ShapeError, require_library
 from ccx.kernels import cpu
 from ccx.kernels.conversion import as_array, as_floats, describe, require_host
 from ccx.kernels.ieee import ieee
@@ -134,11 +134,9 @@ def sklearn_ranges(values: Activations, n_clusters: int) -> Ranges:
 
 
 def _sklearn_ranges(values: Activations, n_clusters: int) -> Ranges:
-    try:
-        from sklearn.cluster import KMeans  # noqa: PLC0415 (an optional library)
-    except ImportError as error:
-        library = "scikit-learn"
-        raise MissingExtraError(library, extra="sklearn", purpose="clustering by scikit-learn") from error
+    require_library("scikit-learn", "sklearn", "clustering by scikit-learn")
+    from sklearn.cluster import KMeans  # noqa: PLC0415 (an optional library)
+
     firing = _firing(values)
     distinct = np.unique(firing)
     if len(distinct) <= n_clusters:

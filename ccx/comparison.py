@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from ccx.errors import InputError
 
@@ -13,20 +13,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _DECIDING = {"scoring": "iou", "length_penalty": 1.0}  # settings that must agree, and what they are by default
-
-
-class Rows(Protocol):
-    """What is compared: `ccx.Explanations`."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of the search."""
-
-    @property
-    def concepts_hash(self) -> str:
-        """Content hash of the concepts."""
-
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +45,9 @@ class Compared:
 
     def to_record(self) -> dict[str, Any]:
         """Return plain values, formulas as texts."""
-        return {
-            "unit": self.unit,
-            "range_index": self.range_index,
-            "score": self.score,
-            "other_score": self.other_score,
-            "shortfall": self.shortfall,
-            "formula": None if self.formula is None else str(self.formula),
-            "other_formula": None if self.other_formula is None else str(self.other_formula),
-        }
+        numbers = {name: getattr(self, name) for name in ("unit", "range_index", "score", "other_score", "shortfall")}
+        formulas = {"formula": self.formula, "other_formula": self.other_formula}
+        return numbers | {name: None if one is None else str(one) for name, one in formulas.items()}
 
 
 class Comparison(Sequence[Compared]):
@@ -175,7 +155,7 @@ class Comparison(Sequence[Compared]):
         return f"Comparison: the other's score is {self.text()}"
 
 
-def compare(reference: Rows, other: Rows) -> Comparison:
+def compare(reference: Any, other: Any) -> Comparison:
     """Match rows by unit and range_index (see `ccx.Explanations.compare`)."""
     facts = [
         {"concepts": one.concepts_hash[:12]} | {key: one.settings.get(key, value) for key, value in _DECIDING.items()}

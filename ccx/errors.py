@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 _MOST_LISTED = 1_000  # problems in one message
 # Control characters but tab and new line, marks that change the direction of text, line separators, lone surrogates.
@@ -71,6 +72,12 @@ class MissingExtraError(CCXError, ImportError):
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(f'{purpose} needs {library}: install it with  pip install "ccx[{extra}]"')
+
+
+def require_library(library: str, extra: str, purpose: str) -> None:
+    """Raise `MissingExtraError` unless an optional library is installed; to import it may take seconds."""
+    if find_spec({"scikit-learn": "sklearn"}.get(library, library)) is None:
+        raise MissingExtraError(library, extra, purpose)
 
 
 class StoreError(CCXError):

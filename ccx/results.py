@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ccx.checks import integer, require_kind
 from ccx.comparison import Comparison, compare
-from ccx.errors import InputError, MissingExtraError
+from ccx.errors import InputError, require_library
 from ccx.evidence import EVIDENCE_HEADINGS, SLACK, evidence_cells
 from ccx.explanation import Candidate, Explanation, Status
 from ccx.options import renamed_settings
@@ -228,10 +228,8 @@ class Explanations(Sequence[Explanation]):
             When pandas is not installed.
 
         """
-        try:
-            import pandas as pd  # noqa: PLC0415  # an optional library
-        except ImportError as error:
-            raise MissingExtraError("pandas", "pandas", "to_pandas()") from error
+        require_library("pandas", "pandas", "to_pandas()")
+        import pandas as pd  # noqa: PLC0415  # an optional library
 
         # Typed series: pandas would infer other dtypes where values are missing or the table is empty.
         columns = columns_of(list(self), Explanation)

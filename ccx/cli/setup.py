@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import tomllib
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -18,7 +17,7 @@ from ccx.cli import flags, terminal
 from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.cli.flags import declared, option
 from ccx.datasets import Broden, Dataset
-from ccx.errors import InputError, MissingExtraError
+from ccx.errors import InputError, require_library
 from ccx.options import RangeOptions, SearchOptions
 from ccx.store.files import read_bytes, store_error
 from ccx.studies import Experiment, Table
@@ -115,7 +114,7 @@ class Setup:
             raise InputError("--format", wanted=wanted, got=repr(self.format), remedy="see --help")
         if self.format == "parquet":
             for library in ("pandas", "pyarrow"):
-                require(library, "parquet", "--format parquet")
+                require_library(library, "parquet", "--format parquet")
         if self.max_images < 0:
             wanted, remedy = "an integer >= 0", "0 = all images"
             raise InputError("--max-images", wanted=wanted, got=str(self.max_images), remedy=remedy)
@@ -178,12 +177,6 @@ class Setup:
             spec = hashlib.sha256(self.data.encode("utf-8", "surrogateescape")).hexdigest()[:8]
             name = f"{kind}_{Path(rest.split(',')[0]).name}_{spec}"  # many data sets lie in a folder named images
         return f"{name}_{self.max_images}" if self.max_images else name
-
-
-def require(library: str, extra: str, purpose: str) -> None:
-    """Raise `MissingExtraError` if a library is not installed: before hours of work that need it at the end."""
-    if importlib.util.find_spec(library) is None:
-        raise MissingExtraError(library, extra, purpose)
 
 
 class StudyCommand(TyperCommand):

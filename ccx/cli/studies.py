@@ -12,8 +12,8 @@ from rich.text import Text
 from ccx import studies
 from ccx.cli import explain_commands, terminal
 from ccx.cli.flags import option, with_options
-from ccx.cli.setup import Setup, require
-from ccx.errors import InputError
+from ccx.cli.setup import Setup
+from ccx.errors import InputError, require_library
 from ccx.studies import Experiment, Table
 
 _N_ROWS = 40
@@ -55,7 +55,7 @@ def compare_heuristics(
     if heuristic not in _HEURISTICS:
         raise InputError("--heuristic", wanted=" or ".join(_HEURISTICS), got=repr(heuristic), remedy="see --help")
     if figure:
-        require("matplotlib", "plot", "the figure (--no-figure leaves it out)")
+        require_library("matplotlib", "plot", "the figure (--no-figure leaves it out)")
     experiment = setup.experiment()
     searches = studies.SEARCHES if heuristic == "all" else tuple(one for one in studies.SEARCHES if one == heuristic)
     for layer in experiment.layers:
@@ -84,7 +84,7 @@ def compare_thresholds(
 ) -> None:
     """Explain units at eleven quantiles, and count the categories that their formulas name."""
     if figure:
-        require("matplotlib", "plot", "the figure (--no-figure leaves it out)")
+        require_library("matplotlib", "plot", "the figure (--no-figure leaves it out)")
     experiment = setup.experiment()
     for layer in experiment.layers:
         compared = studies.compare_thresholds(
@@ -159,7 +159,7 @@ def images(
     dir_images: Annotated[Path, option("Folder of the figures.")] = Path("figures/units"),
 ) -> None:
     """Draw a figure per unit: photographs on which it fires and its formula holds, all else black."""
-    require("matplotlib", "plot", "ccx images")
+    require_library("matplotlib", "plot", "ccx images")
     experiment = setup.experiment()
     for layer in experiment.layers:
         found = experiment.found(layer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import struct
 import zlib
@@ -29,6 +28,7 @@ from ccx.images import (
 from ccx.kernels.png import MAX_FILTER, Ids, cell_indices
 from ccx.store import PathLike
 from ccx.store.files import store_error
+from ccx.store.numpy_files import read_header
 
 NPY = ".npy"
 
@@ -245,17 +245,15 @@ def _npy_array(path: PathLike) -> npt.NDArray[Any]:
     file = io.BytesIO(content_of(path))
     remedy = "save whole numbers [h, w] with numpy.save"
     try:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, is_fortran, dtype = read(file)
-    except Exception as error:  # a damaged head raises what it sees fit
+        head = read_header(file)
+    except ValueError as error:
         raise store_error(path, f"no .npy file, or its head is damaged ({error})", remedy) from error
+    shape, dtype, n_bytes = head.shape, head.dtype, len(file.getbuffer())
     if dtype.kind not in "biu" or len(shape) != 2:
         raise store_error(path, f"holds {dtype}{list(shape)}, no label map", remedy)
     check_pixels(*shape, path)
-    left = len(file.getbuffer()) - file.tell()
-    if left != math.prod(shape) * dtype.itemsize:
-        raise store_error(path, f"truncated or damaged: {left} bytes for {dtype}{list(shape)}", DAMAGED)
-    numbers = np.frombuffer(file.getbuffer(), dtype, offset=file.tell())
-    numbers = numbers.reshape(shape, order="F" if is_fortran else "C")
+    if n_bytes != head.n_bytes:
+        problem = f"truncated or damaged: {n_bytes - head.start} bytes for {dtype}{list(shape)}"
+        raise store_error(path, problem, DAMAGED)
+    numbers = np.frombuffer(file.getbuffer(), dtype, offset=head.start).reshape(shape, order=head.order)
     return numbers.astype(np.uint8) if dtype.kind == "b" else numbers

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccx.errors import MissingExtraError
+from ccx.errors import require_library
 
 Size = tuple[int, int]
 Runs = dict[str, Any]  # run lengths as pycocotools has them
@@ -19,10 +19,9 @@ _MOST_CHARACTERS = 7  # of a compressed run length: 35 bits
 
 def coco_masks() -> Any:
     """Return the module of pycocotools that draws, or raise `MissingExtraError`."""
-    try:
-        from pycocotools import mask  # noqa: PLC0415 - optional
-    except ImportError as error:
-        raise MissingExtraError("pycocotools", "coco", "reading COCO instances") from error
+    require_library("pycocotools", "coco", "reading COCO instances")
+    from pycocotools import mask  # noqa: PLC0415 - optional
+
     return mask
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from ccx.checks import require_kind
-from ccx.errors import InputError, MissingExtraError
+from ccx.errors import InputError, require_library
 from ccx.formula.tree import And, Concept, Formula, Not, Or, Order, distinct_parts, ids_in_order
 
 # 2**20 rows are 128 KiB a table.
@@ -71,11 +71,9 @@ def simplify(formula: Formula, order: Order | None = None) -> Formula:
         If the extra ``logic`` is not installed.
 
     """
-    try:
-        from pyeda.boolalg.espresso import FTYPE, espresso, set_config  # noqa: PLC0415
-        from pyeda.boolalg.minimization import CONFIG  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError(library="pyeda", extra="logic", purpose="simplify()") from error
+    require_library("pyeda", "logic", "simplify()")
+    from pyeda.boolalg.espresso import FTYPE, espresso, set_config  # noqa: PLC0415
+    from pyeda.boolalg.minimization import CONFIG  # noqa: PLC0415
 
     require_kind("formula", formula, Formula, "a formula", "see ccx.parse")
     id_of = ids_in_order(formula.concepts, order)
@@ -137,12 +135,8 @@ def _truth_rows(names: Sequence[str]) -> dict[str, int]:
 
 def _can_differ(a: Formula, b: Formula) -> bool:
     """Whether a SAT solver finds a set of concepts for which exactly one of two formulas holds."""
-    try:
-        from pyeda.boolalg import picosat  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError(
-            library="pyeda", extra="logic", purpose=f"comparing formulas of over {_TABLE_CONCEPTS} concepts"
-        ) from error
+    require_library("pyeda", "logic", f"comparing formulas of over {_TABLE_CONCEPTS} concepts")
+    from pyeda.boolalg import picosat  # noqa: PLC0415
 
     # G. S. Tseitin's encoding: a variable for each concept and each connective, negation by sign.
     variables: dict[str, int] = {name: i for i, name in enumerate(dict.fromkeys(a.concepts + b.concepts), start=1)}

@@ -221,13 +221,7 @@ class Concept(Formula):
     name: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str):
-            raise InputError(
-                argument="name",
-                wanted="a str",
-                got=type(self.name).__name__,
-                remedy="name concepts by strings; ids become names by str(id)",
-            )
+        require_kind("name", self.name, str, "a str", "name concepts by strings; ids become names by str(id)")
         # NumPy's strings are a subclass with a repr of their own.
         object.__setattr__(self, "name", str(self.name))
 
@@ -253,46 +247,35 @@ class Not(Formula):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class And(Formula):
+class _Binary(Formula):
+    left: Formula
+    right: Formula
+
+    def __post_init__(self) -> None:
+        _check_operands(self)
+
+    @property
+    def children(self) -> tuple[Formula, Formula]:
+        """The left and the right operand."""
+        return self.left, self.right
+
+
+class And(_Binary):
     """The cells in both `left` and `right`."""
 
-    left: Formula
-    right: Formula
-
-    def __post_init__(self) -> None:
-        _check_operands(self)
-
-    @property
-    def children(self) -> tuple[Formula, Formula]:
-        """The left and the right operand."""
-        return self.left, self.right
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Or(Formula):
+class Or(_Binary):
     """The cells in `left`, in `right`, or in both."""
 
-    left: Formula
-    right: Formula
-
-    def __post_init__(self) -> None:
-        _check_operands(self)
-
-    @property
-    def children(self) -> tuple[Formula, Formula]:
-        """The left and the right operand."""
-        return self.left, self.right
+    __slots__ = ()
 
 
 def _check_operands(node: Formula) -> None:
     for operand in node.children:
-        if not isinstance(operand, Formula):
-            raise InputError(
-                argument="operand",
-                wanted="a formula",
-                got=type(operand).__name__,
-                remedy="wrap a name as Concept(name), or read text with ccx.formula.parse",
-            )
+        remedy = "wrap a name as Concept(name), or read text with ccx.formula.parse"
+        require_kind("operand", operand, Formula, "a formula", remedy)
 
 
 def parse(text: str) -> Formula:
@@ -311,9 +294,7 @@ def parse(text: str) -> Formula:
         If the text is not a formula: says at which character and what was expected there.
 
     """
-    if not isinstance(text, str):
-        raise InputError(argument="formula", wanted="a str", got=type(text).__name__, remedy="pass the formula as text")
-
+    require_kind("formula", text, str, "a str", "pass the formula as text")
     frames = [_Frame()]  # the whole text, then one for each open parenthesis
     operand: Formula | None = None  # what has been read of the last frame, once that is a formula
     for token in lexer.tokens(text):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from ccx.checks import UNBOUNDED, choice, integer
-from ccx.errors import InputError, MissingExtraError, StoreError
+from ccx.errors import InputError, StoreError, require_library
 from ccx.models.checkpoints import fill, read_checkpoint
 from ccx.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ccx.networks import require_torch
@@ -240,5 +239,4 @@ def _check_name(name: str) -> None:
 
 def _require_torchvision() -> None:
     require_torch("a network by name")
-    if importlib.util.find_spec("torchvision") is None:
-        raise MissingExtraError("torchvision", "torch", "a network by name")
+    require_library("torchvision", "torch", "a network by name")

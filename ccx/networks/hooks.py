@@ -7,7 +7,6 @@ module gets back its own training flag. torch is imported by the functions that 
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ccx.errors import DTypeError, InputError, MissingExtraError, ShapeError
+from ccx.errors import DTypeError, InputError, ShapeError, require_library
 from ccx.networks import outputs
 from ccx.networks.failures import called
 from ccx.networks.ordering import check_count, check_order
@@ -388,5 +387,4 @@ def _listed(names: list[str]) -> str:
 
 def require_torch(purpose: str) -> None:
     """Raise `MissingExtraError` if torch is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError("torch", "torch", purpose)
+    require_library("torch", "torch", purpose)

@@ -7,12 +7,11 @@ file for the whole.
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +25,7 @@ from ccx.keys import Activations, Keys, sample_name
 from ccx.probing.layouts import check_sample_shape
 from ccx.probing.verifying import differs
 from ccx.store import PathLike, RowLog, json_text, read_json, read_run, write_text
-from ccx.store.files import open_kept, read_bytes, reason, store_error, sync_folder, write_at
+from ccx.store.files import open_kept, read_bytes, store_error, storing, sync_folder, write_at
 from ccx.store.numpy_files import map_npy, read_header
 from ccx.store.runs import locked_run
 
@@ -92,7 +91,7 @@ class ActivationFolder:
             self.n_stored, self._digests = _stored(self._log, hashed=settings.get("data") is None)
             self._files = {layer: _LayerFile(self.folder, layer) for layer in layers}
             self._precision = str(settings.get("precision", "float32"))
-            with _storing(self.folder):
+            with storing(self.folder, "samples"):
                 self.finished = self._opened(files)
             self._keys = self._stored_keys = _read_keys(self.folder)
             self._n_written = self.n_stored
@@ -166,7 +165,7 @@ class ActivationFolder:
         Raises `StoreError` if they differ by more than rounding.
         """
         for layer, array in computed.items():
-            with _storing(self.folder):
+            with storing(self.folder, "samples"):
                 stored = self._files[layer].first(len(array)) if len(array) else array
             difference = differs(stored, array, self._precision)
             if difference is not None:
@@ -185,7 +184,7 @@ class ActivationFolder:
 
     def require_room(self, sample_bytes: int, n_samples: int) -> None:
         """Raise `StoreError` unless `n_samples` in all, of `sample_bytes` each, fit on the disk."""
-        with _storing(self.folder):
+        with storing(self.folder, "samples"):
             there = os.statvfs(self.folder)
         needed, free = (n_samples - self.n_stored) * sample_bytes, there.f_bavail * there.f_frsize
         if needed > free:
@@ -196,7 +195,7 @@ class ActivationFolder:
     def append(self, arrays: Mapping[str, Array], digests: Sequence[str] | None) -> None:
         """Write the next samples of all layers; `commit` makes them safe."""
         n_samples = len(next(iter(arrays.values())))
-        with _storing(self.folder):
+        with storing(self.folder, "samples"):
             for layer, file in self._files.items():
                 file.write(arrays[layer], self._n_written, self._stack)
         row: dict[str, Any] = {"first": self._n_written, "stop": self._n_written + n_samples}
@@ -209,7 +208,7 @@ class ActivationFolder:
         """Flush what was written to the disk, and note that it is there."""
         if not self._pending:
             return
-        with _storing(self.folder):
+        with storing(self.folder, "samples"):
             for file in self._files.values():
                 file.flush()
         for row in self._pending:
@@ -225,7 +224,7 @@ class ActivationFolder:
         self._write_keys()
         if self.finished:
             return
-        with _storing(self.folder):
+        with storing(self.folder, "samples"):
             for file in self._files.values():
                 file.finish(self.n_stored)
             sync_folder(self.folder)
@@ -418,7 +417,7 @@ def _discard(folder: Path) -> None:
     if not (folder / "run.json").exists():
         return
     layers = _layers_of(folder)
-    with _storing(folder), locked_run(folder), (folder / "rows.jsonl").open("r+b") as rows:
+    with storing(folder, "samples"), locked_run(folder), (folder / "rows.jsonl").open("r+b") as rows:
         rows.truncate(0)
         os.fsync(rows.fileno())
         for layer in layers:
@@ -427,14 +426,3 @@ def _discard(folder: Path) -> None:
         (folder / _KEYS).unlink(missing_ok=True)
         (folder / "timings.jsonl").unlink(missing_ok=True)
         (folder / "run.json").unlink()
-
-
-@contextmanager
-def _storing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        remedy = "check the path and its permissions"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            remedy = "the samples stored before are kept: make room, and run again"
-        raise store_error(folder, f"cannot write to it ({reason(error)})", remedy) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccx.concepts import Concepts
-from ccx.errors import InputError, MissingExtraError
+from ccx.errors import InputError, require_library
 from ccx.keys import shortened
 from ccx.pipeline.judging import explained_samples
 from ccx.report.charts import concept_bars
@@ -29,10 +29,9 @@ _WIDTH = 100  # characters of a formula before it breaks
 
 def pyplot_for(purpose: str) -> Any:
     """Return Matplotlib's pyplot, or raise `MissingExtraError` that says what for."""
-    try:
-        from matplotlib import pyplot  # noqa: PLC0415 - an optional library
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot", purpose) from error
+    require_library("matplotlib", "plot", purpose)
+    from matplotlib import pyplot  # noqa: PLC0415 - an optional library
+
     return pyplot
 
 

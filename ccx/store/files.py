@@ -286,6 +286,18 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(msg)
 
 
+@contextmanager
+def storing(folder: Path, kept: str) -> Iterator[None]:
+    """Make what the system says in the block a `StoreError`; `kept` says what stays where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "check the path and its permissions"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = f"the {kept} stored before are kept: make room, and run again"
+        raise store_error(folder, f"cannot write to it ({reason(error)})", remedy) from error
+
+
 def read_json(path: PathLike, file_format: str) -> dict[str, Any]:
     """Return the JSON object of a file whose ``format`` entry is `file_format`, for example ``ccx.run/1``."""
     found = parse_json(read_bytes(path), path)

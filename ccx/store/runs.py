@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -21,10 +20,10 @@ from ccx.store.files import (
     parse_json,
     read_bytes,
     read_sealed,
-    reason,
     seal_of,
     sealed,
     store_error,
+    storing,
     write_at,
     write_text,
 )
@@ -101,7 +100,7 @@ class RowLog:
         self._formats = _FORMATS if format is None else (format,)
         run = {"format": self._formats[0], "version": version, "hashes": hashes, "settings": settings}
         run_text = json_text(run, argument="settings")
-        with ExitStack() as files, _storing(self.folder):
+        with ExitStack() as files, storing(self.folder, "rows"):
             made(self.folder)
             files.enter_context(locked_run(self.folder))
             self._rows = files.enter_context(_Lines(self.folder / _ROWS))
@@ -168,7 +167,7 @@ class RowLog:
 
     def flush(self) -> None:
         """Write the pending rows and flush them to the disk, then their timings."""
-        with _storing(self.folder):
+        with storing(self.folder, "rows"):
             self._rows.write()
             self._n_pending = 0
             self._timings.write()
@@ -250,17 +249,6 @@ class _Lines:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-
-
-@contextmanager
-def _storing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        remedy = "check the path and its permissions"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "the rows stored before are kept: make room, and run again"
-        raise store_error(folder, f"cannot write to it ({reason(error)})", remedy) from error
 
 
 def _row_key(row: Mapping[str, Any], fields: tuple[str, ...]) -> Key | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ccx.errors import InputError, MissingExtraError, visible
+from ccx.errors import InputError, require_library, visible
 from ccx.store import PathLike, write_bytes, write_text
 from ccx.store.files import as_target
 
@@ -82,10 +82,9 @@ class Table:
             If pandas is not installed.
 
         """
-        try:
-            import pandas as pd  # noqa: PLC0415 - an optional library
-        except ImportError as error:
-            raise MissingExtraError("pandas", "pandas", "to_pandas()") from error
+        require_library("pandas", "pandas", "to_pandas()")
+        import pandas as pd  # noqa: PLC0415 - an optional library
+
         return pd.DataFrame(list(self.rows), columns=list(self.columns))
 
     def write(self, path: PathLike) -> None:
@@ -103,9 +102,13 @@ class Table:
         """
         kind = check_format(path)
         if kind == ".parquet":
-            write_bytes(path, self._parquet())
+            require_library("pyarrow", "parquet", "writing Parquet")
+            write_bytes(path, bytes(self.to_pandas().to_parquet(index=False)))
+        elif kind == ".csv":
+            write_text(path, self._csv())
         else:
-            write_text(path, self._csv() if kind == ".csv" else self._json_lines())
+            records = self.to_records()
+            write_text(path, "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in records))
 
     def _csv(self) -> str:
         text = io.StringIO(newline="")
@@ -113,16 +116,6 @@ class Table:
         writer.writerow(map(_cell, self.columns))
         writer.writerows(map(_cell, row) for row in self.rows)
         return text.getvalue()
-
-    def _json_lines(self) -> str:
-        return "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in self.to_records())
-
-    def _parquet(self) -> bytes:
-        frame = self.to_pandas()
-        try:
-            return bytes(frame.to_parquet(index=False))
-        except ImportError as error:
-            raise MissingExtraError("pyarrow", "parquet", "writing Parquet") from error
 
     def to_rich(self) -> RichTable:
         """Return the table for a terminal, without its title: numbers to four digits, right-aligned."""
