@@ -358,8 +358,7 @@ def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
     if not parts or parts[0] == "/" or ".." in parts or "\\" in entry.filename or ":" in parts[0] or not is_plain:
-        problem = f"it holds {entry.filename!r}, which lies outside or is no file"
-        raise store_error(archive, problem, "do not trust it")
+        raise store_error(archive, f"it holds {entry.filename!r}, which lies outside or is no file", "do not trust it")
 
 
 def _require_room(entries: list[zipfile.ZipInfo], archive: Path) -> None:

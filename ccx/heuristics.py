@@ -189,8 +189,7 @@ def _ratios(numerators: npt.NDArray[np.int64], denominators: npt.NDArray[np.int6
 def _parts(formula: Any) -> tuple[Formula, Operator, Concept]:
     """Return L, the operator and c of ``(L op c)``."""
     if hasattr(formula, "dtype"):  # of others, such as the published formulas, the text is parsed
-        remedy = "see ccx.parse"
-        raise InputError("formula", wanted="a formula or its text", got=type(formula).__name__, remedy=remedy)
+        raise InputError("formula", wanted="a formula or its text", got=type(formula).__name__, remedy="see ccx.parse")
     tree = formula if isinstance(formula, Formula) else parse(str(formula))
     if isinstance(tree, Or) and isinstance(tree.right, Concept):
         return tree.left, Operator.OR, tree.right
@@ -223,9 +222,8 @@ def _of_formula(enneary_info: Any, left: Formula) -> list[Any]:
         else:
             found.append(part)
     if len(found) != 4:
-        remedy = "see mmesh_heuristic"
         wanted = f"(areas, inscribed, bounding_box, intersection) of {left!s:.60}"
-        raise InputError("enneary_info", wanted=wanted, got=f"{enneary_info!r:.60}", remedy=remedy)
+        raise InputError("enneary_info", wanted=wanted, got=f"{enneary_info!r:.60}", remedy="see mmesh_heuristic")
     return found
 
 
@@ -248,8 +246,7 @@ def _integers(value: Any, name: str) -> npt.NDArray[np.int32]:
     array: npt.NDArray[Any] = np.asarray(as_array(value, _argument(name)))
     whole = array.astype(np.int32)
     if not np.array_equal(whole, array):
-        remedy = "give numbers of cells"
-        raise InputError(_argument(name), wanted="integers", got=describe(array), remedy=remedy)
+        raise InputError(_argument(name), wanted="integers", got=describe(array), remedy="give numbers of cells")
     return whole
 
 

@@ -235,8 +235,7 @@ class Custom(Score):
                 kind = "in the bitmap lowers" if di else "outside the bitmap raises"
                 where = f"at |F and B| = {x}, |F| = {x + y}, |B| = {bitmap_cells}"
                 got = f"{self.name}: one more cell {kind} it {where}"
-                remedy = "declare monotone=False"
-                raise InputError("scoring", wanted="a monotone score", got=got, remedy=remedy)
+                raise InputError("scoring", wanted="a monotone score", got=got, remedy="declare monotone=False")
         return rounding
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import ccx
+from ccx.checks import choice
 from ccx.cli import flags, input_files, terminal
 from ccx.errors import InputError
 from ccx.options import RangeOptions, SearchOptions
@@ -36,8 +37,7 @@ def compare_searches(
     if len(chosen) < 2 or len(set(chosen)) < len(chosen):
         wanted = "two or more different searches"
         raise InputError("--searches", wanted=wanted, got=repr(searches), remedy="write them like optimal,beam")
-    if kind not in ("csv", "jsonl"):
-        raise InputError("--format", wanted="csv or jsonl", got=repr(kind), remedy="see --help")
+    choice("--format", kind, ("csv", "jsonl"), "see --help", "csv or jsonl")
     if out is not None:
         make_folder(out)
     values = input_files.read_activations(activations, inputs.key, inputs.keys)

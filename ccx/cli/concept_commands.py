@@ -50,8 +50,7 @@ def build(
     if [labels, masks, data, tokens].count(None) != 3:
         remedy = "say where the concepts come from"
         got = "several" if any((labels, masks, data, tokens)) else "none"
-        wanted = "one of --labels, --masks, --data and --tokens"
-        raise InputError("concepts", wanted=wanted, got=got, remedy=remedy)
+        raise InputError("concepts", wanted="one of --labels, --masks, --data and --tokens", got=got, remedy=remedy)
     if keys is not None and data is not None:
         remedy = "leave it out: its images are called by their paths"
         raise InputError("--keys", wanted="no --keys beside --data", got="both", remedy=remedy)

@@ -154,8 +154,7 @@ def _rename(values: dict[str, Any], old: str, new: inspect.Parameter) -> None:
         return
     flag, old_flag = f"--{new.name.replace('_', '-')}", f"--{old}"
     if values[new.name] != new.default:
-        remedy = f"leave {old_flag} out"
-        raise InputError(old_flag, wanted=f"{flag} alone, its new name", got="both", remedy=remedy)
+        raise InputError(old_flag, wanted=f"{flag} alone, its new name", got="both", remedy=f"leave {old_flag} out")
     terminal.notice(f"{old_flag} is now {flag}", "yellow")
     values[new.name] = value
 

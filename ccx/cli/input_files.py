@@ -13,6 +13,7 @@ from typing import Any
 import numpy.typing as npt
 
 import ccx
+from ccx.checks import choice
 from ccx.cli import flags
 from ccx.cli.data_specs import DEMO, open_data
 from ccx.concepts import Concepts
@@ -146,8 +147,8 @@ def paired(activations: Any, concepts: Concepts, images: Any, align: str | None)
         "order": bring both into the order of the concepts; "shared": and leave out what one of them lacks.
 
     """
-    if align not in (None, "order", "shared"):
-        raise InputError("--align", wanted="order or shared", got=repr(align), remedy="see --help")
+    if align is not None:
+        choice("--align", align, ("order", "shared"), "see --help", "order or shared")
     given = {"activations": activations, "images": images}
     keyed = {name: one for name, one in given.items() if keys_of(one) is not None and concepts.keys is not None}
     if align is not None and not keyed:

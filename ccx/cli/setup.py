@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from ccx import models
+from ccx.checks import UNBOUNDED, choice, integer
 from ccx.cli import flags, terminal
 from ccx.cli.data_specs import DEMO, FORMS, open_data
 from ccx.cli.flags import declared, option
@@ -109,15 +110,11 @@ class Setup:
 
     def experiment(self) -> Experiment:
         """Open data set and network."""
-        if self.format not in _FORMATS:
-            wanted = " or ".join(_FORMATS)
-            raise InputError("--format", wanted=wanted, got=repr(self.format), remedy="see --help")
+        choice("--format", self.format, _FORMATS, "see --help", " or ".join(_FORMATS))
         if self.format == "parquet":
             for library in ("pandas", "pyarrow"):
                 require_library(library, "parquet", "--format parquet")
-        if self.max_images < 0:
-            wanted, remedy = "an integer >= 0", "0 = all images"
-            raise InputError("--max-images", wanted=wanted, got=str(self.max_images), remedy=remedy)
+        integer("--max-images", self.max_images, 0, UNBOUNDED, "0 = all images")
         network = self._network()
         same: dict[str, Any] = {name: getattr(self, name) for name in _OF_EXPERIMENTS}
         return Experiment(
@@ -148,9 +145,7 @@ class Setup:
     def _network(self) -> models.NamedModel:
         weights: Any = self.pretrained
         if self.pretrained == "none":
-            if self.dataset not in _N_CLASSES:
-                wanted = " or ".join(_N_CLASSES)
-                raise InputError("--dataset", wanted=wanted, got=repr(self.dataset), remedy="see --help")
+            choice("--dataset", self.dataset, _N_CLASSES, "see --help", " or ".join(_N_CLASSES))
             return models.load(self.model, weights=weights, classes=_N_CLASSES[self.dataset], seed=self.seed)
         file = self.checkpoint
         if file is None and self.pretrained != "imagenet":

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from rich.text import Text
 
 from ccx import studies
+from ccx.checks import choice
 from ccx.cli import explain_commands, terminal
 from ccx.cli.flags import option, with_options
 from ccx.cli.setup import Setup
@@ -52,8 +53,7 @@ def compare_heuristics(
     figure: Annotated[bool, option("Draw heuristics.png, too.")] = True,
 ) -> None:
     """Compare what the heuristics save: time and formulas visited, of random units and ranges."""
-    if heuristic not in _HEURISTICS:
-        raise InputError("--heuristic", wanted=" or ".join(_HEURISTICS), got=repr(heuristic), remedy="see --help")
+    choice("--heuristic", heuristic, _HEURISTICS, "see --help", " or ".join(_HEURISTICS))
     if figure:
         require_library("matplotlib", "plot", "the figure (--no-figure leaves it out)")
     experiment = setup.experiment()

@@ -327,8 +327,7 @@ class Concepts:
         """Return whether each atom satisfies a formula: bool[G]; raises what `mask` raises."""
         tree = parse(formula) if isinstance(formula, str) else formula
         if not isinstance(tree, Formula):
-            remedy = "see ccx.parse"
-            raise InputError("formula", wanted="a Formula or its text", got=f"{formula!r:.40}", remedy=remedy)
+            raise InputError("formula", wanted="a Formula or its text", got=f"{formula!r:.40}", remedy="see ccx.parse")
         return tree.evaluate(self._atoms_of)
 
     def _atoms_of(self, name: str) -> npt.NDArray[np.bool_]:

@@ -253,7 +253,6 @@ def _npy_array(path: PathLike) -> npt.NDArray[Any]:
         raise store_error(path, f"holds {dtype}{list(shape)}, no label map", remedy)
     check_pixels(*shape, path)
     if n_bytes != head.n_bytes:
-        problem = f"truncated or damaged: {n_bytes - head.start} bytes for {dtype}{list(shape)}"
-        raise store_error(path, problem, DAMAGED)
+        raise store_error(path, f"truncated or damaged: {n_bytes - head.start} bytes for {dtype}{list(shape)}", DAMAGED)
     numbers = np.frombuffer(file.getbuffer(), dtype, offset=head.start).reshape(shape, order=head.order)
     return numbers.astype(np.uint8) if dtype.kind == "b" else numbers

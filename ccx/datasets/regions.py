@@ -72,8 +72,7 @@ def _checked(segmentation: Any, size: Size) -> tuple[list[npt.NDArray[np.float64
     elif isinstance(counts, list) and all(type(count) is int and 0 <= count < 1 << 32 for count in counts):
         runs = np.array(counts, np.int64)
     else:
-        msg = "its run lengths are no whole numbers of at least 0"
-        raise ValueError(msg)
+        raise ValueError("its run lengths are no whole numbers of at least 0")
     n_pixels = size[0] * size[1]
     if runs.size and int(runs.min()) < 0:
         msg = f"has a run of {runs.min()} pixels"
@@ -86,8 +85,7 @@ def _checked(segmentation: Any, size: Size) -> tuple[list[npt.NDArray[np.float64
 
 def _polygon(given: Any, size: Size) -> npt.NDArray[np.float64]:
     if not isinstance(given, list) or not all(type(number) in (int, float) for number in given):
-        msg = "has a polygon that is no list of numbers [x, y, x, y, ...]"
-        raise ValueError(msg)
+        raise ValueError("has a polygon that is no list of numbers [x, y, x, y, ...]")
     if len(given) % 2:
         msg = f"has a polygon of {len(given)} numbers, an odd count"
         raise ValueError(msg)
@@ -112,20 +110,17 @@ def _uncompressed(text: str) -> npt.NDArray[np.int64]:
     """Read the run lengths in COCO's text: 5 bits a character, those of the third run on as differences."""
     codes = np.frombuffer(text.encode("ascii", "backslashreplace"), np.uint8).astype(np.int64) - 48
     if not text.isascii() or (codes.size and (codes.min() < 0 or codes.max() > 63)):
-        msg = "its compressed run lengths hold a character that these never have"
-        raise ValueError(msg)
+        raise ValueError("its compressed run lengths hold a character that these never have")
     is_last = codes < 32  # the sixth bit says that more follow
     ends = np.flatnonzero(is_last)
     if codes.size and not is_last[-1]:
-        msg = "its compressed run lengths end within a number"
-        raise ValueError(msg)
+        raise ValueError("its compressed run lengths end within a number")
     starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
     n_characters = ends - starts + 1
     if codes.size == 0:
         return np.zeros(0, np.int64)
     if n_characters.max() > _MOST_CHARACTERS:
-        msg = "its compressed run lengths hold a number of more than 32 bits"
-        raise ValueError(msg)
+        raise ValueError("its compressed run lengths hold a number of more than 32 bits")
     place = np.arange(codes.size) - np.repeat(starts, n_characters)
     runs: npt.NDArray[np.int64] = np.add.reduceat((codes & 31) << (5 * place), starts)
     runs -= np.where(codes[ends] & 16, np.int64(1) << (5 * n_characters), 0)  # the sign of the last character

@@ -317,8 +317,7 @@ def _names_of_json(path: Path, first_id: int) -> Named:
         for k, key in enumerate(names):
             number = whole_number(key)
             if number is None:
-                problem = f"{key!r:.40} is no id, a whole number of at least 0"
-                raise _error_at(path, f"entry {k + 1}", problem, remedy)
+                raise _error_at(path, f"entry {k + 1}", f"{key!r:.40} is no id, a whole number of at least 0", remedy)
             ids[k] = number
         names = list(names.values())
     if kinds is not None and not (isinstance(kinds, list) and len(kinds) == len(names)):
@@ -358,6 +357,5 @@ def path_of(argument: str, path: PathLike, *, folder: bool) -> Path:
     if not (os.path.isdir(found) if folder else os.path.isfile(found)):  # noqa: PTH112, PTH113 - never raise
         there = f"{found}, which is {'no folder' if folder else 'no file'}"
         got = there if os.path.exists(found) else f"nothing at {found}"  # noqa: PTH110
-        wanted = "a folder" if folder else "a file"
-        raise InputError(argument, wanted=wanted, got=got, remedy="check the path")
+        raise InputError(argument, wanted="a folder" if folder else "a file", got=got, remedy="check the path")
     return found

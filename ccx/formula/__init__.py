@@ -13,18 +13,7 @@ Nothing here recurses: a formula may be as deep as memory allows.
 """
 
 from ccx.formula.logic import equivalent, simplify
-from ccx.formula.tree import (
-    And,
-    Concept,
-    Formula,
-    Not,
-    Or,
-    Order,
-    canonical_ids,
-    left_deep,
-    parse,
-    tie_key,
-)
+from ccx.formula.tree import And, Concept, Formula, Not, Or, Order, canonical_ids, left_deep, parse, tie_key
 from ccx.operators import Operator
 
 __all__ = [

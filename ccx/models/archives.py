@@ -138,8 +138,7 @@ def _refuse_others(path: PathLike, head: bytes, n_bytes: int) -> None:
         raise store_error(path, "is a tar archive", f"unpack it; if torch before 0.2 wrote it, {AGAIN} there")
     text = head.decode("utf-8", errors="replace").rstrip("\ufffd")  # the last letter may be cut
     if text and all((letter.isprintable() or letter.isspace()) and letter != "\ufffd" for letter in text):
-        problem = f"is a text, not a checkpoint (it begins {' '.join(text.split())[:40]!r})"
-        raise store_error(path, problem, _DOWNLOAD)
+        raise store_error(path, f"is a text, not a checkpoint (it begins {' '.join(text.split())[:40]!r})", _DOWNLOAD)
 
 
 def _reader(head: bytes, file: IO[bytes]) -> Callable[[IO[bytes], int], Any]:

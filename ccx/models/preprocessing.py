@@ -114,8 +114,7 @@ def _as_picture(image: Any) -> Any:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         got = f"{image.dtype} values" if hasattr(image, "dtype") else type(image).__name__
         remedy = "normalised tensors need no preprocessing; of floats give (255 * image).round().astype(numpy.uint8)"
-        wanted = "a picture file, a Pillow image or uint8[h, w, 3]"
-        raise DTypeError("image", wanted=wanted, got=got, remedy=remedy)
+        raise DTypeError("image", wanted="a picture file, a Pillow image or uint8[h, w, 3]", got=got, remedy=remedy)
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or 0 in image.shape:
         got = f"uint8{list(image.shape)}"
         raise ShapeError("image", wanted="uint8[h, w, 3] or [h, w]", got=got, remedy="put the channels last")

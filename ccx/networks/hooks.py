@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ccx.checks import require_kind
 from ccx.errors import DTypeError, InputError, ShapeError, require_library
 from ccx.networks import outputs
 from ccx.networks.failures import called
@@ -62,12 +63,9 @@ def resolve_layer(model: torch.nn.Module, layer: str) -> torch.nn.Module:
     require_torch("finding a layer")
     import torch
 
-    if not isinstance(model, torch.nn.Module):
-        remedy = "load the model first; a state dict alone has no layers"
-        raise DTypeError("model", wanted="a torch.nn.Module", got=type(model).__name__, remedy=remedy)
-    if not isinstance(layer, str):
-        remedy = "name it as model.named_modules() does"
-        raise DTypeError("layer", wanted="the path of a module", got=type(layer).__name__, remedy=remedy)
+    remedy = "load the model first; a state dict alone has no layers"
+    require_kind("model", model, torch.nn.Module, "a torch.nn.Module", remedy)
+    require_kind("layer", layer, str, "the path of a module", "name it as model.named_modules() does")
     plain = unwrapped(model)
     modules = dict(plain.named_modules(remove_duplicate=False))
     path = layer
@@ -78,8 +76,7 @@ def resolve_layer(model: torch.nn.Module, layer: str) -> torch.nn.Module:
         close = difflib.get_close_matches(path, modules, n=5)
         children = [name for name, _ in plain.named_children()]
         remedy = f"did you mean {_listed(close)}?" if close else f"its outermost modules are {_listed(children)}"
-        wanted = f"a module of {type(plain).__name__}"
-        raise InputError("layer", wanted=wanted, got=repr(layer), remedy=remedy)
+        raise InputError("layer", wanted=f"a module of {type(plain).__name__}", got=repr(layer), remedy=remedy)
     parts = path.split(".")
     around = [modules[".".join(parts[:n])] for n in range(len(parts) + 1)]
     if any(isinstance(module, torch.jit.ScriptModule) for module in around):
@@ -270,9 +267,8 @@ def recording_calls(
             if not taken:
                 raise did_not_run(layer, what_ran(model, run, inputs, keywords))
         if output is not None and not was_used:
-            wanted = "a layer that puts out several things"
             got = f"one tensor from {_listed(list(modules))}"
-            raise InputError("output", wanted=wanted, got=got, remedy="leave it out")
+            raise InputError("output", wanted="a layer that puts out several things", got=got, remedy="leave it out")
         return dict(kept)
 
     with running(model) as run, ExitStack() as hooks:
@@ -312,8 +308,7 @@ def no_tensor(error: outputs.NoTensorError, ran: list[str]) -> InputError:
     if inside:
         remedies.append(f"choose one inside it: {_listed(sorted(inside, key=lambda path: path.count('.')))}")
     remedy = "; or ".join(remedies) or "choose the layer before or behind it"
-    wanted = "a layer that puts out one tensor"
-    return InputError("layer", wanted=wanted, got=f"a {kind} from {layer!r}", remedy=remedy)
+    return InputError("layer", wanted="a layer that puts out one tensor", got=f"a {kind} from {layer!r}", remedy=remedy)
 
 
 def did_not_run(layer: str, ran: list[str]) -> InputError:

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from ccx.errors import DTypeError, InputError, ShapeError
+from ccx.checks import require_kind
+from ccx.errors import InputError, ShapeError
 
 _PARTS, _DEPTH, _ENTRIES = 1_000, 8, 64  # looked at of what a loader consists of
 _LISTINGS = 3  # of a sampler: one that shuffles may come out in order once
@@ -54,9 +55,8 @@ def check_order(loader: Any, argument: str = "loader") -> int | None:
         If it is no iterable.
 
     """
-    if not isinstance(loader, Iterable):
-        remedy = "pass a DataLoader or a list of batches"
-        raise DTypeError(argument, wanted="an iterable of batches", got=type(loader).__name__, remedy=remedy)
+    remedy = "pass a DataLoader or a list of batches"
+    require_kind(argument, loader, Iterable, "an iterable of batches", remedy)
     try:
         return _checked(loader)
     except _Unordered as found:

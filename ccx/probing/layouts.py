@@ -43,8 +43,7 @@ class Layout:
 
         got = f"{list(output.shape)} from {layer!r}"
         if output.ndim not in (2, 3, 4):
-            remedy = "choose another layer"
-            raise ShapeError("layers", wanted="outputs of two to four axes", got=got, remedy=remedy)
+            raise ShapeError("layers", wanted="outputs of two to four axes", got=got, remedy="choose another layer")
         if output.shape[0] != n_samples:
             wanted = f"outputs of the {n_samples} samples of the batch along axis 0"
             remedy = "build the model with batch_first=True, or choose another layer"

@@ -135,8 +135,7 @@ def _pixels(image: Any, argument: str) -> npt.NDArray[np.uint8]:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        remedy = "put the channels last"
-        raise ShapeError(argument, wanted="[H, W] or [H, W, 3]", got=describe(array), remedy=remedy)
+        raise ShapeError(argument, wanted="[H, W] or [H, W, 3]", got=describe(array), remedy="put the channels last")
     if array.dtype.kind == "f":
         array = np.clip(np.nan_to_num(array), 0, 1) * 255 + 0.5
     elif array.dtype != np.uint8:

@@ -199,8 +199,7 @@ class Pictures:
             return []
         if item.unit >= self._n_units:
             remedy = "give the same activations as to explain"
-            wanted = f"unit {item.unit}"
-            raise InputError(self._argument, wanted=wanted, got=f"{self._n_units} units", remedy=remedy)
+            raise InputError(self._argument, wanted=f"unit {item.unit}", got=f"{self._n_units} units", remedy=remedy)
         samples = self._candidates(item)
         if samples.size < self._samples.size and not self._is_checked:
             self._overlap(item, self._samples)

@@ -169,8 +169,7 @@ def _write_folder(folder: Path, report: Report) -> None:
 def _check_target(target: Path) -> None:
     is_empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not is_empty and not (target / _MARK).is_file():
-        remedy = "give a new folder, or NAME.html for one file"
-        raise store_error(target, "exists and holds no report", remedy)
+        raise store_error(target, "exists and holds no report", "give a new folder, or NAME.html for one file")
 
 
 def _environment() -> Environment:

@@ -276,8 +276,7 @@ def parse_json(text: bytes, where: PathLike, *, finite: bool = True) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        msg = "a key occurs twice"
-        raise ValueError(msg)
+        raise ValueError("a key occurs twice")
     return found
 
 
