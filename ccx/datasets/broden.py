@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.concepts.annotations import name_problem
-from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
+from ccx.datasets.dataset import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.ids import IdTable
 from ccx.datasets.label_maps import Coding, label_map_size, read_broden_ids, require_size
 from ccx.datasets.tables import Table, line_error, path_of, read_table, unique_names

@@ -25,7 +25,7 @@ from ccx.store import PathLike, content_hash, json_text, load_arrays, locked_fol
 from ccx.store.files import as_target, parse_json, store_error
 
 if TYPE_CHECKING:
-    from ccx.datasets.base import Dataset
+    from ccx.datasets.dataset import Dataset
 
 Size = tuple[int, int]
 Layers = tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]

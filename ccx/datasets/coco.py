@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx.checks import choice
-from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
+from ccx.datasets.dataset import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.label_maps import Coding, label_map_size, read_rgb_numbers, require_size, sampled
 from ccx.datasets.regions import Runs, check_region, coco_masks, decoded, runs_of
 from ccx.datasets.tables import path_of, unique_names

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
+from ccx.datasets.dataset import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.ids import IdTable
 from ccx.datasets.label_maps import NPY, Coding, label_map_size, read_colors, read_ids, sampled
 from ccx.datasets.palettes import palette_of

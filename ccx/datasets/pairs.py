@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccx import memory
-from ccx.datasets.base import Dataset, Layers, Size, Source, stat_of
+from ccx.datasets.dataset import Dataset, Layers, Size, Source, stat_of
 from ccx.datasets.ids import IdTable
 from ccx.datasets.label_maps import check_label_picture
 from ccx.datasets.tables import named

@@ -4,7 +4,7 @@ Everything here leaves the model as it was, whatever happens in between: hooks a
 its own training flag. torch is imported by the functions that need it.
 """
 
-from ccx.networks.failures import takes_several
+from ccx.networks.forward_errors import takes_several
 from ccx.networks.hooks import (
     device_of,
     evaluating,

@@ -18,7 +18,7 @@ import numpy as np
 from ccx.checks import require_kind
 from ccx.errors import DTypeError, InputError, ShapeError, require_library
 from ccx.networks import outputs
-from ccx.networks.failures import called
+from ccx.networks.forward_errors import called
 from ccx.networks.ordering import check_count, check_order
 from ccx.networks.outputs import Output
 

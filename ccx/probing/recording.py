@@ -18,7 +18,7 @@ from ccx.models import NamedModel
 from ccx.probing.identity import check_weights, described, model_hashes
 from ccx.probing.layouts import check_layout
 from ccx.probing.loaders import Preprocess, Source, as_source
-from ccx.probing.passes import Array, Arrays, Precision, Runner, StoredDtype
+from ccx.probing.runner import Array, Arrays, Precision, Runner, StoredDtype
 from ccx.probing.storing import ActivationFolder
 from ccx.store import PathLike
 

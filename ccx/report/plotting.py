@@ -12,9 +12,9 @@ from ccx.keys import shortened
 from ccx.pipeline.judging import explained_samples
 from ccx.report.charts import concept_bars
 from ccx.report.drawing import loops, pixels_of
+from ccx.report.html_report import check_concepts
 from ccx.report.painting import Painter, shown_name
 from ccx.report.pictures import FINE, Chosen, Pictures, samples_keys
-from ccx.report.writing import check_concepts
 from ccx.results import Explanation, Explanations
 
 if TYPE_CHECKING:

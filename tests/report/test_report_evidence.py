@@ -11,7 +11,7 @@ from ccx.errors import InputError
 from ccx.evidence import Chance
 from ccx.report import render
 from ccx.report.pictures import FINE, Pictures
-from ccx.report.view import null_bar
+from ccx.report.view_model import null_bar
 from tests.support.reports import checked, explained, tiny
 
 

@@ -14,7 +14,7 @@ from ccx.concepts import Concepts
 from ccx.errors import InputError, visible
 from ccx.pipeline.judging import explained_samples
 from ccx.report.pictures import COARSE, FINE, Album, Pictures, samples_keys
-from ccx.report.view import Frame, KnownUnit, Report, build, null_bar
+from ccx.report.view_model import Frame, KnownUnit, Report, build, null_bar
 from ccx.results import Explanations
 from ccx.store import PathLike, new_folder, write_text
 from ccx.store.files import as_target, store_error
