@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 _MOST_LISTED = 1_000  # problems in one message
 # Control characters but tab and new line, marks that change the direction of text, line separators, lone surrogates.
@@ -49,6 +51,10 @@ class InputError(CCXError, ValueError):
         self.got = got
         self.remedy = remedy
         super().__init__(f"{argument}: expected {wanted}, got {got}; {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = partial(type(self), wanted=self.wanted, got=self.got, remedy=self.remedy)
+        return made, (self.argument,)  # as it comes from a worker process
 
 
 class ShapeError(InputError):

@@ -79,13 +79,13 @@ class _Coco(Dataset):
             check_pixels(height, width, f"{self._file}: image {number} ({name})")
         if self._problems:
             raise FilesError(self._problems, "repair the annotations")
-        self._samples = [
+        self.samples = [
             _Annotated(name, (height, width), maps.get(number, ""), tuple(regions.get(number, ())))
             for number, name, height, width in sorted(images)
             if unlabelled or regions.get(number)
         ]
         del self._content, self._problems
-        if not self._samples:
+        if not self.samples:
             got = f"{len(images)} images, none with annotations"
             raise InputError("annotations", wanted="annotated images", got=got, remedy="give the file of these images")
 

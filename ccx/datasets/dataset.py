@@ -41,13 +41,15 @@ class Dataset(ABC):
         C names; ``names[0]`` is id 1 in label maps.
     categories
         The category of each name, or None.
+    samples
+        What the kind of data set knows of each image.
 
     """
 
     kind: ClassVar[str]
 
     def __init__(self, samples: Sequence[Any], names: Sequence[str], categories: Sequence[str] | None) -> None:
-        self._samples = samples
+        self.samples = samples
         self.names = check_names(names)
         self.categories = check_categories(categories, len(self.names))
         self._first_color: int | None = None
@@ -89,12 +91,12 @@ class Dataset(ABC):
 
     def __len__(self) -> int:
         """Return N."""
-        return len(self._samples)
+        return len(self.samples)
 
     @cached_property
     def image_names(self) -> tuple[str, ...]:
         """The name of each image: its path within the data set, where it is a file."""
-        return tuple(self._name(sample) for sample in self._samples)
+        return tuple(self._name(sample) for sample in self.samples)
 
     @cached_property
     def keys(self) -> tuple[str, ...] | None:
@@ -102,7 +104,7 @@ class Dataset(ABC):
 
         `concepts`, and what `ccx.probe` returns for this data set, carry them.
         """
-        keys = [self._key(sample) for sample in self._samples]
+        keys = [self._key(sample) for sample in self.samples]
         return None if None in keys else tuple(key for key in keys if key is not None)
 
     def image(self, index: int) -> npt.NDArray[np.uint8]:
@@ -166,7 +168,7 @@ class Dataset(ABC):
             got = f"{samples!r:.60}"
             raise InputError("samples", wanted=f"images 0..{len(self) - 1}", got=got, remedy=remedy) from error
         taken = self._copied()
-        taken._samples = [self._samples[i] for i in chosen]
+        taken.samples = [self.samples[i] for i in chosen]
         return taken
 
     def with_colors(self) -> Self:
@@ -179,7 +181,7 @@ class Dataset(ABC):
         colored = self._copied()
         names = [name if name not in self.names else f"{name} color" for name in colors.BASIC_COLORS]
         kinds = None if self.categories is None else [*self.categories, *["color"] * len(names)]
-        Dataset.__init__(colored, self._samples, [*self.names, *names], kinds)
+        Dataset.__init__(colored, self.samples, [*self.names, *names], kinds)
         colored._first_color = len(self.names) + 1
         return colored
 
@@ -251,7 +253,7 @@ class Dataset(ABC):
     def source(self, indices: range) -> Source:
         """Return what the concepts of some images are built from, as JSON: settings, names, identities of files."""
         has_colors = self._first_color is not None
-        samples = self._samples[indices.start : indices.stop]
+        samples = self.samples[indices.start : indices.stop]
         return {
             "kind": self.kind,
             **self._settings(),
@@ -261,18 +263,13 @@ class Dataset(ABC):
             "files": building.digest((self._name(sample), self._identity(sample, has_colors)) for sample in samples),
         }
 
-    @property
-    def samples(self) -> Sequence[Any]:
-        """What the kind of data set knows of each image."""
-        return self._samples
-
     def inspect(self, sample: Any) -> tuple[list[str], Size | None]:
         """Return what a quick look at one sample finds wrong, and the size of its label maps."""
         return self._inspect(sample)
 
     def _sample(self, index: int) -> Any:
         try:
-            return self._samples[operator.index(index)]
+            return self.samples[operator.index(index)]
         except (IndexError, TypeError, ValueError) as error:
             remedy = "see len() of the data set"
             raise InputError("index", wanted=f"0..{len(self) - 1}", got=repr(index), remedy=remedy) from error

@@ -101,7 +101,7 @@ class Folder(Dataset):
             stems = sorted(maps, key=lambda stem: natural_order(pictures.get(stem, stem + suffixes[0])))
         else:
             stems = _chosen(only)
-        self._samples = [
+        self.samples = [
             _Pair(
                 self._images / pictures.get(stem, stem + suffixes[0]),
                 self._labels / maps.get(stem, stem + suffixes[1]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -61,34 +61,29 @@ def _checked(segmentation: Any, size: Size) -> tuple[list[npt.NDArray[np.float64
     if isinstance(segmentation, list):
         return [found for found in (_polygon(one, size) for one in segmentation) if found.size >= 6], None
     if not isinstance(segmentation, dict):
-        msg = f"its segmentation is a {type(segmentation).__name__}, neither polygons nor run lengths"
-        raise ValueError(msg)
+        _refuse(f"its segmentation is a {type(segmentation).__name__}, neither polygons nor run lengths")
     if segmentation.get("size") != list(size):
-        msg = f"its size is {segmentation.get('size')!r:.60}"
-        raise ValueError(msg)
+        _refuse(f"its size is {segmentation.get('size')!r:.60}")
     counts = segmentation.get("counts")
     if isinstance(counts, str):
         runs = _uncompressed(counts)
     elif isinstance(counts, list) and all(type(count) is int and 0 <= count < 1 << 32 for count in counts):
         runs = np.array(counts, np.int64)
     else:
-        raise ValueError("its run lengths are no whole numbers of at least 0")
+        _refuse("its run lengths are no whole numbers of at least 0")
     n_pixels = size[0] * size[1]
     if runs.size and int(runs.min()) < 0:
-        msg = f"has a run of {runs.min()} pixels"
-        raise ValueError(msg)
+        _refuse(f"has a run of {runs.min()} pixels")
     if (total := int(runs.sum())) != n_pixels:
-        msg = f"its runs cover {total} of {n_pixels} pixels"
-        raise ValueError(msg)
+        _refuse(f"its runs cover {total} of {n_pixels} pixels")
     return [], _canonical(runs)
 
 
 def _polygon(given: Any, size: Size) -> npt.NDArray[np.float64]:
     if not isinstance(given, list) or not all(type(number) in (int, float) for number in given):
-        raise ValueError("has a polygon that is no list of numbers [x, y, x, y, ...]")
+        _refuse("has a polygon that is no list of numbers [x, y, x, y, ...]")
     if len(given) % 2:
-        msg = f"has a polygon of {len(given)} numbers, an odd count"
-        raise ValueError(msg)
+        _refuse(f"has a polygon of {len(given)} numbers, an odd count")
     try:
         points = np.array(given, np.float64).reshape(-1, 2)
     except OverflowError:
@@ -97,12 +92,10 @@ def _polygon(given: Any, size: Size) -> npt.NDArray[np.float64]:
     is_near = (points >= -far) & (points <= (width + far, height + far))
     if not is_near.all():  # nor are NaN and infinity
         x, y = points[np.argmin(is_near.all(axis=1))]
-        msg = f"has a point ({x:g}, {y:g}), far outside"
-        raise ValueError(msg)
+        _refuse(f"has a point ({x:g}, {y:g}), far outside")
     steps = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum() if points.size else 0
     if steps > _MOST_STEPS:
-        msg = f"has a polygon with a border of {steps:.3g} pixels, more than {_MOST_STEPS}"
-        raise ValueError(msg)
+        _refuse(f"has a polygon with a border of {steps:.3g} pixels, more than {_MOST_STEPS}")
     return points.ravel()
 
 
@@ -110,17 +103,17 @@ def _uncompressed(text: str) -> npt.NDArray[np.int64]:
     """Read the run lengths in COCO's text: 5 bits a character, those of the third run on as differences."""
     codes = np.frombuffer(text.encode("ascii", "backslashreplace"), np.uint8).astype(np.int64) - 48
     if not text.isascii() or (codes.size and (codes.min() < 0 or codes.max() > 63)):
-        raise ValueError("its compressed run lengths hold a character that these never have")
+        _refuse("its compressed run lengths hold a character that these never have")
     is_last = codes < 32  # the sixth bit says that more follow
     ends = np.flatnonzero(is_last)
     if codes.size and not is_last[-1]:
-        raise ValueError("its compressed run lengths end within a number")
+        _refuse("its compressed run lengths end within a number")
     starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
     n_characters = ends - starts + 1
     if codes.size == 0:
         return np.zeros(0, np.int64)
     if n_characters.max() > _MOST_CHARACTERS:
-        raise ValueError("its compressed run lengths hold a number of more than 32 bits")
+        _refuse("its compressed run lengths hold a number of more than 32 bits")
     place = np.arange(codes.size) - np.repeat(starts, n_characters)
     runs: npt.NDArray[np.int64] = np.add.reduceat((codes & 31) << (5 * place), starts)
     runs -= np.where(codes[ends] & 16, np.int64(1) << (5 * n_characters), 0)  # the sign of the last character
@@ -136,3 +129,7 @@ def _canonical(runs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     starts = np.flatnonzero(np.concatenate([[True], colors[1:] != colors[:-1]]))
     merged: npt.NDArray[np.int64] = np.add.reduceat(runs[kept], starts)
     return merged if colors[0] == 0 else np.concatenate([[0], merged])
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise ValueError(problem)

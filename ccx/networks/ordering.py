@@ -167,7 +167,8 @@ def _check_sampler(sampler: Any, n_samples: int, dataset: Any) -> None:
         _refuse(f"a sampler that can be used only once ({_named(sampler)})", "give a list of indices")
     if any(_is_generator(part) for part in _within(sampler)):
         _refuse(f"a sampler with a random generator ({_named(sampler)})", _PLAIN)
-    kept = {id(part): part for part in (dataset, *_datasets(sampler))}  # too large to be copied
+    large = (part for part in _within(sampler) if _is_data(part) or hasattr(part, "dtype"))
+    kept = {id(part): part for part in (dataset, *large)}  # too large to be copied
     try:
         copied = copy.deepcopy(sampler, kept)
     except Exception as error:  # whatever a sampler holds
@@ -290,10 +291,6 @@ def _is_iterable(value: Any) -> bool:
     """Tell whether this is a data set of torch that is only iterated, which may shuffle by itself."""
     data = sys.modules.get("torch.utils.data")
     return data is not None and isinstance(value, data.IterableDataset)
-
-
-def _datasets(sampler: Any) -> list[Any]:
-    return [part for part in _within(sampler) if _is_data(part) or hasattr(part, "dtype")]
 
 
 def _length(value: Any) -> int | None:

@@ -32,20 +32,20 @@ class Batch:
     keywords: dict[str, torch.Tensor]
     n_samples: int
 
-    def digests(self, first: int = 0) -> list[str]:
-        """Return a hash of each sample from `first` on: 128 bits of SHA-256, of names, dtypes, shapes and bytes."""
+    def digests(self) -> list[str]:
+        """Return a hash of each sample: 128 bits of SHA-256, of names, dtypes, shapes and bytes."""
         import torch
 
         named = [("", tensor) for tensor in self.inputs] + sorted(self.keywords.items())
         parts = []
         for name, tensor in named:
             label = f"{name}\0{tensor.dtype}\0{list(tensor.shape[1:])}\0".encode()
-            rows = tensor.detach().cpu().contiguous()[first:]
+            rows = tensor.detach().cpu().contiguous()
             if rows.dtype == torch.bool:
                 rows = rows.view(torch.uint8)
             parts.append((label, rows.reshape(len(rows), -1).view(torch.uint8).numpy()))
         found = []
-        for index in range(self.n_samples - first):
+        for index in range(self.n_samples):
             digest = hashlib.sha256()
             for label, rows in parts:
                 digest.update(label)
@@ -105,8 +105,8 @@ def as_source(
 
 def _batches(loader: Iterable[Any], n_inputs: int | None = 1) -> Iterator[Batch]:
     for value in loader:  # asked for no sooner than a batch is: a data set with a name may not be read at all
-        if isinstance(value, _Failed):
-            raise value.error()
+        if isinstance(value, CCXError):
+            raise value
         yield as_batch(value, n_inputs)
 
 
@@ -240,17 +240,6 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Failed:
-    """An error of ccx in parts: whole it would not survive the way from a worker process."""
-
-    kind: type[CCXError]
-    parts: dict[str, str]
-
-    def error(self) -> CCXError:
-        return self.kind(**self.parts) if issubclass(self.kind, InputError) else self.kind(self.parts["message"])
-
-
-@dataclass(frozen=True)
 class _Items:
     """Single samples, preprocessed; a tuple counts by its first entries, one for each input of the model."""
 
@@ -270,13 +259,11 @@ class _Items:
                 _refuse_second(item, self.n_inputs, n_axes=1)
                 item = item[0]
             return self._prepared(item)
-        except InputError as error:
+        except InputError as error:  # an error that is raised here would come from a worker process as a text
             got = f"{error.got} (sample {index})"
-            return _Failed(
-                type(error), {"argument": error.argument, "wanted": error.wanted, "got": got, "remedy": error.remedy}
-            )
+            return type(error)(error.argument, wanted=error.wanted, got=got, remedy=error.remedy)
         except CCXError as error:
-            return _Failed(StoreError, {"message": str(error)})
+            return StoreError(str(error))
 
     def _prepared(self, item: Any) -> Any:
         sample = _as_sample(item)
@@ -307,12 +294,11 @@ def _as_sample(item: Any) -> Any:
 def _collated(samples: list[Any]) -> Any:
     import torch
 
-    wrong = next((sample for sample in samples if isinstance(sample, _Failed)), None)
+    wrong = next((sample for sample in samples if isinstance(sample, CCXError)), None)
     if wrong is not None:
         return wrong
     shapes = {tuple(getattr(sample, "shape", ())) for sample in samples}
     if len(shapes) > 1:
         listed = ", ".join(str(list(shape)) for shape in sorted(shapes)[:3])
-        parts = {"argument": "loader", "wanted": "samples of one shape", "got": listed, "remedy": "resize or pad them"}
-        return _Failed(ShapeError, parts)
+        return ShapeError("loader", wanted="samples of one shape", got=listed, remedy="resize or pad them")
     return torch.utils.data.default_collate(samples)

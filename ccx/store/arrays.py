@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccx.errors import DTypeError, InputError
-from ccx.memory import require_bytes
 from ccx.store.files import (
     PathLike,
     as_path,
@@ -98,8 +97,10 @@ def save_arrays(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[s
                 file.write(chunk)
 
 
-def load_arrays(path: PathLike, format: str, mmap: bool = True) -> tuple[dict[str, Array], dict[str, str]]:
+def load_arrays(path: PathLike, format: str) -> tuple[dict[str, Array], dict[str, str]]:
     """Read a file of `save_arrays` -> (arrays, metadata), in the order in which they were saved.
+
+    The arrays are read-only views of the memory-mapped file: nothing is copied, and pages are read when touched.
 
     Parameters
     ----------
@@ -107,9 +108,6 @@ def load_arrays(path: PathLike, format: str, mmap: bool = True) -> tuple[dict[st
         The file.
     format
         The ``name/version`` under which it was saved.
-    mmap
-        True: read-only views of the memory-mapped file; nothing is copied, and pages are read when they are
-        touched. False: read-only views of one buffer in memory.
 
     Raises
     ------
@@ -123,12 +121,7 @@ def load_arrays(path: PathLike, format: str, mmap: bool = True) -> tuple[dict[st
         with os.fdopen(descriptor, "rb") as file:
             header, start = _read_header(file, n_bytes, format, path)
             layout = _check_layout(header, n_bytes - start, path)
-            if mmap:
-                data = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))[start:]
-            else:
-                require_bytes(str(path), n_bytes, "pass mmap=True")
-                data = np.fromfile(file, dtype=np.uint8)
-                data.flags.writeable = False
+            data = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))[start:]
     except OSError as error:
         raise store_error(path, f"cannot read it ({reason(error)})", "check the path") from error
     arrays = {name: data[begin:end].view(dtype).reshape(shape) for name, (dtype, shape, begin, end) in layout.items()}

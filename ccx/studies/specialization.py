@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ccx.errors import InputError
 from ccx.formula import And, Formula, Or
-from ccx.results import Explanation, Explanations
+from ccx.results import Explanations
 from ccx.studies.table import Table
 
 UNSPECIALIZED, WEAKLY_SPECIALIZED, SPECIALIZED = "unspecialized", "weakly specialized", "specialized"
@@ -88,15 +88,12 @@ def analyze_activations(trained: Explanations, untrained: Explanations, *, share
     return Specialization(
         Table("share of explanations, by range", columns, rows),
         Table(
-            "explanations of the trained network", ("unit", "range", "formula", "iou", "kind"), tuple(map(_row, kinds))
+            "explanations of the trained network",
+            ("unit", "range", "formula", "iou", "kind"),
+            tuple((one.unit, one.range_index, str(one.formula), one.iou, kind) for one, kind in kinds),
         ),
         Table("defaults of the untrained network", ("what", "formula", "times"), tuple(defaults)),
     )
-
-
-def _row(pair: tuple[Explanation, str]) -> tuple[int, int, str, float, str]:
-    item, kind = pair
-    return item.unit, item.range_index, str(item.formula), item.iou, kind
 
 
 def _defaults(untrained: Explanations, k: int) -> tuple[dict[Formula, int], dict[Formula, int]]:

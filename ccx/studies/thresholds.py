@@ -118,7 +118,8 @@ def compare_thresholds(
     maps = as_maps(activations, concepts.n_samples, concepts.shape)
     counted = None if options.get("published") else concepts.valid_positions(maps.shape[2:])
     chosen = inputs.check_units(units, maps.shape[1])
-    ranges = {unit: unit_ranges_of(_counting(maps[:, unit], counted), quantiles) for unit in chosen}
+    heard = np.ones(maps[:, 0].shape, np.bool_) if counted is None else counted
+    ranges = {unit: unit_ranges_of(maps[:, unit][heard], quantiles) for unit in chosen}
     firing = [unit for unit in chosen if not np.isnan(ranges[unit]).all()]
     found: dict[tuple[int, tuple[float, float]], Explanation] = {}
     if firing:
@@ -166,11 +167,6 @@ def unit_ranges_of(values: npt.NDArray[Any], quantiles: Sequence[float]) -> npt.
         if ends[0] < ends[1]:
             ranges[place] = ends
     return ranges
-
-
-def _counting(values: npt.NDArray[Any], counted: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
-    """Return the activations [N, h, w] of a unit at the positions that count; None = all."""
-    return values if counted is None else values[counted]
 
 
 def _without_gaps(ranges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

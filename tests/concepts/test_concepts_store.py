@@ -157,7 +157,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_files_that_do_not_describe_concepts(tmp_path: Path, change: dict[str, str | None]) -> None:
     path = tmp_path / "concepts"
     build().save(path)
-    arrays, metadata = load_arrays(path, FILE_FORMAT, mmap=False)
+    arrays, metadata = load_arrays(path, FILE_FORMAT)
     ((key, value),) = change.items()
     if key == "array":
         del arrays["atom_starts"]
@@ -330,7 +330,7 @@ def test_validate_sees_cells_that_change_places() -> None:
 
 def test_validate_compares_the_stored_hash(tmp_path: Path) -> None:
     build().save(tmp_path / "one")
-    arrays, metadata = load_arrays(tmp_path / "one", FILE_FORMAT, mmap=False)
+    arrays, metadata = load_arrays(tmp_path / "one", FILE_FORMAT)
     metadata["names"] = json.dumps(["Sky", *NAMES[1:]])
     save_arrays(tmp_path / "two", arrays, metadata, FILE_FORMAT)
     loaded = Concepts.load(tmp_path / "two", verify=False)
