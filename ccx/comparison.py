@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -50,6 +50,7 @@ class Compared:
         return numbers | {name: None if one is None else str(one) for name, one in formulas.items()}
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison(Sequence[Compared]):
     """What `Explanations.compare` returns: one `Compared` per (unit, range_index) that both have.
 
@@ -57,22 +58,21 @@ class Comparison(Sequence[Compared]):
 
     Attributes
     ----------
+    items
+        All of them.
     unmatched
         Number of rows that only one of both has.
 
     """
 
-    __slots__ = ("_items", "unmatched")
-
-    def __init__(self, items: Iterable[Compared], unmatched: int = 0) -> None:
-        self._items = tuple(items)
-        self.unmatched = unmatched
+    items: tuple[Compared, ...]
+    unmatched: int = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def __iter__(self) -> Iterator[Compared]:
-        return iter(self._items)
+        return iter(self.items)
 
     @overload
     def __getitem__(self, index: int) -> Compared: ...
@@ -81,13 +81,7 @@ class Comparison(Sequence[Compared]):
     def __getitem__(self, index: slice) -> Comparison: ...
 
     def __getitem__(self, index: int | slice) -> Compared | Comparison:
-        return Comparison(self._items[index]) if isinstance(index, slice) else self._items[index]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Comparison) and (self._items, self.unmatched) == (other._items, other.unmatched)
-
-    def __hash__(self) -> int:
-        return hash((self._items, self.unmatched))
+        return Comparison(self.items[index]) if isinstance(index, slice) else self.items[index]
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers that describe the whole.
@@ -176,7 +170,6 @@ def compare(reference: Any, other: Any) -> Comparison:
             got = f"{two.bitmap_cells} cells of {two.range} for unit {unit}, range {number}"
             wanted = f"the same bitmaps, {one.bitmap_cells} cells of {one.range}"
             raise InputError("other", wanted=wanted, got=got, remedy="explain the same activations and ranges")
-    items = [
-        Compared(*key, rows[key].score, others[key].score, rows[key].formula, others[key].formula) for key in matched
-    ]
+    pairs = ((key, rows[key], others[key]) for key in matched)
+    items = tuple(Compared(*key, one.score, two.score, one.formula, two.formula) for key, one, two in pairs)
     return Comparison(items, unmatched=len(rows) + len(others) - 2 * len(matched))

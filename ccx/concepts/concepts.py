@@ -346,13 +346,7 @@ class Concepts:
             if not isinstance(samples, slice) and np.size(samples) > _MOST_CHOSEN:
                 raise IndexError(samples)
             chosen = np.atleast_1d(everything[list(samples) if isinstance(samples, tuple) else samples])
-        except (
-            IndexError,
-            ValueError,
-            TypeError,
-            OverflowError,
-            MemoryError,
-        ) as refused:  # ValueError: lists of different lengths
+        except (IndexError, ValueError, TypeError, OverflowError, MemoryError) as refused:
             error = refused
         if error is not None or chosen.ndim != 1:
             remedy = "give indices, a slice or one bool per sample"

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,18 +28,12 @@ if TYPE_CHECKING:
     from ccx.datasets.dataset import Dataset
 
 Size = tuple[int, int]
+Inspected = tuple[tuple[str, ...], set[Size]]
 Layers = tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_] | None]
 _LOOK = 256  # images that a worker looks at in one job
 _MOST_IMAGES, _LEAST_PARTS = 256, 64
 _BATCH = 16  # images whose label maps are in memory at a time: few, so that their memory stays in the cache
 _PART_FORMAT = "ccx-part/1"
-
-
-class Inspection(NamedTuple):
-    """What a quick look at all files found: what is wrong, and the sizes of the label maps."""
-
-    problems: tuple[str, ...]
-    sizes: frozenset[Size]
 
 
 def digest(parts: Iterable[object]) -> str:
@@ -50,8 +44,8 @@ def digest(parts: Iterable[object]) -> str:
     return hashed.hexdigest()
 
 
-def inspected(dataset: Dataset, workers: int | None, progress: Progress | bool | None) -> Inspection:
-    """Look at all files of a data set."""
+def inspected(dataset: Dataset, workers: int | None, progress: Progress | bool | None) -> Inspected:
+    """Look at all files of a data set -> what is wrong, and the sizes of the label maps."""
     check_progress(progress)
     n_images = len(dataset)
 
@@ -69,7 +63,7 @@ def inspected(dataset: Dataset, workers: int | None, progress: Progress | bool |
                     sizes.add(size)
             done += len(found)
             report(done, n_images)
-    return Inspection(tuple(problems), frozenset(sizes))
+    return tuple(problems), sizes
 
 
 @interruptible()
@@ -121,18 +115,18 @@ def _stored(path: Path, source: Mapping[str, Any], keys: tuple[str, ...] | None)
 
 def _grid(dataset: Dataset, shape: Size | None, workers: int | None, progress: Progress | bool | None) -> Size:
     """Look at all files -> the grid to build on."""
-    found = inspected(dataset, workers, progress)
-    if found.problems:
-        raise FilesError(found.problems, "repair or leave out what is listed; nothing was read yet")
+    problems, found = inspected(dataset, workers, progress)
+    if problems:
+        raise FilesError(problems, "repair or leave out what is listed; nothing was read yet")
     if shape is not None:
         return shape
-    if len(found.sizes) != 1:
-        sizes = [f"{height}×{width}" for height, width in sorted(found.sizes)]
+    if len(found) != 1:
+        sizes = [f"{height}×{width}" for height, width in sorted(found)]
         got = ", ".join(sizes[:5]) + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else "") or "unknown sizes"
         raise InputError(
             "shape", wanted="label maps of one size", got=got, remedy="pass shape, for instance (112, 112)"
         )
-    return next(iter(found.sizes))
+    return next(iter(found))
 
 
 class _Building:
@@ -174,7 +168,9 @@ class _Building:
                     else:
                         part, found = ready.pop() if ready else next(made)
                     problems += found
-                    self._keep(first, part)
+                    if part is not None and self._folder is not None:
+                        arrays = part._asdict()
+                        save_arrays(self._path(first), arrays, {"content_hash": content_hash(arrays)}, _PART_FORMAT)
                 if part is not None and not problems:
                     self._builder.add_partition(part)
                 report(min(first + self._n_part, n_images), n_images)
@@ -227,8 +223,3 @@ class _Building:
         if content_hash(arrays) != metadata.get("content_hash"):
             return None
         return Partition(**{name: array.copy() for name, array in arrays.items()})
-
-    def _keep(self, first: int, part: Partition | None) -> None:
-        if part is not None and self._folder is not None:
-            arrays = part._asdict()
-            save_arrays(self._path(first), arrays, {"content_hash": content_hash(arrays)}, _PART_FORMAT)

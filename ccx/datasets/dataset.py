@@ -190,7 +190,7 @@ class Dataset(ABC):
 
         Looks at existence, kind, size and ends of files; damage inside shows when they are decoded.
         """
-        return building.inspected(self, workers, progress).problems
+        return building.inspected(self, workers, progress)[0]
 
     def concepts(
         self,

@@ -103,7 +103,7 @@ def read_broden_ids(path: PathLike) -> Ids | npt.NDArray[Any]:
     content = content_of(path)
     if (found := _png_ids(path, content, (_RGB, _RGBA))) is not None:
         return found
-    return _rgb_numbers(path, content) & np.uint32(0xFFFF)
+    return read_rgb_numbers(path, content) & np.uint32(0xFFFF)
 
 
 def _png_ids(path: PathLike, content: bytes, kinds: tuple[int, ...]) -> Ids | None:
@@ -153,15 +153,12 @@ def _png_ids(path: PathLike, content: bytes, kinds: tuple[int, ...]) -> Ids | No
     return Ids(rows, samples, 0, 1, 256) if samples > 1 else Ids(rows, 1, 0, 0, 0)
 
 
-def read_rgb_numbers(path: PathLike) -> npt.NDArray[np.uint32]:
-    """Return R + 256 G + 65536 B of each pixel of a PNG, uint32[h, w].
+def read_rgb_numbers(path: PathLike, content: bytes | None = None) -> npt.NDArray[np.uint32]:
+    """Return R + 256 G + 65536 B of each pixel of a PNG, or of its content, uint32[h, w].
 
     Raises `StoreError` if it cannot be read, or is no PNG of 8 bits per colour.
     """
-    return _rgb_numbers(path, content_of(path))
-
-
-def _rgb_numbers(path: PathLike, content: bytes) -> npt.NDArray[np.uint32]:
+    content = content_of(path) if content is None else content
     with opened(content, path) as image:
         head = head_of(content, image, path)
         _check(head, Coding.BYTES, path)

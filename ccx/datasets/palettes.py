@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,6 @@ from ccx.store.files import store_error
 ADE20K = "ade20k"
 _WEIGHTS = np.array([1 << 16, 1 << 8, 1], np.int64)
 _WANTED = f"colours (R, G, B) of names or ids, a .csv file with name, r, g, b, or {ADE20K!r}"
-
-
-class Palette(Protocol):
-    """Turns colours into ids."""
-
-    def ids(self, colors: npt.NDArray[np.uint8], where: PathLike) -> npt.NDArray[np.int64]:
-        """Return the ids of colours: uint8[h, w, 3] -> int64[h, w], or raise `StoreError`, which names `where`."""
-
-    def settings(self) -> Any:
-        """Return its settings, as JSON."""
 
 
 class _Ade20k:
@@ -43,7 +33,10 @@ class _Ade20k:
 
 
 class _Colors:
-    """One colour per id."""
+    """One colour per id.
+
+    `ids` turns colours uint8[h, w, 3] into ids int64[h, w], or raises `StoreError`, which names the file `where`.
+    """
 
     def __init__(self, codes: Mapping[int, int]) -> None:
         self._codes = np.array(sorted(codes), np.int64)
@@ -64,7 +57,7 @@ class _Colors:
         return [self._codes.tolist(), self._ids.tolist()]
 
 
-def palette_of(palette: Any, known: Named) -> Palette:
+def palette_of(palette: Any, known: Named) -> _Ade20k | _Colors:
     """Return the palette that the argument `palette` of `ccx.datasets.Folder` describes.
 
     Raises `InputError` if it is of another kind, has an unknown name, lacks a name, or gives one colour to two ids;

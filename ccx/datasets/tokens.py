@@ -81,7 +81,9 @@ def token_concepts(  # noqa: PLR0913 - public keywords
         n_samples = n_samples if checked is None else len(checked)
         n = _extent("n_samples", n_samples, samples, 0 if counts is None else counts.size)
         n_cells = _extent("n_positions", n_positions, positions, 0 if counts is None else int(counts.max(initial=0)))
-        _require_memory(len(texts), n, n_cells)
+        # Where each concept's texts begin, and the cell map.
+        remedy = "check the numbers of samples and positions, or use fewer"
+        memory.require_bytes("n_samples", 8 * len(texts) * n + 2 * n * n_cells, remedy)
         masks = _sparse(samples, positions, ids, (len(texts), n, n_cells))
     valid = None
     if lengths is not None:
@@ -236,12 +238,6 @@ def _extent(argument: str, given: int | None, values: npt.NDArray[np.int64], lea
 
 def _row_error(row: int, wanted: str, got: str, remedy: str) -> InputError:
     return InputError("table", wanted=wanted, got=f"{got} in row {row} (from 0)", remedy=remedy)
-
-
-def _require_memory(n_concepts: int, n_samples: int, n_cells: int) -> None:
-    """Raise `MemoryBudgetError` unless there is room for where each concept's texts begin, and for the cell map."""
-    remedy = "check the numbers of samples and positions, or use fewer"
-    memory.require_bytes("n_samples", 8 * n_concepts * n_samples + 2 * n_samples * n_cells, remedy)
 
 
 def _sparse(

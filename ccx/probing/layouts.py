@@ -16,23 +16,13 @@ if TYPE_CHECKING:
 class Layout:
     """How outputs are laid out: which axis has the units, which of them count, and where tokens lie.
 
-    Attributes
-    ----------
-    tokens
-        (h, w): the grid of the tokens; None = a row of tokens.
-    skip
-        So many tokens at the beginning are left out.
-    unit_axis
-        None = 1 of two or four axes, the last of three.
-    units
-        Indices of units, ascending; None = all.
-
+    See `ccx.probe` for each.
     """
 
     tokens: tuple[int, int] | None
     skip: int
     unit_axis: int | None
-    units: tuple[int, ...] | None
+    units: tuple[int, ...] | None  # ascending
 
     def arrange(self, output: torch.Tensor, layer: str, n_samples: int) -> torch.Tensor:
         """Return [n, ...] as [n, U], [n, U, T] or [n, U, h, w], where possible without a copy.

@@ -46,32 +46,11 @@ def layer_file(layer: str) -> str:
 class ActivationFolder:
     """The stored activations of some layers, [N, ...] each, written in the order of the samples.
 
-    What is on the disk after the last sample depends only on settings, hashes, samples and batches, and not on how
-    often the work was interrupted.
-
-    Parameters
-    ----------
-    folder
-        Created where it is missing.
-    layers
-        Names of the layers.
-    settings, hashes
-        What identifies the work, JSON-able; see `ccx.store.RowLog`.
-    overwrite
-        Discard what the folder holds of an earlier probe, whatever it is.
-
-    Raises
-    ------
-    StoreError
-        If the folder holds something else or is damaged, is used by another process, or cannot be written.
-
-    Attributes
-    ----------
-    n_stored
-        Samples that are safely stored.
-    finished
-        Whether they are all.
-
+    What is on the disk after the last sample depends only on settings, hashes (`ccx.store.RowLog`), samples and
+    batches, and not on how often the work was interrupted. `n_stored` samples are safely stored; `finished` says
+    whether they are all. With `overwrite`, what the folder holds of an earlier probe is discarded, whatever it is.
+    Raises `StoreError` if the folder holds something else or is damaged, is used by another process, or cannot be
+    written.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from ccx.errors import InputError
 from ccx.jobs import Progress, progress_reporter
 from ccx.kernels.activations import as_maps
 from ccx.results import Explanations
-from ccx.studies.table import Table
+from ccx.studies.table import Table, finite
 
 Ranges = Sequence[tuple[float, float]]
 
@@ -121,7 +121,7 @@ def ranges_importance(
             "predictions that change, each unit alone",
             ("unit", "range", "lower", "upper", "affected", "changed", "share"),
             tuple(
-                (unit, number + 1, *_finite(limits[unit][number]), *counts, counts[1] / n_samples)
+                (unit, number + 1, *map(finite, limits[unit][number]), *counts, counts[1] / n_samples)
                 for (unit, number), counts in each.items()
                 if alone
             ),
@@ -183,8 +183,3 @@ def _check_units(limits: Mapping[int, Ranges], shape: Sequence[int], layer: str)
     if len(shape) < 2 or shape[1] <= max(limits):
         wanted = f"a layer that puts out unit {max(limits)} along axis 1"
         raise InputError("layer", wanted=wanted, got=f"{layer!r} with {list(shape)}", remedy="check the layer")
-
-
-def _finite(limits: tuple[float, float]) -> tuple[float | None, float | None]:
-    lower, upper = limits
-    return lower if np.isfinite(lower) else None, upper if np.isfinite(upper) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from ccx.kernels.activations import as_maps
 from ccx.keys import require_same_samples
 from ccx.metrics import METRICS, get_concept_masking, measure
 from ccx.results import Explanation, Explanations
-from ccx.studies.table import Table, mean_and_deviation
+from ccx.studies.table import Table, finite, mean_and_deviation
 
 MASKING = "concept_masking"
 _LEADING = ("unit", "range_index", "lower", "upper", "formula")
@@ -96,9 +95,11 @@ def metrics(
         for name in names
         for range_, group in groups
     ]
+    for record in records:
+        record |= {name: finite(record[name]) for name in ("lower", "upper")}
     return Metrics(
         Table("metrics of explanations", ("metric", "range", "explanations", "mean", "sd"), tuple(rows)),
-        Table.of("metrics of each explanation", map(_without_infinity, records), (*_LEADING, *names)),
+        Table.of("metrics of each explanation", records, (*_LEADING, *names)),
     )
 
 
@@ -159,9 +160,3 @@ def concept_masking(
         )
 
     return score
-
-
-def _without_infinity(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record whose ends are None where they are infinite, which JSON has not."""
-    ends = {name: record[name] for name in ("lower", "upper")}
-    return record | {name: None if end is None or math.isinf(end) else end for name, end in ends.items()}

@@ -149,6 +149,11 @@ def mean_and_deviation(values: Iterable[float]) -> tuple[float | None, float | N
     return mean, math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers))
 
 
+def finite(end: float | None) -> float | None:
+    """Return an end of a range; None for infinity, which JSON has not."""
+    return None if end is None or math.isinf(end) else end
+
+
 def _cell(value: Any) -> Any:
     """Return a cell of a .csv file: a text that a spreadsheet would take for a formula gets an apostrophe before it."""
     if value is None:

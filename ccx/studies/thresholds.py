@@ -18,7 +18,7 @@ from ccx.report.charts import literals
 from ccx.report.plotting import pyplot_for
 from ccx.results import Explanation, Explanations
 from ccx.studies.figures import COLORS, tidy
-from ccx.studies.table import Table
+from ccx.studies.table import Table, finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +150,11 @@ def compare_thresholds(
         Table(
             "explanations by quantile",
             ("quantile", "unit", "lower", "upper", "formula", "iou"),
-            tuple((q, item.unit, *_ends(item), str(item.formula), item.iou) for q, item in rows if item is not None),
+            tuple(
+                (q, item.unit, *map(finite, item.range or ()), str(item.formula), item.iou)
+                for q, item in rows
+                if item is not None
+            ),
         ),
     )
 
@@ -175,9 +179,3 @@ def _without_gaps(ranges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     filled = ranges.copy()
     filled[missing] = ranges[~missing][0]
     return filled
-
-
-def _ends(item: Explanation) -> tuple[float, float | None]:
-    """Return the ends of a range; None for infinity, which JSON has not."""
-    lower, upper = item.range or (0.0, np.inf)
-    return lower, upper if np.isfinite(upper) else None
