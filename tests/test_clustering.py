@@ -165,7 +165,7 @@ def test_activations_are_left_as_they_were() -> None:
 
 
 def test_sklearn_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingExtraError, match=r'pip install "ccx\[sklearn\]"'):
         sklearn_ranges(np.float32([1, 2, 3]), 2)
 

@@ -483,7 +483,7 @@ def test_memory_is_estimated_before_it_is_taken(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_missing_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingExtraError, match=r'clustering by scikit-learn needs .*pip install "ccx\[sklearn\]"'):
         ccx.explain(MAPS, CONCEPTS, clustering="sklearn")
 
