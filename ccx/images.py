@@ -310,15 +310,8 @@ def read_image(path: PathLike) -> npt.NDArray[np.uint8]:
 def open_image(source: PathLike | bytes, where: PathLike | None = None, *, is_draft: bool = False) -> PIL.Image.Image:
     """Return a photograph as a Pillow picture in RGB, upright; rules and errors are those of `read_image`.
 
-    Parameters
-    ----------
-    source
-        A path, or the content of a file.
-    where
-        What errors call it; None = the path.
-    is_draft
-        Decode a JPEG no finer than it takes to see that it can be decoded.
-
+    `source` is a path, or the content of a file; errors call it `where`, None = by its path. As a draft, a JPEG is
+    decoded no finer than it takes to see that it can be.
     """
     content = source if isinstance(source, bytes) else content_of(source)
     place: PathLike = where if where is not None else "image" if isinstance(source, bytes) else source

@@ -169,25 +169,10 @@ def require_same_samples(
 ) -> Keys | None:
     """Raise unless two things that are paired have the same samples in the same order, as far as both know them.
 
-    Raises `InputError` if they differ: the first pair that does, whether all are there in another order, and what to
-    do; or if `keys` are not valid.
-
-    Parameters
-    ----------
-    argument, samples
-        One of them, and its name in messages.
-    concepts
-        The other.
-    keys
-        Those of `samples`, where they carry none.
-    whose, name
-        The other in messages, in words and as an argument.
-
-    Returns
-    -------
-    tuple of str or None
-        The keys that are known, of either.
-
+    Messages call `samples` by `argument`, and `concepts`, whatever they are, by `whose` in words and by `name` as an
+    argument. `keys` are those of `samples`, where they carry none. Returns the keys that are known, of either. Raises
+    `InputError` if they differ, with the first pair that does, whether all are there in another order, and what to do;
+    or if `keys` are not valid.
     """
     own, wanted = keys_of(samples), keys_of(concepts)
     if keys is not None:

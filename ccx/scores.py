@@ -108,8 +108,7 @@ class _Quotient(Score):
             for factors in self.factors(i, f, bitmap_cells, total)
         )
         below = np.broadcast_to(below, intersections.shape)
-        quotients: FloatArray = np.divide(above, below, out=np.zeros(intersections.shape), where=below != 0)
-        return quotients
+        return np.divide(above, below, out=np.zeros(intersections.shape), where=below != 0)
 
     def places(self, intersections: IntArray, formula_cells: IntArray, bitmap_cells: int, total: int) -> IntArray:
         if not intersections.size:
@@ -200,8 +199,7 @@ class Custom(Score):
     def places(self, intersections: IntArray, formula_cells: IntArray, bitmap_cells: int, total: int) -> IntArray:
         """See `Score.places`."""
         values = self.approximate(intersections, formula_cells, bitmap_cells, total)
-        places: IntArray = np.unique(-values, return_inverse=True)[1].astype(np.int64)
-        return places
+        return np.unique(-values, return_inverse=True)[1].astype(np.int64)
 
     def check_monotone(self, bitmap_cells: int, total: int) -> float:
         """Return what rounding errors are allowed for, > 0.

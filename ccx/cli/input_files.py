@@ -137,15 +137,9 @@ def _keys_beside(path: Path, samples: tuple[int, ...]) -> Keys | None:
 def paired(activations: Any, concepts: Concepts, images: Any, align: str | None) -> tuple[Any, Concepts, Any]:
     """Return what belongs together, after a comparison of keys, and in one order where `align` says so.
 
-    Raises `InputError` if samples differ, or `align` is asked for and there is nothing to align by.
-
-    Parameters
-    ----------
-    activations, images
-        Of the samples of the concepts; or None.
-    align
-        "order": bring both into the order of the concepts; "shared": and leave out what one of them lacks.
-
+    Activations and images, which may be None, are brought into the order of the concepts by the `align` "order";
+    "shared" also leaves out what one of them lacks. Raises `InputError` if samples differ, or `align` is asked for and
+    there is nothing to align by.
     """
     if align is not None:
         choice("--align", align, ("order", "shared"), "see --help", "order or shared")

@@ -24,15 +24,8 @@ _MOST = 1 << 20  # ids in a list
 class IdTable:
     """What the ids in label maps mean: a concept, none, or a cell that counts nowhere.
 
-    Names have ids 0..65535; ids that are void or carry no concept may be any whole numbers, such as -1.
-
-    Parameters
-    ----------
-    ids
-        The id of each of C names; ascending.
-    void, none
-        Ids of cells that count nowhere, and of cells that carry no concept; None = 0, if it is free.
-
+    `ids`, ascending, are those of C names, within 0..65535. `void` are ids of cells that count nowhere, `none` those of
+    cells that carry no concept (None = 0, if it is free): any whole numbers, such as -1.
     """
 
     def __init__(self, ids: Sequence[int], void: int | Collection[int], none: int | Collection[int] | None) -> None:

@@ -25,8 +25,7 @@ class _Ade20k:
 
     def ids(self, colors: npt.NDArray[np.uint8], where: PathLike) -> npt.NDArray[np.int64]:  # noqa: ARG002 - each has one
         wide = colors.astype(np.int64)
-        found: npt.NDArray[np.int64] = wide[..., 0] // 10 * 256 + wide[..., 1]
-        return found
+        return wide[..., 0] // 10 * 256 + wide[..., 1]
 
     def settings(self) -> str:
         return ADE20K

@@ -39,25 +39,12 @@ class Named(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with a head line.
-
-    Attributes
-    ----------
-    path
-        Where it was read.
-    columns
-        As the head line has them, without white space around.
-    rows
-        The number of the line on which each row begins, and its cells.
-    blank
-        Numbers of the empty lines between rows.
-
-    """
+    """A table with a head line."""
 
     path: Path
-    columns: tuple[str, ...]
-    rows: tuple[tuple[int, tuple[str, ...]], ...]
-    blank: tuple[int, ...]
+    columns: tuple[str, ...]  # as the head line has them, without white space around
+    rows: tuple[tuple[int, tuple[str, ...]], ...]  # the line on which each begins, and its cells
+    blank: tuple[int, ...]  # empty lines between rows
 
     def column(self, name: str) -> int:
         """Return where a column stands, whatever its case; raise `StoreError` where there is none, or several."""

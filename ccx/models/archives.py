@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -201,12 +202,7 @@ def _stream(file: IO[bytes], n_bytes: int) -> Iterator[Contents]:
         start += size
         file.seek(start)
 
-    def content(storage: Storage) -> bytearray:
-        place, size = places[storage.key]
-        file.seek(place)
-        return bytearray(file.read(size))
-
-    yield Contents(root, _cached(content))
+    yield Contents(root, _cached(partial(_content_at, file, places)))
 
 
 def _storages(root: Any) -> dict[str, Storage]:
@@ -247,12 +243,13 @@ def _safetensors(file: IO[bytes], n_bytes: int) -> Iterator[Contents]:
         strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
         root[name] = Made("torch._utils._rebuild_tensor", (Storage(kind, name, n_items), 0, tuple(shape), strides))
 
-    def content(storage: Storage) -> bytearray:
-        place, size = places[storage.key]
-        file.seek(place)
-        return bytearray(file.read(size))
+    yield Contents(root, _cached(partial(_content_at, file, places)))
 
-    yield Contents(root, _cached(content))
+
+def _content_at(file: IO[bytes], places: dict[str, tuple[int, int]], storage: Storage) -> bytearray:
+    place, size = places[storage.key]
+    file.seek(place)
+    return bytearray(file.read(size))
 
 
 def _cached(content: Callable[[Storage], bytearray]) -> Callable[[Storage], torch.Tensor]:

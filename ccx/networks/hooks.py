@@ -1,8 +1,4 @@
-"""Layers of a torch model: find them by path and record their outputs.
-
-Everything here leaves the model as it was, whatever happens in between: hooks are removed, and every
-module gets back its own training flag. torch is imported by the functions that need it.
-"""
+"""Layers of a torch model: find them by path and record their outputs."""
 
 from __future__ import annotations
 

@@ -33,8 +33,7 @@ def check_output(output: Any) -> Output:
 
     """
     if output is None or (isinstance(output, int) and not isinstance(output, bool)) or (output and type(output) is str):
-        chosen: Output = output
-        return chosen
+        return output
     remedy = 'write output=0, output="last_hidden_state" or output="states.0"'
     raise InputError("output", wanted="None, a number or a name", got=repr(output), remedy=remedy)
 

@@ -116,23 +116,9 @@ class Pictures:
     differ most; without a formula, those with the largest bitmap. Of more than 256 samples, only the 256 are looked at
     that have most activations in the range (before upsampling), or most cells of a given bitmap.
 
-    Parameters
-    ----------
-    concepts
-        Of the explanations.
-    activations, bitmaps
-        What was explained: one of the two, as `ccx.explain` or `ccx.explain_bitmaps` takes it.
-    album
-        Where the photographs come from; None = outlines without photographs.
-    n_pictures
-        Pictures per explanation.
-    detail
-        How finely they are drawn.
-    samples
-        Those that were explained, ascending; None = all.
-    keys
-        What all samples are called, as `samples_keys` returns it; None = by their numbers.
-
+    Of `activations` and `bitmaps`, one is what was explained, as `ccx.explain` or `ccx.explain_bitmaps` takes it.
+    Photographs come from the `album`; without one, outlines are drawn alone. `samples` are those that were explained,
+    ascending (None = all), and `keys` what all are called, as `samples_keys` returns it (None = by their numbers).
     """
 
     def __init__(

@@ -82,14 +82,7 @@ def map_npy(path: PathLike, remedy: str = _REMEDY) -> Array:
 
 
 class Npz:
-    """The arrays in an open .npz archive, each read when it is asked for.
-
-    Attributes
-    ----------
-    names
-        Of the arrays, in the order of the archive.
-
-    """
+    """The arrays in an open .npz archive, each read when it is asked for; `names` are in the archive's order."""
 
     def __init__(self, path: PathLike, archive: zipfile.ZipFile, n_bytes: int) -> None:
         self._path, self._archive, self._n_bytes = path, archive, n_bytes

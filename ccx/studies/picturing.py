@@ -155,5 +155,4 @@ def _blackened(image: npt.NDArray[np.uint8], fires: npt.NDArray[np.bool_]) -> np
     """Return an image uint8[H, W, 3] that is black outside of a bitmap, whose cells are spread over it."""
     rows = np.arange(image.shape[0]) * fires.shape[0] // image.shape[0]
     columns = np.arange(image.shape[1]) * fires.shape[1] // image.shape[1]
-    shown: npt.NDArray[np.uint8] = image * fires[rows[:, None], columns, None]
-    return shown
+    return image * fires[rows[:, None], columns, None]
