@@ -202,7 +202,7 @@ def test_arrays_that_are_no_label_maps(tmp_path: Path) -> None:
     objects.parent.mkdir(parents=True)
     np.save(objects, np.array([[object()]]), allow_pickle=True)
     write(tmp_path / "o/i/a.png", png(photo(1, 1)))
-    refused(Folder(tmp_path / "o/i", tmp_path / "o/l", NAMES), "holds object")
+    refused(Folder(tmp_path / "o/i", tmp_path / "o/l", NAMES), "holds Python objects")
 
 
 @pytest.mark.states("Label maps", "colours, with palette= (a mapping, a list, a .csv of name, r, g, b)", "converted",
