@@ -1,6 +1,7 @@
 """Sphinx configuration: `nox -s docs` builds the pages into ``docs/_build``."""
 
 import ccx
+import ccx.store.records
 
 project = "ccx"
 author = "The ccx authors"
@@ -33,5 +34,12 @@ def _plain_bars(_app, _what, _name, _object, _options, lines):
         lines[place] = "``".join(part if odd % 2 else part.replace("|", r"\|") for odd, part in enumerate(parts))
 
 
+def _fields_once(_app, what, _name, kind, _options, lines):
+    """Leave out of a record's text what its fields mean: autodoc lists each of them, with the text below it."""
+    if what == "class" and issubclass(kind, ccx.store.records.Record) and "Attributes" in lines:
+        del lines[lines.index("Attributes") :]
+
+
 def setup(app):
+    app.connect("autodoc-process-docstring", _fields_once, priority=400)
     app.connect("autodoc-process-docstring", _plain_bars, priority=400)  # before napoleon's own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from contextlib import contextmanager
 
@@ -482,6 +483,13 @@ def test_arrays_too_large_for_memory(models, monkeypatch):
     monkeypatch.setattr("ccx.memory.available_bytes", lambda: 1000)
     with pytest.raises(MemoryError, match="give out=, a folder"):
         ccx.probe(models.net(), models.images(), "layer1")
+
+
+@pytest.mark.parametrize("kind", [InputError, DTypeError, ShapeError])
+def test_errors_of_arguments_can_be_copied(kind):
+    error = kind("loader", wanted="batches", got="none", remedy="give some")
+    copied = copy.copy(error)
+    assert (type(copied), str(copied), vars(copied)) == (kind, str(error), vars(error))
 
 
 def test_without_torch_the_message_names_the_extra(monkeypatch):
