@@ -20,6 +20,7 @@ import ccx
 from ccx.errors import InputError, StoreError
 from ccx.store import RowLog, read_run
 from tests.support.full_disk import FullDisk, file_size_limit
+from tests.support.fuzzing import attempts
 from tests.support.seals import unseal
 
 KEY = ("unit", "cluster")
@@ -91,7 +92,8 @@ def test_resume_after_every_cut(tmp_path: Path) -> None:
     fill(tmp_path)
     path = tmp_path / "rows.jsonl"
     whole = path.read_bytes()
-    for end in range(len(whole)):
+    breaks = [end for end in range(len(whole)) if b"\n" in whole[max(end - 2, 0) : end + 1]]  # and before and after
+    for end in sorted({*breaks, *range(0, len(whole), attempts(nightly=1, quick=7))}):
         path.write_bytes(whole[:end])
         assert len(read_run(tmp_path, KEY)[1]) == whole[:end].count(b"\n")
         fill(tmp_path, batch_rows=100)
