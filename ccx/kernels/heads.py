@@ -41,6 +41,22 @@ def split_of(head: int, values: IntArray, gains: IntArray, shared_values: IntArr
     return Split(head, int(values[head]), np.stack(rows))
 
 
+def good_pairs(
+    head: int,
+    singles: IntArray,
+    shared: IntArray,
+    usable: BoolArray,
+    later: BoolArray,
+    least: tuple[int, int, int],
+) -> IntArray:
+    """Return the formulas of a head and one other concept that reach a plane's least value.
+
+    Arguments as for `counted` and `open_formulas`. Returns int64[m, 5] of head, concept, op, |F and B|, |F|.
+    """
+    found: IntArray = cpu.heads.good_pairs(head, singles, shared, usable, later, *least)
+    return found
+
+
 def open_formulas(split: Split, free: BoolArray, later: BoolArray, least: int) -> tuple[Int32Array, int]:
     """Return the formulas of the head and two `free` concepts that may reach `least`, and how many were bounded.
 

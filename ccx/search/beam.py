@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ccx import jobs
 from ccx.concepts import Concepts
 from ccx.formula import Operator
-from ccx.kernels.atoms import concept_counts, total_counts, with_sizes
+from ccx.kernels.atoms import concept_counts, pair_counts, total_counts, with_sizes
 from ccx.kernels.formulas import Extensions, conjunction_counts
 from ccx.kernels.places import place_of, to_host
 from ccx.options import SearchOptions
@@ -152,14 +152,21 @@ class JointCounts:
             np.select(cases, [first + second - joint, joint], first - joint),
         )
 
+    def prepare_singles(self) -> None:
+        """Count what up to 4,096 concepts share at once, which takes less time than many of them one by one."""
+        if len(self._rows) < self._atoms.n_concepts:
+            shared = pair_counts(self._atoms, self.counts, threads=self._threads)
+            self._rows = dict(enumerate(shared))
+
     def of_singles(self, chosen: npt.NDArray[np.integer]) -> tuple[IntArray, IntArray]:
         """Return the same of single concepts int[k]: |a and c| and |a and c and B|, int64[k, C] each."""
         new = np.array([c for c in dict.fromkeys(chosen.tolist()) if c not in self._rows], np.int32)
-        no_operators = np.zeros((new.size, 0), np.uint8)
-        (rows,) = to_host(
-            conjunction_counts(self._atoms, self.counts[None], new[:, None], no_operators, threads=self._threads)
-        )
-        self._rows.update(zip(new.tolist(), rows, strict=True))
+        if new.size:
+            no_operators = np.zeros((new.size, 0), np.uint8)
+            (rows,) = to_host(
+                conjunction_counts(self._atoms, self.counts[None], new[:, None], no_operators, threads=self._threads)
+            )
+            self._rows.update(zip(new.tolist(), rows, strict=True))
         picked = self._concepts.pair_sizes[chosen]
         sizes: IntArray = picked if isinstance(picked, np.ndarray) else picked.toarray()
         return sizes, np.stack([self._rows[c] for c in chosen.tolist()])

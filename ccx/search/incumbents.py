@@ -22,6 +22,7 @@ class Incumbents:
         self.met = start.met
         self.objective = objective
         self.top = top
+        self._thresholds: dict[int, Threshold] = {}
 
     def see(self, intersections: IntArray, sizes: IntArray) -> None:
         """Take note of formulas that were counted, |F and B| > 0 and |F|."""
@@ -35,9 +36,15 @@ class Incumbents:
             return
         merged = {(one.concepts, one.operators): one for one in [*self.found, *candidates]}
         self.found = sorted(merged.values(), key=self.objective.precedence)[: self.top]
+        self._thresholds.clear()
 
     def threshold(self, length: int) -> Threshold:
         """Return what a formula of this length must reach to enter."""
+        if length not in self._thresholds:
+            self._thresholds[length] = self._threshold(length)
+        return self._thresholds[length]
+
+    def _threshold(self, length: int) -> Threshold:
         reached = Threshold(Fraction(0), strict=True)
         if len(self.found) == self.top:
             worst = self.found[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ import numpy.typing as npt
 from ccx.concepts import Concepts
 from ccx.formula import Operator
 from ccx.kernels import concept_pairs, heads
+from ccx.kernels.atoms import DENSE_PAIRS, pair_counts
 from ccx.kernels.formulas import Extensions, conjunction_counts
 from ccx.search.beam import JointCounts, found_of
-from ccx.search.choosing import best_of, of_operators
+from ccx.search.choosing import best_of
 from ccx.search.incumbents import Incumbents
 from ccx.search.limits import Limit
 from ccx.search.planes import Cover, Plane
@@ -23,6 +24,7 @@ from ccx.typing import BoolArray, Int32Array, IntArray
 SHORT = 3  # so long formulas are decided by what others share with one of their concepts
 _MANY = 20_000  # formulas, to count which takes longer than to bound them again in tighter planes
 _FEW = 2_000  # formulas, below which a second condition spares less than it costs
+_ROWS = 32  # heads, beyond which what each two concepts share is counted at once
 _GROUP = 256  # concepts whose triples with a head are counted at a time
 
 
@@ -62,11 +64,13 @@ class Shorter:
             if self._limit.reached():
                 return max(known, most)
             if length == 2:
-                allowed, *counts = self._pairs(head, later)
-                known = max(known, int(self._values(plane, counts).max(where=allowed, initial=known)))
+                *_, hits, cells = self._pairs(plane, known + 1, head, later).T
+                known = max(known, int(self._values(plane, (cells, hits)).max(initial=known)))
                 continue
             formulas = self._open(plane, known + 1, head, later)
             for group, row_of in self._groups(formulas):
+                if self._limit.reached():
+                    return max(known, most)
                 found = self._counted(plane, known + 1, head, group, row_of)
                 known = max(known, int(self._values(plane, found.T[[6, 5]]).max(initial=known)))
         return known
@@ -75,16 +79,21 @@ class Shorter:
         """Search a plane -> what is left then: the other planes, or those that were drawn anew; None at a limit."""
         threshold = self._best.threshold(length)
         n_open = 0
+        found: list[IntArray] = []  # pairs that are not offered yet
         for head, later, _ in self._heads(plane, length, lambda: self._least(plane, self._best.threshold(length))):
             if (now := self._best.threshold(length)) != threshold:
                 threshold = now
                 if plane.of_condition and plane not in (redrawn := self._planes(length)):
+                    self._offer_pairs(found)
                     return redrawn
             if self._limit.reached():
+                self._offer_pairs(found)
                 return None
             least = self._least(plane, threshold)
             if length == 2:
-                self._offer_pairs(plane, least, head, later)
+                found.append(self._pairs(plane, least, head, later))
+                if sum(map(len, found)) > _FEW:
+                    self._offer_pairs(found)
                 continue
             formulas = self._admitted(plane, self._open(plane, least, head, later), head)
             n_open += len(formulas)
@@ -95,6 +104,7 @@ class Shorter:
                     return None
                 least = self._least(plane, self._best.threshold(length))
                 self._offer_triples(self._counted(plane, least, head, group, row_of))
+        self._offer_pairs(found)
         return others
 
     def _heads(self, plane: Plane, length: int, least: Callable[[], int]) -> Iterator[tuple[int, BoolArray, int]]:
@@ -105,35 +115,36 @@ class Shorter:
         gains, values = self._gains_of(plane).of_concepts, self._values(plane, self._singles)
         chosen = np.flatnonzero(self._usable)
         order = chosen[np.argsort(-gains[chosen], kind="stable")]
-        ordered = [*gains[order].tolist(), *[0] * length]
+        # All else that is not negated gains no more: either all of it is added to the head, or one is less.
+        gained = np.concatenate([gains[order], np.zeros(length, np.int64)])
+        others = [gained[k : k + order.size] for k in range(1, length)]
+        most = sum(others, gains[order])
+        reached = np.maximum(most - gains[order] + values[order], most - others[-1])
+        if (reached >= least()).sum() > max(_ROWS, order.size // 16) and self._usable.size <= DENSE_PAIRS:
+            self._joint.prepare_singles()
+            if length == SHORT and (known := self._gains_of(plane)).rows is None:
+                self._gains[plane] = known._replace(rows=pair_counts(self._atoms, known.of_atoms, threads=1))
         later = self._usable.copy()
-        for rank, head in enumerate(order.tolist()):
+        for head, bound, own in zip(order.tolist(), most.tolist(), reached.tolist(), strict=True):
             later[head] = False
-            # All else that is not negated gains no more: either all of it is added to the head, or one is less.
-            others = sum(ordered[rank + 1 : rank + length])
-            if ordered[rank] + others < least():
+            if bound < least():
                 return
-            if max(values[head] + others, ordered[rank] + others - ordered[rank + length - 1]) >= least():
-                yield head, later, ordered[rank] + others
+            if own >= least():
+                yield head, later, bound
 
-    def _pairs(self, head: int, later: BoolArray) -> tuple[BoolArray, IntArray, IntArray]:
-        """Return which formulas of a head and another concept there are, and |F| and |F and B|: [C, 3]."""
-        cells, hits = (
-            of_operators(own[head], own, shared) for own, shared in zip(self._singles, self._shared(head), strict=True)
-        )
-        allowed = np.stack([later, later, self._usable], axis=1)
-        allowed[head] = False
-        self._limit.evaluations += int(allowed.sum())
-        return allowed, cells, hits
+    def _pairs(self, plane: Plane, least: int, head: int, later: BoolArray) -> IntArray:
+        """Return the formulas of a head and another concept that reach the plane (`heads.good_pairs`)."""
+        self._limit.evaluations += 3 * self._usable.size
+        reached = plane.q, plane.p, least
+        return heads.good_pairs(head, self._singles, self._shared(head), self._usable, later, reached)
 
-    def _offer_pairs(self, plane: Plane, least: int, head: int, later: BoolArray) -> None:
-        """Offer what reaches the plane among the formulas of a head and another concept."""
-        allowed, cells, hits = self._pairs(head, later)
-        good = allowed & (self._values(plane, (cells, hits)) >= least)
-        concepts, operators = np.nonzero(good)
-        parents = np.full((concepts.size, 1), head, np.int32)
-        no_operators = np.zeros((concepts.size, 0), np.uint8)
-        self._offer(parents, no_operators, operators, concepts, hits[good], cells[good])
+    def _offer_pairs(self, found: list[IntArray]) -> None:
+        """Offer what `_pairs` found, and empty the list."""
+        if found:
+            heads_, concepts, operators, hits, cells = np.concatenate(found).T
+            no_operators = np.zeros((concepts.size, 0), np.uint8)
+            self._offer(heads_[:, None].astype(np.int32), no_operators, operators, concepts, hits, cells)
+            found.clear()
 
     def _open(self, plane: Plane, least: int, head: int, later: BoolArray) -> Int32Array:
         """Return the formulas of a head and two other concepts that may reach the plane."""
@@ -154,6 +165,8 @@ class Shorter:
     @staticmethod
     def _groups(formulas: Int32Array) -> Iterator[tuple[Int32Array, Int32Array]]:
         """Yield formulas with a few concepts, of which each holds one, as a or b: the one that occurs more often."""
+        if not len(formulas):
+            return
         _, a, b = formulas.T
         times = np.bincount(formulas[:, 1:].ravel())
         row_of = np.where(times[a] >= times[b], a, b)
@@ -188,6 +201,8 @@ class Shorter:
         cells: IntArray,
     ) -> None:
         best, n_concepts = self._best, self._usable.size
+        if hits.size == 0:
+            return
         self.counted += hits.size
         met = np.flatnonzero(hits > 0)
         best.see(hits[met], cells[met])
@@ -210,13 +225,16 @@ class Shorter:
 
     def _split(self, plane: Plane, head: int) -> heads.Split:
         gains = self._gains_of(plane)
-        one, no_operators = np.array([[head]], np.int32), np.zeros((1, 0), np.uint8)
-        shared = conjunction_counts(self._atoms, gains.of_atoms[None], one, no_operators, threads=1)[0, 0]
+        if gains.rows is None:
+            one, no_operators = np.array([[head]], np.int32), np.zeros((1, 0), np.uint8)
+            shared = conjunction_counts(self._atoms, gains.of_atoms[None], one, no_operators, threads=1)[0, 0]
+        else:
+            shared = gains.rows[head]
         values, shared_values = (self._values(plane, counts) for counts in (self._singles, self._shared(head)))
         return heads.split_of(head, values, gains.of_concepts, shared_values, shared)
 
     @staticmethod
-    def _values(plane: Plane, counts: IntArray | Sequence[IntArray]) -> IntArray:
+    def _values(plane: Plane, counts: IntArray | tuple[IntArray, IntArray]) -> IntArray:
         """Return the values of sets of cells, given |F| and |F and B|: int64[2, ...]."""
         cells, hits = counts
         values: IntArray = (plane.q + plane.p) * hits - plane.p * cells
@@ -234,7 +252,8 @@ class Shorter:
 
 
 class _Gains(NamedTuple):
-    """The gains of atoms and of concepts in a plane: int64[G], int64[C]."""
+    """The gains of atoms and of concepts in a plane, int64[G] and int64[C], and of each two where many are needed."""
 
     of_atoms: IntArray
     of_concepts: IntArray
+    rows: IntArray | None = None

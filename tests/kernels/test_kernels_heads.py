@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,22 @@ def test_open_formulas_are_those_whose_bound_reaches(problem: Problem, quantile:
     higher = least + 1
     still = kernels.still_open(problem.split, found, higher)
     assert still.sum() == sum(bound >= higher for bound in bounds)
+
+
+@given(problem=PROBLEMS, above=st.sampled_from([0, 1]))
+def test_pairs_with_a_head(problem: Problem, above: int) -> None:
+    """Ties are kept, and AND NOT takes any usable concept."""
+    case, head = problem.case, problem.head
+    every = []
+    for c, operator in product(np.flatnonzero(problem.free).tolist(), range(3)):
+        if operator == reference.AND_NOT or problem.later[c]:
+            inside = reference.apply(case.member[:, head], operator, case.member[:, c])
+            hits, size = int(case.counts[inside].sum()), int(case.atoms.cells[inside].sum())
+            every.append(([head, c, operator, hits, size], case.q * hits - case.p * (size - hits)))
+    least = int(np.median([value for _, value in every])) + above if every else 0
+    shared = problem.rows[:, head]
+    got = kernels.good_pairs(head, problem.singles, shared, case.usable, problem.later, (case.q, case.p, least))
+    assert got.tolist() == [row for row, value in every if value >= least]
 
 
 @given(problem=PROBLEMS, data=st.data(), by_second=st.booleans())

@@ -22,7 +22,6 @@ from ccx.kernels.concept_pairs import pairs_of
 from ccx.search import SearchOptions, beam_search, branching, limits, optimal_search
 from ccx.search.found import Objective
 from ccx.search.limits import Limit
-from ccx.search.shorter import Shorter
 from tests import reference
 from tests.reference import scores_oracle
 from tests.reference.optimal_oracle import Best, best_formulas, every_formula, problems
@@ -286,7 +285,7 @@ def test_a_limit_is_looked_at_between_any_two_steps(name, monkeypatch):
 
     monkeypatch.setattr(limits.Limit, "reached", reached)
     for module, step in (
-        (kernels, "expand"), (kernels_heads, "open_formulas"), (kernels_heads, "counted"), (Shorter, "_offer_pairs")
+        (kernels, "expand"), (kernels_heads, "open_formulas"), (kernels_heads, "counted"), (kernels_heads, "good_pairs")
     ):  # fmt: skip
         monkeypatch.setattr(module, step, watched(getattr(module, step)))
     stop = 10**9

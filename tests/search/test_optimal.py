@@ -68,7 +68,10 @@ def test_every_concept_is_a_head_where_nothing_need_be_gained(seed, name, top):
     masks, bitmap = problems(np.random.default_rng(seed), 5, 40)
     b, n = int(bitmap.sum()), bitmap.size
     wanted = best_by(every_formula(masks, bitmap, 3), name, b, n, top) if b else []
-    assert search(masks, bitmap, length=3, top=top, scoring=scoring_of(name)) == wanted
+    for one_by_one in (True, False):  # or the rows of all concepts at once
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(shorter, "_ROWS", 99 if one_by_one else 0)
+            assert search(masks, bitmap, length=3, top=top, scoring=scoring_of(name)) == wanted
 
 
 @given(seed=st.integers(0, 2**32 - 1), top=st.sampled_from([1, 3, 9]))

@@ -48,6 +48,36 @@ def _grown(rows):
 
 
 @jit
+def good_pairs(head, singles, shared, usable, later, q, p, least):
+    """List (head op c) of value >= least: int64[m, 5] of head, c, op, |F and B|, |F|; OR and AND take `later` c."""
+    out = np.empty((_ROOM, 5), np.int64)
+    n_found = 0
+    for c in range(usable.size):
+        if c == head or not usable[c]:
+            continue
+        for operator in range(3):
+            if operator == OR:
+                size = singles[0, head] + singles[0, c] - shared[0, c]
+                hits = singles[1, head] + singles[1, c] - shared[1, c]
+            elif operator == AND:
+                size = shared[0, c]
+                hits = shared[1, c]
+            else:
+                size = singles[0, head] - shared[0, c]
+                hits = singles[1, head] - shared[1, c]
+            if (operator == AND_NOT or later[c]) and q * hits - p * (size - hits) >= least:
+                if n_found == out.shape[0]:
+                    out = _grown(out)
+                out[n_found, 0] = head
+                out[n_found, 1] = c
+                out[n_found, 2] = operator
+                out[n_found, 3] = hits
+                out[n_found, 4] = size
+                n_found += 1
+    return out[:n_found]
+
+
+@jit
 def _candidates(own, shared, among, other, other_shared, among_other, need, out):
     """List the concepts that some other one may bring to `need` -> how many: those of a form as a, or as b."""
     most = np.int64(-(1 << 62))
