@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -82,6 +82,7 @@ def test_equals_the_oracle_with_its_ties(coarsest: int, fan_out: int, values: Va
 @pytest.mark.parametrize(
     ("family", "tolerance"), [("tame", TAME_DATA), ("offset", TAME_DATA), ("anything", ANY_DATA), ("scales", ANY_DATA)]
 )
+@settings(max_examples=settings.default.max_examples // 4)  # of each family and way of rounds
 @given(data=st.data())
 def test_costs_no_more_than_the_oracle(
     coarsest: int, fan_out: int, family: str, tolerance: Fraction, data: st.DataObject
