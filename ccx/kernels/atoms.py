@@ -23,6 +23,7 @@ from ccx.kernels.backend import backend_for
 from ccx.kernels.conversion import as_array, describe, on_gpu, require_host
 from ccx.kernels.places import Place, parse_places, place_of
 from ccx.kernels.rows import n_words
+from ccx.kernels.tiles import Tiles, tiles_of
 from ccx.memory import require_bytes
 from ccx.typing import IntArray
 
@@ -97,6 +98,12 @@ class Atoms:
         shared = pair_counts(self, self.cells)
         place_of(self.cells).synchronize()
         return shared
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        """The cells in tiles of 64, by which histograms of ranges are counted in main memory; kept once made."""
+        require_host_atoms(self)
+        return tiles_of(self)
 
     def to(self, device: str) -> Atoms:
         """Return these atoms with all arrays on a device: "cpu", "cuda" or "cuda:1".
