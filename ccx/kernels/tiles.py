@@ -7,12 +7,12 @@ column c. A range's cells in a tile are 64 bits, too, so that their number by at
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ccx.jobs import check_threads, parallel
+from ccx.jobs import parallel
 from ccx.kernels import cpu
 from ccx.memory import require_bytes
 from ccx.typing import IntArray
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 _MOST_ATOMS = 16
 """Tiles of more atoms are counted by cell, which takes no longer then, and bounds the memory."""
+
+_FEW_CELLS = 128
+"""What begins a sample in tiles takes longer than to count so few cells row by row."""
+
+_LARGE = 1 << 24  # bytes, below which memory is not looked at
 
 
 class Tiles(NamedTuple):
@@ -36,26 +41,15 @@ class Tiles(NamedTuple):
     size: tuple[int, int]
     shape: tuple[int, int]
     starts: IntArray
-    tiles: npt.NDArray[np.unsignedinteger]
-    atoms: npt.NDArray[np.unsignedinteger]
+    tiles: npt.NDArray[np.unsignedinteger[Any]]
+    atoms: npt.NDArray[np.unsignedinteger[Any]]
     masks: npt.NDArray[np.uint64]
     crowded_starts: IntArray
-    crowded: npt.NDArray[np.unsignedinteger]
+    crowded: npt.NDArray[np.unsignedinteger[Any]]
 
 
-def _size_of(grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the cells of a tile, in rows and columns: 64 together."""
-    return (1, 64) if grid[0] == 1 else (8, 8)
-
-
-def most_bytes(atoms: Atoms) -> int:
-    """Return what the tiles of some atoms take at most."""
-    n_rows, n_columns = _n_tiles(atoms.shape)
-    return atoms.n_samples * n_rows * n_columns * _MOST_ATOMS * (8 + 2 * _number_type(atoms).itemsize)
-
-
-def tiles_of(atoms: Atoms, *, threads: int | None = None) -> Tiles:
-    """Cut the cells of atoms in main memory into tiles.
+def tiles_of(atoms: Atoms, *, threads: int | None) -> Tiles | None:
+    """Cut the cells of atoms in main memory into tiles; samples of few cells have none, and are counted by row.
 
     Raises
     ------
@@ -63,38 +57,31 @@ def tiles_of(atoms: Atoms, *, threads: int | None = None) -> Tiles:
         If they would not fit into memory.
 
     """
-    shape, size = _n_tiles(atoms.shape), _size_of(atoms.shape)
-    threads, number = check_threads(threads), _number_type(atoms)
-    starts = np.zeros((2, atoms.n_samples + 1), np.int64)
+    height, width = atoms.shape
+    if height * width < _FEW_CELLS:
+        return None
+    size = (1, 64) if height == 1 else (8, 8)
+    shape = -(-height // size[0]), -(-width // size[1])
+    # There are at most as many tiles, and as many atoms in a sample, as cells.
+    number = np.dtype(np.uint16 if height * width <= np.iinfo(np.uint16).max else np.uint32)
+    most = np.diff(atoms.sample_starts).max(initial=0)
+    ends = np.zeros((2, atoms.n_samples + 1), np.int64)
+    starts = ends[:, :-1]  # so many in each sample, at first
+    tiles = Tiles(size, shape, ends[0], *_room(0, number), ends[1], np.empty(0, number))
 
-    def run(counting: bool, tiles: Tiles) -> None:
-        def cut(a: int, b: int) -> None:
-            seen = np.empty(np.diff(atoms.sample_starts[a : b + 1]).max(initial=0) + 1, np.int64)
-            cells = (atoms.cell_atoms, atoms.sample_starts, atoms.shape)
-            cpu.tiles.cut(a, b, *cells, size, shape, _MOST_ATOMS, seen, counting, *tiles[2:])
+    def cut(a: int, b: int) -> None:
+        cells = (atoms.cell_atoms, atoms.sample_starts, atoms.shape)
+        cpu.tiles.cut(a, b, *cells, _MOST_ATOMS, np.empty(most + 1, np.int64), *tiles)
 
-        parallel(cut, atoms.n_samples, threads)
-
-    def of(n_entries: int, n_crowded: int) -> Tiles:
-        entries = (np.empty(n_entries, number), np.empty(n_entries, number), np.empty(n_entries, np.uint64))
-        return Tiles(size, shape, starts[0], *entries, starts[1], np.empty(n_crowded, number))
-
-    run(True, of(0, 0))
-    starts[:, 1:] = np.cumsum(starts[:, :-1], axis=1)
-    starts[:, 0] = 0
-    n_entries, n_crowded = map(int, starts[:, -1])
-    require_bytes("concepts", (8 + 2 * number.itemsize) * n_entries, "use fewer samples or a coarser grid")
-    tiles = of(n_entries, n_crowded)
-    run(False, tiles)
+    parallel(cut, atoms.n_samples, threads)
+    ends[:, 1:], ends[:, 0] = np.cumsum(starts, axis=1), 0
+    n_bytes = int((8 + 2 * number.itemsize) * ends[0, -1] + number.itemsize * ends[1, -1])
+    if n_bytes > _LARGE:
+        require_bytes("concepts", n_bytes, "use fewer samples or a coarser grid")
+    tiles = Tiles(size, shape, ends[0], *_room(ends[0, -1], number), ends[1], np.empty(ends[1, -1], number))
+    parallel(cut, atoms.n_samples, threads)
     return tiles
 
 
-def _n_tiles(grid: tuple[int, int]) -> tuple[int, int]:
-    rows, columns = _size_of(grid)
-    return -(-grid[0] // rows), -(-grid[1] // columns)
-
-
-def _number_type(atoms: Atoms) -> np.dtype[np.unsignedinteger]:
-    """Return the type of numbers of atoms in a sample, and of its tiles, of which there are at most as many as cells."""
-    small = atoms.shape[0] * atoms.shape[1] <= np.iinfo(np.uint16).max
-    return np.dtype(np.uint16 if small else np.uint32)
+def _room(n: int, number: np.dtype[Any]) -> tuple[Any, Any, Any]:
+    return np.empty(n, number), np.empty(n, number), np.empty(n, np.uint64)

@@ -279,6 +279,7 @@ def _explained(
     allowed = concepts.selected(options.only, options.categories)
     atoms = [part.concepts.atoms for part in evidence.parts]
     plan = Plan.of(source, atoms, threads, search, evidence.worker_bytes)
+    source.cut(atoms, threads)
     plan.require_memory(source, fitted.atoms, search, evidence.worker_bytes)
     source.check_values()
     fitted.prepare(threads=threads)

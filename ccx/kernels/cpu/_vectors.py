@@ -131,8 +131,8 @@ def _values_of_tile(load: Callable[..., Any]) -> Any:
     """Make what interpolates the values of a tile between source rows: -> float32 out[:64].
 
     ``spread`` holds the source rows, spread over ``width`` columns; row y of cells lies between those of numbers
-    ``top[y]`` and ``bottom[y]`` (uint32), with the weights ``near[at:]`` and ``far[at:]`` of each cell; ``near`` is 1 where ``far``
-    is 0, and only the first of the two counts.
+    ``top[y]`` and ``bottom[y]`` (uint32), with the weights ``near[at:]`` and ``far[at:]`` of each
+    cell; where ``far`` is 0 only the first of the two rows counts.
     """
 
     def interpolated(
@@ -209,7 +209,7 @@ def ranges_of_whole(typing_context: Any, n_reached: Any, inside: Any, tile: Any)
 
 @intrinsic
 def add_popcounts(typing_context: Any, counts: Any, atom: Any, inside: Any, tile: Any, mask: Any) -> Any:
-    """Add the cells of a mask that lie in each of 8 ranges: uint64 inside[8 * tile:], mask -> int32 counts[8 * atom:]."""
+    """Add how many cells of a mask each of 8 ranges, uint64 inside[8 * tile:], holds: -> int32 counts[8 * atom:]."""
 
     def emit(builder: Any, counts: Any, atom: Any, inside: Any, tile: Any, mask: Any) -> None:
         words = builder.and_(_load(builder, inside, _lanes_of(builder, tile), _LANES), _repeated(builder, mask, _LANES))

@@ -52,11 +52,31 @@ def range_histogram(
     threads: int | None,
 ) -> Array:
     counts = np.zeros((*lower.shape, atoms.n_atoms), np.int64)
+    count = _by_row if atoms.tiles(threads) is None else _by_tile
     for unit in range(maps.shape[1]):
         for group in _disjoint_groups(lower[unit], upper[unit]):
             thresholds = np.stack([lower[unit, group], upper[unit, group]], axis=1).ravel()
-            counts[unit, group] = _added(tiles.range_histogram(maps[:, unit], thresholds, grid, atoms, threads)).T
+            counts[unit, group] = count(maps[:, unit], thresholds, grid, atoms, threads)
     return counts if out is None else np.add(out, counts, out=out)
+
+
+def _by_tile(maps, thresholds, grid, atoms, threads):
+    """Count cells by range and atom, for one unit: float32[N, h, w], float32[2K] -> int64[K, G]."""
+    return _added(tiles.range_histogram(maps, thresholds, grid, atoms, threads)).T
+
+
+def _by_row(maps, thresholds, grid, atoms, threads):
+    """Count the same a row of cells at a time, which is quicker for samples of few cells."""
+
+    def count(a, b):
+        out = np.zeros((thresholds.size // 2, atoms.n_atoms), np.int64)
+        _range_histogram(
+            maps[a:b], thresholds, grid.identity, grid.bands, *grid.rows, *grid.cols,
+            atoms.cell_atoms[a:b], atoms.sample_starts[a : b + 1], atoms.sample_atoms, out,
+        )  # fmt: skip
+        return out
+
+    return _added(parallel(count, maps.shape[0], threads))
 
 
 def bitmap_histogram(rows: Array, atoms: Atoms, out: Array | None, threads: int | None) -> Array:
@@ -146,6 +166,14 @@ def _upsample(maps, top, bottom, w_top, w_bottom, left, right, w_left, w_right, 
 
 
 @jit
+def _reached(thresholds, value):
+    count = 0
+    while count < thresholds.size and value >= thresholds[count]:
+        count += 1
+    return count
+
+
+@jit
 def _bounds(upper, lower):
     """Return bounds that no value interpolated between two source rows leaves.
 
@@ -211,6 +239,79 @@ def _set_bits(inside, first, words):
             bits = np.uint64(0)
     if bit:
         words[word] |= bits
+
+
+@jit
+def _range_histogram(
+    maps, thresholds, identity, bands, top, bottom, w_top, w_bottom, left, right, w_left, w_right,
+    cell_atoms, sample_starts, sample_atoms, out,
+):  # fmt: skip
+    """Add to out int64[K, G]; each sample is counted in a small table of its own atoms first."""
+    width = left.size
+    n_thresholds = thresholds.size
+    shift = 1
+    while (1 << shift) <= n_thresholds:
+        shift += 1
+    most = 0
+    for n in range(maps.shape[0]):
+        most = max(most, sample_starts[n + 1] - sample_starts[n])
+    # Neighbouring cells often share a slot; two tables keep their increments from waiting for each other.
+    even = np.zeros((most + 1) << shift, np.int32)
+    odd = np.zeros((most + 1) << shift, np.int32)
+    spread = np.empty((maps.shape[1], width), np.float32)
+    row = np.empty(width, np.float32)
+    slots = np.empty(width, np.int32)
+    for n in range(maps.shape[0]):
+        sample = maps[n]
+        touched = False
+        for band in range(bands.size - 1):
+            upper = top[bands[band]]
+            lower = bottom[bands[band]]
+            low, high = _bounds(sample[upper], sample[lower])
+            last = _reached(thresholds, high)
+            first = _reached(thresholds, low)
+            if last == 0 or (first == last and first % 2 == 0):
+                continue  # no cell of these rows can lie in a range
+            if not touched:
+                touched = True
+                if not identity:
+                    _interpolate_columns(sample, left, right, w_left, w_right, spread)
+            for y in range(bands[band], bands[band + 1]):
+                if identity:
+                    _copy(sample[y], row)
+                else:
+                    _interpolate_row(spread[upper], spread[lower], w_top[y], w_bottom[y], row)
+                atoms = cell_atoms[n, y * width : (y + 1) * width]
+                _count_row(row, atoms, thresholds, first, last, shift, slots, even, odd)
+        if touched:
+            start = sample_starts[n]
+            n_local = sample_starts[n + 1] - start
+            for local in range(n_local):
+                atom = sample_atoms[start + local]
+                for k in range(n_thresholds // 2):
+                    slot = (local << shift) + 2 * k + 1
+                    count = even[slot] + odd[slot]
+                    if count:
+                        out[k, atom] += count
+            even[: (n_local + 1) << shift] = 0
+            odd[: (n_local + 1) << shift] = 0
+
+
+@inline
+def _count_row(row, atoms, thresholds, first, last, shift, slots, even, odd):
+    """Count one row of cells; only thresholds first..last lie within the row's bounds."""
+    width = row.size
+    for x in range(width):
+        slots[x] = (np.int32(atoms[x]) << np.int32(shift)) + np.int32(first)
+    for t in range(first, last):
+        threshold = thresholds[t]
+        for x in range(width):
+            slots[x] += np.int32(1) if row[x] >= threshold else np.int32(0)
+    for x in range(0, width - 1, 2):
+        even[np.uint32(slots[x])] += 1
+        odd[np.uint32(slots[x + 1])] += 1
+    if width % 2:
+        even[np.uint32(slots[width - 1])] += 1
 
 
 @jit

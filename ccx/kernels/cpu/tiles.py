@@ -35,43 +35,48 @@ _TILES = 16  # whose bounds are compared at a time
 
 @jit
 def cut(
-    start, stop, cell_atoms, sample_starts, grid, size, shape, most, seen, counting, starts, tiles, atoms, masks,
-    crowded_starts, crowded,
+    start, stop, cell_atoms, sample_starts, grid, most, seen, size, shape, starts, tiles, atoms, masks, crowded_starts,
+    crowded,
 ):  # fmt: skip
-    """Cut samples start..stop into tiles; or, counting, write how many entries and crowded tiles each has.
+    """Cut samples start..stop into tiles; where there is no room for them, write how many each sample has in `starts`.
 
-    ``starts`` and ``crowded_starts`` int64[N + 1] then hold those numbers; `seen` int64 has room for all atoms of a sample.
+    `seen` int64 has room for all atoms of a sample.
     """
-    own_atoms, own_masks = np.empty(64, np.int64), np.empty(64, np.uint64)
+    counting = tiles.size + crowded.size == 0
+    own_atoms, own_masks = np.empty(65, np.int64), np.empty(65, np.uint64)
     for n in range(start, stop):
         n_local = sample_starts[n + 1] - sample_starts[n]
         for atom in range(n_local + 1):
             seen[atom] = -1
         entry, at = (0, 0) if counting else (starts[n], crowded_starts[n])
         for tile in range(shape[0] * shape[1]):
-            n_atoms = 0
+            n_atoms = where = 0
+            before, run = np.int64(-1), np.uint64(0)  # the cells in a row of one atom
             row0, row1, column0, column1 = _cells_of(tile, grid, size, shape)
             for row in range(row0, row1):
-                for column in range(column0, column1):
-                    atom = np.int64(cell_atoms[n, row * grid[1] + column])
-                    if atom == n_local:
-                        continue
-                    where = seen[atom] - (tile << 6)
-                    if where < 0:
-                        where = n_atoms
-                        seen[atom] = (tile << 6) + where
-                        own_atoms[where], own_masks[where] = atom, np.uint64(0)
-                        n_atoms += 1
-                    own_masks[where] |= np.uint64(1) << np.uint64((row - row0) * size[1] + column - column0)
+                bit = np.uint64(1) << np.uint64((row - row0) * size[1])
+                for cell in range(row * grid[1] + column0, row * grid[1] + column1):
+                    atom = np.int64(cell_atoms[n, cell])
+                    if atom != before:
+                        own_masks[where] |= run
+                        run, before = np.uint64(0), atom
+                        where = seen[atom] - (tile << 7)
+                        if where < 0:
+                            where = n_atoms if atom != n_local else 64
+                            seen[atom] = (tile << 7) + where
+                            own_atoms[where], own_masks[where] = atom, np.uint64(0)
+                            n_atoms += np.int64(atom != n_local)
+                    run |= bit
+                    bit <<= np.uint64(1)
+            own_masks[where] |= run
             if n_atoms > most:
                 if not counting:
                     crowded[at] = tile
                 at += 1
                 continue
             if not counting:
-                for where in range(n_atoms):
-                    tiles[entry + where], atoms[entry + where] = tile, own_atoms[where]
-                    masks[entry + where] = own_masks[where]
+                for i in range(n_atoms):
+                    tiles[entry + i], atoms[entry + i], masks[entry + i] = tile, own_atoms[i], own_masks[i]
             entry += n_atoms
         if counting:
             starts[n], crowded_starts[n] = entry, at
@@ -89,8 +94,8 @@ def range_histogram(maps: Array, thresholds: Array, grid: Grid, atoms: Atoms, th
 
     There are 1 to 8 ranges, ascending, none of which overlap.
     """
-    tiles = atoms.tiles
-    (rows, columns) = size = tiles.size
+    tiles = atoms.tiles(threads)
+    rows, columns = tiles.size
     top, bottom, w_top, w_bottom = _whole_tiles(grid.rows, rows)
     axes = (top, bottom, w_top, w_bottom, np.repeat(w_top, columns), np.repeat(w_bottom, columns))
     across = _whole_tiles(grid.cols, columns)
@@ -112,7 +117,7 @@ def range_histogram(maps: Array, thresholds: Array, grid: Grid, atoms: Atoms, th
             _aligned(n_tiles * LANES),
             np.zeros((most + 1) * LANES, np.int32),
         )
-        _range_histogram(a, b, maps, thresholds, axes, across, size, *tiles[1:], *cells, *room, out)
+        _range_histogram(a, b, maps, thresholds, axes, across, *tiles, *cells, *room, out)
         return out
 
     return parallel(run, maps.shape[0], threads)
@@ -209,7 +214,7 @@ def _spread(sample, columns, row, out):
 
 @inline
 def _bound_tiles(sample, spread, columns, width, margin, low, high):
-    """Bound what source rows are in each column of tiles: the ends of a tile there, and samples that lie between them."""
+    """Bound what source rows are in each column of tiles, by the ends of a tile, and the samples between them."""
     left = columns[0]
     n_tiles = left.size // width
     stride = n_tiles + -n_tiles % _TILES
