@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +31,6 @@ DENSE_PAIRS = 4_096
 """Up to this many concepts, `pair_counts` is a dense matrix (134 MB at the limit)."""
 
 
-_CUTTING = Lock()  # into tiles, which several threads may want at the same time
 ATOM_ARRAYS = ("cell_atoms", "sample_starts", "sample_atoms", "sample_cells", "atom_starts", "atom_concepts", "cells")
 # What atoms of no sample keep of their arrays; all, where not said.
 _LENGTHS_OF_NONE = {"cell_atoms": 0, "sample_starts": 1, "sample_atoms": 0, "sample_cells": 0}
@@ -101,15 +99,23 @@ class Atoms:
         place_of(self.cells).synchronize()
         return shared
 
-    def tiles(self, threads: int | None) -> Tiles | None:
-        """Return the cells in tiles of 64, by which ranges are counted in main memory; kept once made.
+    @cached_property
+    def tiles(self) -> Tiles | None:
+        """The cells in tiles of 64, by which ranges are counted in main memory; None for samples of few cells."""
+        require_host_atoms(self)
+        return tiles_of(self, threads=1)
 
-        None for samples of fewer than 128 cells.
+    def cut(self, threads: int) -> None:
+        """Make `tiles`, on so many threads.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If they would not fit into memory.
+
         """
-        with _CUTTING:
-            if not self._tiles:
-                self._tiles.append(tiles_of(self, threads=threads))
-        return self._tiles[0]
+        if "tiles" not in self.__dict__:
+            self.__dict__["tiles"] = tiles_of(self, threads=threads)  # fills the cached property
 
     def to(self, device: str) -> Atoms:
         """Return these atoms with all arrays on a device: "cpu", "cuda" or "cuda:1".
@@ -174,10 +180,6 @@ class Atoms:
         copy = replace(sets, **moved)
         copy.__dict__["postings"] = sets.postings
         return copy
-
-    @cached_property
-    def _tiles(self) -> list[Tiles | None]:
-        return []
 
     @cached_property
     def _copies(self) -> dict[str, Atoms]:

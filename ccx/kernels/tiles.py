@@ -48,7 +48,7 @@ class Tiles(NamedTuple):
     crowded: npt.NDArray[np.unsignedinteger[Any]]
 
 
-def tiles_of(atoms: Atoms, *, threads: int | None) -> Tiles | None:
+def tiles_of(atoms: Atoms, *, threads: int) -> Tiles | None:
     """Cut the cells of atoms in main memory into tiles; samples of few cells have none, and are counted by row.
 
     Raises

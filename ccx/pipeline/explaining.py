@@ -26,6 +26,7 @@ from ccx.jobs import (
     progress_reporter,
 )
 from ccx.kernels.ieee import ieee
+from ccx.kernels.places import MAIN_MEMORY
 from ccx.keys import keys_hash, require_same_samples
 from ccx.options import (
     EvidenceOptions,
@@ -279,7 +280,9 @@ def _explained(
     allowed = concepts.selected(options.only, options.categories)
     atoms = [part.concepts.atoms for part in evidence.parts]
     plan = Plan.of(source, atoms, threads, search, evidence.worker_bytes)
-    source.cut(atoms, threads)
+    if source.takes_tiles and MAIN_MEMORY in plan.places:
+        for part in atoms:  # now, so that what they take counts before work starts
+            part.cut(threads)
     plan.require_memory(source, fitted.atoms, search, evidence.worker_bytes)
     source.check_values()
     fitted.prepare(threads=threads)

@@ -52,6 +52,7 @@ class Source(ABC):
     """
 
     needs_cells = False  # of which ranges are made
+    takes_tiles = False  # in main memory
     concepts: Concepts
     units: list[int]
     settings: dict[str, Any]
@@ -139,6 +140,8 @@ class _Units(Source):
 
 class DenseUnits(_Units):
     """Activations float[N, U, h, w], [N, U, T] or [N, U]."""
+
+    takes_tiles = True
 
     def __init__(self, activations: Any, concepts: Concepts, device: Device) -> None:
         maps = as_maps(activations, concepts.n_samples, concepts.shape)

@@ -52,7 +52,7 @@ def range_histogram(
     threads: int | None,
 ) -> Array:
     counts = np.zeros((*lower.shape, atoms.n_atoms), np.int64)
-    count = _by_row if atoms.tiles(threads) is None else _by_tile
+    count = _by_row if atoms.tiles is None else _by_tile
     for unit in range(maps.shape[1]):
         for group in _disjoint_groups(lower[unit], upper[unit]):
             thresholds = np.stack([lower[unit, group], upper[unit, group]], axis=1).ravel()

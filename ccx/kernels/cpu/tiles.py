@@ -94,7 +94,7 @@ def range_histogram(maps: Array, thresholds: Array, grid: Grid, atoms: Atoms, th
 
     There are 1 to 8 ranges, ascending, none of which overlap.
     """
-    tiles = atoms.tiles(threads)
+    tiles = atoms.tiles
     rows, columns = tiles.size
     top, bottom, w_top, w_bottom = _whole_tiles(grid.rows, rows)
     axes = (top, bottom, w_top, w_bottom, np.repeat(w_top, columns), np.repeat(w_bottom, columns))
