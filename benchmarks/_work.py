@@ -20,7 +20,7 @@ import ccx
 from benchmarks.synthetic import Synthetic
 from ccx.clustering import unit_ranges
 from ccx.kernels import Atoms, conjunction_counts, range_histogram
-from ccx.kernels.activations import grid_of, thresholds
+from ccx.kernels.activations import thresholds
 from ccx.results import Explanation
 from ccx.search import beam
 from tests import reference
@@ -58,29 +58,35 @@ def clustering(values: NDArray[np.float32]) -> Work:
 
 
 def counting_ranges(maps: NDArray[np.float32], ranges: NDArray[np.float64], atoms: Atoms) -> Work:
-    """Follow the kernel band by band: which rows can hold a range, and which thresholds lie within their bounds.
+    """Follow the kernel tile by tile: a step is one operation on the 64 cells of a tile.
 
-    Each cell of such rows is interpolated, compared with those thresholds, and counted in a table: one step each.
+    A tile with thresholds among its values is interpolated (three steps), and compared with each of those; each
+    entry of a sample of which some cell may be in a range is counted once for all ranges.
     """
-    grid = grid_of(maps.shape[1:], atoms.shape)
-    starts, stops = thresholds(ranges, "ranges")
-    ends = np.stack([starts, stops], axis=1).ravel()
-    width = atoms.shape[1]
-    cells = comparisons = 0
-    touched = np.zeros(len(maps), np.bool_)
-    for first_row, last_row in zip(grid.bands[:-1], grid.bands[1:], strict=True):
-        rows = maps[:, [grid.rows.near[first_row], grid.rows.far[first_row]]].reshape(len(maps), -1)
-        first = np.searchsorted(ends, rows.min(axis=1), side="right")
-        last = np.searchsorted(ends, rows.max(axis=1), side="right")
-        needed = ~((last == 0) | ((first == last) & (first % 2 == 0)))
-        touched |= needed
-        n_cells = int(last_row - first_row) * width
-        cells += n_cells * int(needed.sum())
-        comparisons += n_cells * int((last - first)[needed].sum())
-    n_entries = int(np.diff(atoms.sample_starts)[touched].sum())
-    # the cell map of those rows, the maps, the entries, and a line of the result for each entry and range it is in
-    n_bytes = atoms.cell_atoms.dtype.itemsize * cells + maps.nbytes + 4 * n_entries + 16 * n_entries
-    return Work(n_bytes, 2 * cells + comparisons, "steps")
+    tiles = atoms.tiles
+    if tiles is None:
+        msg = "counting_ranges follows the kernel for samples of many cells"
+        raise ValueError(msg)
+    ends = np.stack(thresholds(ranges, "ranges"), axis=1).ravel()
+    steps = n_entries = n_tile_entries = 0
+    for n, sample in enumerate(maps):
+        of_all, of_some = np.searchsorted(ends, [sample.min(), sample.max()], side="right")
+        if of_all == of_some and of_some % 2 == 0:
+            continue
+        values = np.pad(
+            reference.upsample(sample, atoms.shape),
+            [(0, -n % m) for n, m in zip(atoms.shape, tiles.size, strict=True)],
+            mode="edge",
+        )
+        values = values.reshape(tiles.shape[0], tiles.size[0], tiles.shape[1], tiles.size[1]).swapaxes(1, 2)
+        values = values.reshape(-1, 64)
+        among = np.searchsorted(ends, values.max(axis=1), "right") - np.searchsorted(ends, values.min(axis=1), "right")
+        n_tile_entries += int(tiles.starts[n + 1] - tiles.starts[n])
+        n_entries += int(atoms.sample_starts[n + 1] - atoms.sample_starts[n])
+        steps += 3 * int((among > 0).sum()) + int(among.sum())
+    # the entries of tiles, the maps, the entries, and a line of the result for each entry
+    n_bytes = 12 * n_tile_entries + maps.nbytes + 4 * n_entries + 2 * 64 * n_entries
+    return Work(n_bytes, steps + n_tile_entries, "tile steps")
 
 
 class SearchWork:

@@ -154,9 +154,8 @@ def range_histogram(
     may overlap. Nothing of the size of the grid is stored: bilinear, ranges and histogram are one pass.
     With `out`, counts are added to those in it: for samples that come in batches.
 
-    Bytes: the atoms' cell map (2·N·P) once per unit, which memory delivers in a tenth of the time that the
-    operations take: 3 multiply-adds, 2K comparisons at most (only the thresholds that lie between
-    the extremes of the two source rows), one table increment per cell.
+    In main memory it goes by tiles of 64 cells (`ccx.kernels.tiles`): a tile is interpolated and compared only where a
+    threshold lies among its values; each of its atoms is counted once for all ranges.
 
     Raises
     ------

@@ -49,18 +49,18 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     return kernel
 
 
-def _instruction(emitter: Callable[..., Any]) -> Any:
-    """Make an LLVM instruction callable from kernels."""
+def instruction(emitter: Callable[..., Any]) -> Any:
+    """Make what emits LLVM's instructions callable from kernels."""
     return intrinsic(emitter)
 
 
-@_instruction
+@instruction
 def popcount64(typing_context: Any, word: Any) -> Any:
     """Count the ones of a uint64 (LLVM's ctpop, which it vectorises) -> uint64."""
     return numba.types.uint64(numba.types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
-@_instruction
+@instruction
 def trailing_zeros64(typing_context: Any, word: Any) -> Any:
     """Count the zeros below the lowest one of a uint64 that is not 0 (LLVM's cttz) -> uint64."""
 

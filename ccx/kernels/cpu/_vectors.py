@@ -12,7 +12,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+from ccx.kernels.cpu._jit import instruction
 
 _FLOAT, _INT, _WORD = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _TILE = 64  # cells
@@ -77,7 +78,7 @@ def _joined(builder: Any, parts: list[Any]) -> Any:
 _FIRST = ir.Constant(_WORD, 0)
 
 
-@intrinsic
+@instruction
 def at_least(typing_context: Any, values: Any, threshold: Any) -> Any:
     """Tell which of 64 values reach a threshold: float32[64], float32 -> the bits of a uint64; NaN does not."""
 
@@ -88,7 +89,7 @@ def at_least(typing_context: Any, values: Any, threshold: Any) -> Any:
     return types.uint64(values, types.float32), _emitter(emit)
 
 
-@intrinsic
+@instruction
 def reached_between(
     typing_context: Any, low: Any, high: Any, upper: Any, lower: Any, first_near: Any, first_far: Any, last_near: Any,
     last_far: Any, thresholds: Any, n_thresholds: Any, first: Any, last: Any, at: Any,
@@ -169,20 +170,21 @@ def _values_of_tile(load: Callable[..., Any]) -> Any:
         index = types.int64
         return types.void(spread, index, index, top, bottom, index, near, far, index, out), _emitter(emit)
 
-    return intrinsic(interpolated)
+    return instruction(interpolated)
 
 
 def _piece(builder: Any, spread: Any, width: Any, x: Any, rows: Any, y: Any, n: int) -> Any:
+    """Load n values of the source row that belongs to row y of cells, from column x on."""
     row = builder.zext(builder.load(builder.gep(rows, [y])), _WORD)
     return _load(builder, spread, builder.add(builder.mul(row, width), x), n)
 
 
-def _of_one_row(builder: Any, *place: Any) -> Any:
-    return _piece(builder, *place, _TILE)
+def _of_one_row(builder: Any, spread: Any, width: Any, x: Any, rows: Any, y: Any) -> Any:
+    return _piece(builder, spread, width, x, rows, y, _TILE)
 
 
-def _of_one_band(builder: Any, *place: Any) -> Any:
-    return _picked(builder, _piece(builder, *place, 8), list(range(8)) * 8)
+def _of_one_band(builder: Any, spread: Any, width: Any, x: Any, rows: Any, y: Any) -> Any:
+    return _picked(builder, _piece(builder, spread, width, x, rows, y, 8), list(range(8)) * 8)
 
 
 def _of_eight_rows(builder: Any, spread: Any, width: Any, x: Any, rows: Any, y: Any) -> Any:
@@ -195,7 +197,7 @@ values_of_band = _values_of_tile(_of_one_band)  # one of 8×8, all between the s
 values_of_rows = _values_of_tile(_of_eight_rows)  # one of 8×8
 
 
-@intrinsic
+@instruction
 def ranges_of_whole(typing_context: Any, n_reached: Any, inside: Any, tile: Any) -> Any:
     """Write which of 8 ranges hold a tile whose values all reach so many thresholds: -> uint64 inside[8 * tile:]."""
 
@@ -207,7 +209,7 @@ def ranges_of_whole(typing_context: Any, n_reached: Any, inside: Any, tile: Any)
     return types.void(types.int64, inside, types.int64), _emitter(emit)
 
 
-@intrinsic
+@instruction
 def add_popcounts(typing_context: Any, counts: Any, atom: Any, inside: Any, tile: Any, mask: Any) -> Any:
     """Add how many cells of a mask each of 8 ranges, uint64 inside[8 * tile:], holds: -> int32 counts[8 * atom:]."""
 

@@ -62,7 +62,7 @@ def range_histogram(
 
 def _by_tile(maps, thresholds, grid, atoms, threads):
     """Count cells by range and atom, for one unit: float32[N, h, w], float32[2K] -> int64[K, G]."""
-    return _added(tiles.range_histogram(maps, thresholds, grid, atoms, threads)).T
+    return _added(tiles.range_histogram(maps, thresholds, grid, atoms, atoms.tiles, threads)).T
 
 
 def _by_row(maps, thresholds, grid, atoms, threads):

@@ -27,6 +27,7 @@ from ccx.typing import Array
 if TYPE_CHECKING:
     from ccx.kernels.activations import Axis, Grid
     from ccx.kernels.atoms import Atoms
+    from ccx.kernels.tiles import Tiles
 
 LANES = 8
 """Ranges that are counted at a time."""
@@ -46,11 +47,12 @@ def cut(
     own_atoms, own_masks = np.empty(65, np.int64), np.empty(65, np.uint64)
     for n in range(start, stop):
         n_local = sample_starts[n + 1] - sample_starts[n]
-        for atom in range(n_local + 1):
-            seen[atom] = -1
-        entry, at = (0, 0) if counting else (starts[n], crowded_starts[n])
+        for local in range(n_local + 1):
+            seen[local] = -1
+        entry = np.int64(0) if counting else starts[n]
+        at = np.int64(0) if counting else crowded_starts[n]
         for tile in range(shape[0] * shape[1]):
-            n_atoms = where = 0
+            n_atoms = where = np.int64(0)
             before, run = np.int64(-1), np.uint64(0)  # the cells in a row of one atom
             row0, row1, column0, column1 = _cells_of(tile, grid, size, shape)
             for row in range(row0, row1):
@@ -62,7 +64,7 @@ def cut(
                         run, before = np.uint64(0), atom
                         where = seen[atom] - (tile << 7)
                         if where < 0:
-                            where = n_atoms if atom != n_local else 64
+                            where = n_atoms if atom != n_local else np.int64(64)
                             seen[atom] = (tile << 7) + where
                             own_atoms[where], own_masks[where] = atom, np.uint64(0)
                             n_atoms += np.int64(atom != n_local)
@@ -89,12 +91,13 @@ def _cells_of(tile, grid, size, shape):
     return row, min(row + size[0], grid[0]), column, min(column + size[1], grid[1])
 
 
-def range_histogram(maps: Array, thresholds: Array, grid: Grid, atoms: Atoms, threads: int | None) -> list[Array]:
+def range_histogram(
+    maps: Array, thresholds: Array, grid: Grid, atoms: Atoms, tiles: Tiles, threads: int | None
+) -> list[Array]:
     """Count cells by range and atom, for one unit: float32[N, h, w], float32[2K] -> int64[G, K] of each thread.
 
     There are 1 to 8 ranges, ascending, none of which overlap.
     """
-    tiles = atoms.tiles
     rows, columns = tiles.size
     top, bottom, w_top, w_bottom = _whole_tiles(grid.rows, rows)
     axes = (top, bottom, w_top, w_bottom, np.repeat(w_top, columns), np.repeat(w_bottom, columns))
@@ -271,17 +274,17 @@ def _mark(spread, width, rows, size, shape, thresholds, first, last, lists, valu
     top, bottom, _, _, near, far = rows
     for kind in range(3):
         for i in range((n_one, n_two, n_many)[kind]):
-            tile = np.int64(lists[kind, i])
-            ty = tile // shape[1]
-            y, x = ty * size[0], (tile - ty * shape[1]) * size[1]
+            marked = np.int64(lists[kind, i])
+            ty = marked // shape[1]
+            y, x = ty * size[0], (marked - ty * shape[1]) * size[1]
             if size[0] == 1:
                 values_of_row(spread, width, x, top, bottom, y, near, far, 64 * ty, values)
             elif top[y] == top[y + 7]:
                 values_of_band(spread, width, x, top, bottom, y, near, far, 64 * ty, values)
             else:
                 values_of_rows(spread, width, x, top, bottom, y, near, far, 64 * ty, values)
-            for threshold in range(first[tile], last[tile]):  # which begins a range, or ends one
-                inside[np.uint64(LANES * tile + threshold // 2)] ^= at_least(values, thresholds[threshold])
+            for threshold in range(first[marked], last[marked]):  # which begins a range, or ends one
+                inside[np.uint64(LANES * marked + threshold // 2)] ^= at_least(values, thresholds[threshold])
 
 
 @inline
