@@ -1,6 +1,7 @@
 """Explain a layer at Broden/ADE20K scale: check, then time every stage, and print it against the targets.
 
     python benchmarks/layer.py [--samples 22000] [--units 32] [--threads 1] [--json FILE] [--markdown FILE]
+    python benchmarks/layer.py --against COMMIT [--rounds 3] ...: beside that commit, by turns
 
 Everything is explained in docs/benchmarks.md. Times are CPU seconds of one thread where not said otherwise.
 """
@@ -23,6 +24,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file runs as a script
 
 import ccx
+from benchmarks import _against as against
 from benchmarks import _work as work
 from benchmarks._bandwidth import read_bandwidth
 from benchmarks._machine import Clock, PeakMemory, fresh_process, machine
@@ -167,6 +169,8 @@ def measure(n_samples: int, n_units: int, threads: int, seed: int = 0) -> Report
         concepts = data.concepts(threads)
     with Clock() as pairs:
         _ = concepts.sizes, concepts.pair_sizes, concepts.atoms.postings
+    with Clock() as cutting:
+        concepts.atoms.cut(threads)
     with Clock() as hashing:
         _ = concepts.content_hash  # results carry it
     stages = _time_units(data, concepts, threads)
@@ -177,7 +181,7 @@ def measure(n_samples: int, n_units: int, threads: int, seed: int = 0) -> Report
     checks.append(work.check_explanations(data, [explained[i] for i in sorted(chosen.tolist())]))
 
     at_scale = n_samples >= FULL_SCALE
-    fixed = building.cpu + pairs.cpu + hashing.cpu
+    fixed = building.cpu + pairs.cpu + cutting.cpu + hashing.cpu
     a_unit = sum(one.cpu for one, _ in clocks) / n_units
     a_proven_unit = sum(one.cpu for one, _ in proving) / n_units
     on_two = sum(two.wall for _, two in proving) / n_units
@@ -197,6 +201,7 @@ def measure(n_samples: int, n_units: int, threads: int, seed: int = 0) -> Report
     figures = [
         Figure("build atoms from label maps", building.cpu, "s", 10 if at_scale else None, note=once),
         Figure("sizes of concepts and pairs", pairs.cpu, "s"),
+        Figure("cells into tiles", cutting.cpu, "s"),
         Figure("content hash of the concepts", hashing.cpu, "s"),
         Figure("optimal 5-means, a unit", stages.clustering, "s", 0.3, note=f"{data.activations[:, 0].size:,} values"),
         Figure("range_histogram of 5 ranges, a unit", stages.histogram, "s", 0.4 if at_scale else None),
@@ -388,7 +393,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument("--against", metavar="COMMIT", help="run that commit, too, and print ratios")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="of both, by turns, with --against (default: %(default)s)"
+    )
     options = parser.parse_args()
+    if options.against:
+        size = {"samples": options.samples, "units": options.units, "threads": options.threads, "seed": options.seed}
+        against.compare(options.against, [f"--{name}={value}" for name, value in size.items()], options.rounds)
+        return
     report = measure(options.samples, options.units, options.threads, options.seed)
     report.print()
     if options.json:

@@ -41,7 +41,7 @@ Names = Annotated[Path | None, file("Names of the concepts: .txt, .csv, .tsv or 
 Valid = Annotated[Path | None, file("bool[N, H, W], false where a cell counts nowhere.", _CONCEPTS)]
 Exclude = Annotated[
     Path | None,
-    file("bool[N, h, w] or [h, w], of tokens [N, T] or [T]: positions that count nowhere.", _CONCEPTS),
+    file(r"bool[N, h, w] or \[h, w], of tokens [N, T] or [T]: positions that count nowhere.", _CONCEPTS),
 ]
 Images = Annotated[
     str | None, option("Photographs for the report: an array file, a folder, or a data set as for 'ccx probe'.")

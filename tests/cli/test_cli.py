@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from rich.text import Text
 from typer.testing import CliRunner
 
 import ccx
@@ -36,6 +38,19 @@ def test_version_and_help():
     for command in ("demo", "explain", "report", "show", "concepts"):
         assert command in text
     assert "--length-penalty" in ok("explain", "--help")
+
+
+def commands_of(command):
+    return [command, *(one for each in getattr(command, "commands", {}).values() for one in commands_of(each))]
+
+
+def test_brackets_in_help_are_no_markup():
+    """Where a name in brackets begins with a small letter, as in [h, w], it must be escaped."""
+    commands = commands_of(typer.main.get_command(app))
+    texts = [option.help for one in commands for option in one.params if getattr(option, "help", None)]
+    assert len(texts) > 100
+    for text in texts:
+        assert Text.from_markup(text).plain == text.replace("\\[", "[")
 
 
 def test_explain_from_labels(data):

@@ -25,6 +25,7 @@ from ccx.search.limits import Limit
 from tests import reference
 from tests.reference import scores_oracle
 from tests.reference.optimal_oracle import Best, best_formulas, every_formula, problems
+from tests.support.fuzzing import attempts
 from tests.support.histograms import expanded, histogram, is_sorted
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -294,7 +295,7 @@ def test_a_limit_is_looked_at_between_any_two_steps(name, monkeypatch):
     assert whole.optimal
     assert n_steps <= n_looks
     assert n_steps > 10
-    for stop in {*range(1, 20), *range(20, n_looks, 23)}:  # noqa: B007 - `reached` looks at it
+    for stop in {*range(1, 20), *range(20, n_looks, attempts(nightly=7, quick=23))}:  # noqa: B007 - `reached` looks at it
         looks.clear()
         result = proof(masks, bitmap, **options)
         assert result.upper_bound >= whole.upper_bound
@@ -435,7 +436,7 @@ def test_explain_passes_limits_on_and_says_what_is_proven():
 def test_no_bound_cuts_off_the_best_formula():
     """The tightest `least` there is: the best value of all formulas of four concepts."""
     tight = 0
-    for seed in range(50):
+    for seed in range(attempts(nightly=100, quick=50)):
         masks, bitmap = a_problem(seed, 5, 40)
         concepts = concepts_of(masks)
         atoms, counts = concepts.atoms, histogram(bitmap, concepts)

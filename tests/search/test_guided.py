@@ -17,6 +17,7 @@ from ccx.search import ConceptMasks, Found, SearchOptions, guided, guided_search
 from tests import reference
 from tests.reference.beam_oracle import Candidate, best
 from tests.support.beam_cases import Case, cases, expected_of, found_of, planted
+from tests.support.fuzzing import attempts
 from tests.support.parity_cases import CASES_WITH_UNITS, load_case
 
 GUIDED = ("mmesh", "cfh", "areas", "none")
@@ -94,7 +95,7 @@ def test_an_error_in_one_estimate_is_found(heuristic: str, operator: int, monkey
         for case in problems:
             check_searches_agree(case, (heuristic,), beam=2)
 
-    problems = hard_problems(12)
+    problems = hard_problems(attempts(nightly=30, quick=12))
     check_all()
     monkeypatch.setattr(guided, "estimate_extensions", wrong)
     with pytest.raises(AssertionError):
