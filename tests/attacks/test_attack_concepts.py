@@ -57,7 +57,8 @@ def changed(array: Any, rng: np.random.Generator) -> Any:
 
 def hostile(rng: np.random.Generator, path: Path) -> None:
     concepts_of(rng).save(path)
-    arrays, metadata = load_arrays(path, FILE_FORMAT, mmap=False)
+    mapped, metadata = load_arrays(path, FILE_FORMAT)
+    arrays = {name: array.copy() for name, array in mapped.items()}  # the file is written anew
     for _ in range(rng.integers(1, 3)):
         name = str(rng.choice(list(arrays)))
         arrays[name] = changed(arrays[name], rng)
