@@ -65,7 +65,7 @@ def counting_ranges(maps: NDArray[np.float32], ranges: NDArray[np.float64], atom
     """
     tiles = atoms.tiles
     if tiles is None:
-        msg = "counting_ranges follows the kernel for samples of many cells"
+        msg = "counting_ranges follows the kernel for atoms that are cut into tiles"
         raise ValueError(msg)
     ends = np.stack(thresholds(ranges, "ranges"), axis=1).ravel()
     steps = n_entries = n_tile_entries = 0

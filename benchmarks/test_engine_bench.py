@@ -101,13 +101,17 @@ class Case:
 def large() -> Case:
     """Return the samples on which calls are timed."""
     data = generate(N_SAMPLES, N_UNITS)
-    return Case(data, unit_ranges(np.ascontiguousarray(data.activations[:, 0]))[None])
+    case = Case(data, unit_ranges(np.ascontiguousarray(data.activations[:, 0]))[None])
+    case.concepts.atoms.cut(1)
+    return case
 
 
 @pytest.fixture(scope="module")
 def small(large: Case) -> Case:
     """Return the few samples on which they are checked."""
-    return Case(generate(N_CHECKED, N_UNITS), large.ranges)
+    case = Case(generate(N_CHECKED, N_UNITS), large.ranges)
+    case.concepts.atoms.cut(1)
+    return case
 
 
 def built(labels: NDArray[Any], threads: int) -> kernels.Atoms:

@@ -24,6 +24,7 @@ class Layer:
         """Generate data and run every stage once, which also compiles it."""
         self.data = generate(n_samples, N_UNITS)
         self.concepts = self.data.concepts()
+        self.concepts.atoms.cut(1)
         self.values = np.ascontiguousarray(self.data.activations[:, 0])
         self.ranges = unit_ranges(self.values)
         (self.counts,) = range_histogram(self.values[:, None], self.ranges[None], self.concepts.atoms)

@@ -154,7 +154,7 @@ def range_histogram(
     may overlap. Nothing of the size of the grid is stored: bilinear, ranges and histogram are one pass.
     With `out`, counts are added to those in it: for samples that come in batches.
 
-    In main memory it goes by tiles of 64 cells (`ccx.kernels.tiles`): a tile is interpolated and compared only where a
+    After `Atoms.cut` it goes by tiles of 64 cells, in main memory: a tile is interpolated and compared only where a
     threshold lies among its values; each of its atoms is counted once for all ranges.
 
     Raises

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,8 @@ class Atoms:
     atom_concepts: Any
     cells: Any
 
+    tiles: ClassVar[Tiles | None] = None
+
     @cached_property
     def n_samples(self) -> int:
         """N."""
@@ -99,14 +101,10 @@ class Atoms:
         place_of(self.cells).synchronize()
         return shared
 
-    @cached_property
-    def tiles(self) -> Tiles | None:
-        """The cells in tiles of 64, by which ranges are counted in main memory; None for samples of few cells."""
-        require_host_atoms(self)
-        return tiles_of(self, threads=1)
-
     def cut(self, threads: int) -> None:
-        """Make `tiles`, on so many threads.
+        """Cut the cells in main memory into tiles of 64, on so many threads, once; ranges are then counted by those.
+
+        That takes as long as they spare on about eight units, and nothing is done for samples of few cells.
 
         Raises
         ------
@@ -114,8 +112,9 @@ class Atoms:
             If they would not fit into memory.
 
         """
-        if "tiles" not in self.__dict__:
-            self.__dict__["tiles"] = tiles_of(self, threads=threads)  # fills the cached property
+        require_host_atoms(self)
+        if self.tiles is None:
+            self.__dict__["tiles"] = tiles_of(self, threads=threads)  # of these atoms, which are frozen
 
     def to(self, device: str) -> Atoms:
         """Return these atoms with all arrays on a device: "cpu", "cuda" or "cuda:1".

@@ -45,6 +45,7 @@ from ccx.scores import Score
 from ccx.search import SEARCHES, Objective, Search, SearchResult
 from ccx.store import PathLike, RowLog
 
+_MANY_UNITS = 8  # whose histograms are spared as much as it takes to cut the cells into tiles
 _FLUSH_SECONDS = 1.0  # a run that is killed loses the rows of about so long
 
 Rows: TypeAlias = list[tuple[Explanation, Times]]
@@ -280,7 +281,7 @@ def _explained(
     allowed = concepts.selected(options.only, options.categories)
     atoms = [part.concepts.atoms for part in evidence.parts]
     plan = Plan.of(source, atoms, threads, search, evidence.worker_bytes)
-    if source.takes_tiles and MAIN_MEMORY in plan.places:
+    if source.takes_tiles and MAIN_MEMORY in plan.places and len(source.units) >= _MANY_UNITS:
         for part in atoms:  # now, so that what they take counts before work starts
             part.cut(threads)
     plan.require_memory(source, fitted.atoms, search, evidence.worker_bytes)

@@ -1,14 +1,16 @@
 """Cells in tiles, and ranges counted by them, against the cells themselves and the definition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import ccx
+from ccx.errors import MemoryBudgetError
 from ccx.kernels import range_histogram
-from ccx.kernels.atoms import Atoms
-from ccx.kernels.cpu import activations as by_row
+from ccx.kernels import tiles as tiles_module
 from ccx.kernels.tiles import tiles_of
 from tests import reference
 
@@ -40,9 +42,9 @@ def some_ranges(rng, n_units, n_ranges):
 
 def histogram_by_row(maps, ranges, atoms):
     """Count with the kernel for samples of few cells, which is a different one."""
-    few = Atoms(atoms.shape, atoms.n_concepts, *(getattr(atoms, name) for name in ccx.kernels.atoms.ATOM_ARRAYS))
-    few.__dict__["tiles"] = None
-    return range_histogram(maps, ranges, few)
+    uncut = replace(atoms)
+    assert uncut.tiles is None
+    return range_histogram(maps, ranges, uncut)
 
 
 @given(
@@ -84,6 +86,7 @@ def test_histograms_by_tile(rng, n_samples, grid, n_ranges, source, special, noi
     chosen = rng.random(maps.shape) < special
     maps[chosen] = rng.choice(SPECIAL, int(chosen.sum()))
     ranges = some_ranges(rng, 2, n_ranges)
+    atoms.cut(threads)
     counts = range_histogram(maps, ranges, atoms, threads=threads)
     values = reference.upsample(maps, grid).reshape(n_samples, 2, -1)
     for unit, k in np.ndindex(2, n_ranges):
@@ -105,13 +108,36 @@ def test_values_that_cancel_stay_within_the_bounds_of_their_tile(scale):
     ends = np.sort(np.unique(reference.upsample(maps, (48, 48))))
     near_zero = ends[np.argsort(np.abs(ends), kind="stable")[:40]].astype(np.float64)
     ranges = np.stack([near_zero, np.full(40, np.inf)], axis=1)[None]
+    concepts.atoms.cut(1)
     counts = range_histogram(maps, ranges, concepts.atoms).sum(axis=2)
     values = reference.upsample(maps, (48, 48)).astype(np.float64)
     np.testing.assert_array_equal(counts[0], [(values > end).sum() for end in near_zero])
 
 
-def test_samples_of_few_cells_have_no_tiles():
-    rng = np.random.default_rng(0)
-    assert concepts_of(rng, 2, (1, 127), 0.1, 1).atoms.tiles is None
-    assert concepts_of(rng, 2, (1, 128), 0.1, 1).atoms.tiles is not None
-    assert by_row.tiles.LANES == 8
+@pytest.mark.parametrize(("n_cells", "are_cut"), [(127, False), (128, True)])
+def test_samples_of_few_cells_are_not_cut(n_cells, are_cut):
+    atoms = concepts_of(np.random.default_rng(0), 2, (1, n_cells), 0.1, 1).atoms
+    atoms.cut(1)
+    assert (atoms.tiles is not None) == are_cut
+
+
+@pytest.mark.parametrize(("n_units", "are_cut"), [(7, False), (8, True)])
+def test_explain_cuts_for_many_units(n_units, are_cut):
+    rng = np.random.default_rng(1)
+    concepts = concepts_of(rng, 3, (16, 16), 0.1, 0.9)
+    maps = rng.normal(size=(3, n_units, 4, 4)).astype(np.float32)
+    found = ccx.explain(maps, concepts, length=2, progress=False)
+    assert (concepts.atoms.tiles is not None) == are_cut
+    alone = ccx.explain(
+        maps, concepts_of(np.random.default_rng(1), 3, (16, 16), 0.1, 0.9), units=[2], length=2, progress=False
+    )
+    assert [row for row in found if row.unit == 2] == list(alone)
+
+
+def test_tiles_without_memory_are_refused_by_name(monkeypatch):
+    atoms = concepts_of(np.random.default_rng(2), 3, (24, 24), 0.1, 1).atoms
+    monkeypatch.setattr(tiles_module, "_LARGE", 0)
+    monkeypatch.setattr("ccx.memory.available_bytes", lambda: 100)
+    with pytest.raises(MemoryBudgetError, match=r"concepts: expected work that fits .*; use fewer samples"):
+        atoms.cut(1)
+    assert atoms.tiles is None
