@@ -101,17 +101,20 @@ def test_histograms_by_tile(rng, n_samples, grid, n_ranges, source, special, noi
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1.0, 1e30])
-def test_values_that_cancel_stay_within_the_bounds_of_their_tile(scale):
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 2.0])
+def test_rounding_leaves_no_tile_out(scale, spread):
+    """Means of equal values differ in their last bits, so that a cell may lie beyond the ends of its tile."""
     rng = np.random.default_rng(3)
-    concepts = concepts_of(rng, 20, (48, 48), 0.1, 1)
-    maps = (rng.choice([-1, 1], (20, 1, 3, 3)) * (1 + rng.random((20, 1, 3, 3)) * 1e-6) * scale).astype(np.float32)
-    ends = np.sort(np.unique(reference.upsample(maps, (48, 48))))
-    near_zero = ends[np.argsort(np.abs(ends), kind="stable")[:40]].astype(np.float64)
-    ranges = np.stack([near_zero, np.full(40, np.inf)], axis=1)[None]
+    concepts = concepts_of(rng, 60, (48, 48), 0.1, 1)
+    values = rng.normal(size=(60, 1, 1, 1)) + spread * rng.normal(size=(60, 1, 3, 3))
+    maps = (values * scale).astype(np.float32)
+    cells = reference.upsample(maps, (48, 48)).reshape(60, -1)
+    ends = [np.unique(own)[[0, -2]] if np.unique(own).size > 1 else own[[0, 0]] for own in cells]
+    lower = np.unique(np.concatenate(ends).astype(np.float64))
+    ranges = np.stack([lower, np.full(lower.size, np.inf)], axis=1)[None]
     concepts.atoms.cut(1)
     counts = range_histogram(maps, ranges, concepts.atoms).sum(axis=2)
-    values = reference.upsample(maps, (48, 48)).astype(np.float64)
-    np.testing.assert_array_equal(counts[0], [(values > end).sum() for end in near_zero])
+    np.testing.assert_array_equal(counts[0], [(cells > end).sum() for end in lower])
 
 
 @pytest.mark.parametrize(("n_cells", "are_cut"), [(127, False), (128, True)])
