@@ -111,7 +111,11 @@ def optimal_ranges(values: Activations, n_clusters: int) -> Ranges:
     Where no activation is negative, the zeros are dropped first: there the unit does not fire. See
     `unit_ranges` for K and for errors.
     """
-    return _optimal_ranges(_flat(values), n_clusters)
+    return _optimal_ranges(_flat(values), _count(n_clusters))
+
+
+def _count(n_clusters: int) -> int:
+    return integer("n_clusters", n_clusters, 1, UNBOUNDED, "ask for a cluster")
 
 
 def _optimal_ranges(values: Activations, n_clusters: int) -> Ranges:
@@ -130,7 +134,7 @@ def sklearn_ranges(values: Activations, n_clusters: int) -> Ranges:
     ``KMeans(n_clusters, random_state=0)``, zeros dropped as in `optimal_ranges`: the published behaviour. Where
     there are no more distinct values than clusters, on which that fails, each value is a cluster.
     """
-    return _sklearn_ranges(_flat(values), n_clusters)
+    return _sklearn_ranges(_flat(values), _count(n_clusters))
 
 
 def _sklearn_ranges(values: Activations, n_clusters: int) -> Ranges:

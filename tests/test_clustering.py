@@ -224,3 +224,10 @@ def test_explicit_ranges() -> None:
 def test_bad_explicit_ranges(ranges: object, error: type[CCXError], message: str) -> None:
     with pytest.raises(error, match=message):
         check_ranges(ranges)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("function", [optimal_ranges, pytest.param(sklearn_ranges, marks=pytest.mark.needs("sklearn"))])
+@pytest.mark.parametrize("n_clusters", [0, -1, True, 1.5, "5", None, np.datetime64("2020-01-01"), [2], np.float32(2)])
+def test_numbers_of_clusters_are_checked(function, n_clusters):
+    with pytest.raises(InputError, match="n_clusters"):
+        function(np.arange(10, dtype=np.float32), n_clusters)
