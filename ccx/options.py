@@ -63,10 +63,14 @@ def check_quantile(argument: str, value: Any) -> float:
 def _seconds(argument: str, value: Any) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, Real) or not 0 <= float(value) <= 1e300:
+    try:
+        seconds = float(value) if isinstance(value, Real) else -1.0
+    except OverflowError:  # a whole number beyond all floats
+        seconds = float("inf")
+    if not 0 <= seconds <= 1e300:
         remedy = "leave it out for a proof without a limit"
         raise InputError(argument, wanted="None or seconds >= 0", got=shown(value), remedy=remedy)
-    return float(value)
+    return seconds
 
 
 def one_of(kind: Any, remedy: str) -> Check:

@@ -54,7 +54,7 @@ def check_units(units: Iterable[int] | None, n_units: int) -> list[int]:
             memory.require_bytes("units", 64 * n_units, "choose some with units=")  # their list, and the jobs
         return list(range(n_units))
     if not isinstance(units, Iterable):
-        raise InputError("units", wanted="a list of units", got=shown(units), remedy=f"write units=[{units!r}]")
+        raise InputError("units", wanted="a list of units", got=shown(units), remedy=f"write units=[{shown(units)}]")
     chosen = set()
     for unit in items("units", units, "a list of units"):
         wanted = f"integers from 0 to {n_units - 1}"

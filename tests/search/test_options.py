@@ -181,3 +181,9 @@ def test_each_value_is_checked_once(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ccx.explain(MAPS, CONCEPTS, threads=1)
+
+
+@pytest.mark.parametrize("seconds", [10**400, -(10**400), np.float32("inf"), float("nan"), -1, "1"])
+def test_seconds_are_checked(seconds):
+    with pytest.raises(InputError, match="time_limit: expected None or seconds >= 0"):
+        SearchOptions(search="optimal", time_limit=seconds)
