@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ccx.checks import shown
 from ccx.errors import InputError
 from ccx.typing import FloatArray, IntArray
 
@@ -162,12 +163,12 @@ class Custom(Score):
     def __post_init__(self) -> None:
         if not callable(self.function):
             remedy = "pass a function of (|F and B|, |F|, |B|, all cells)"
-            raise InputError("function", wanted="a function", got=repr(self.function), remedy=remedy)
+            raise InputError("function", wanted="a function", got=shown(self.function), remedy=remedy)
         given: object = self.name
         name = getattr(self.function, "__name__", "") if isinstance(given, str) and not given else given
         if not isinstance(name, str) or not name.isidentifier() or name in SCORES:
             wanted = "an identifier that is no built-in score's name"
-            raise InputError("name", wanted=wanted, got=repr(name), remedy='pass name="..."')
+            raise InputError("name", wanted=wanted, got=shown(name), remedy='pass name="..."')
         object.__setattr__(self, "name", name)
 
     @property
@@ -303,4 +304,4 @@ def resolve(scoring: Any) -> Score:
     if isinstance(scoring, str) and scoring in SCORES:
         return SCORES[scoring]
     wanted = " or ".join(f'"{name}"' for name in SCORES) + " or a ccx.scores.Custom"
-    raise InputError("scoring", wanted=wanted, got=repr(scoring), remedy="see docs/scores.md")
+    raise InputError("scoring", wanted=wanted, got=shown(scoring), remedy="see docs/scores.md")

@@ -187,3 +187,9 @@ def test_each_value_is_checked_once(monkeypatch):
 def test_seconds_are_checked(seconds):
     with pytest.raises(InputError, match="time_limit: expected None or seconds >= 0"):
         SearchOptions(search="optimal", time_limit=seconds)
+
+
+@pytest.mark.parametrize("scoring", [np.ones(1, np.int64).view("M8"), 10**400, "iuo", None, np.array("iou")])
+def test_what_is_no_score_is_refused(scoring):
+    with pytest.raises(InputError, match="scoring: expected"):
+        SearchOptions(scoring=scoring)
