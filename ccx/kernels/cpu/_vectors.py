@@ -149,19 +149,8 @@ def _values_of_tile(load: Callable[..., Any]) -> Any:
         at: Any,
         out: Any,
     ) -> Any:
-        def emit(
-            builder: Any,
-            spread: Any,
-            width: Any,
-            x: Any,
-            top: Any,
-            bottom: Any,
-            y: Any,
-            near: Any,
-            far: Any,
-            at: Any,
-            out: Any,
-        ) -> None:
+        def emit(builder: Any, *pointers: Any) -> None:
+            spread, width, x, top, bottom, y, near, far, at, out = pointers
             values = [load(builder, spread, width, x, rows, y) for rows in (top, bottom)]
             weights = [_load(builder, weight, at, _TILE) for weight in (near, far)]
             alone = builder.fcmp_ordered("==", weights[1], ir.Constant(weights[1].type, [0.0] * _TILE))

@@ -310,9 +310,9 @@ def _in_order(operator, c, last_operator, last, n):
 
 
 @jit
-def _grown(rows):
-    """Return a copy of int64[n, k] with room for twice as many rows."""
-    more = np.empty((2 * rows.shape[0], rows.shape[1]), np.int64)
+def doubled(rows):
+    """Return a copy of an array [n, k] with room for twice as many rows."""
+    more = np.empty((2 * rows.shape[0], rows.shape[1]), rows.dtype)
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
             more[i, j] = rows[i, j]
@@ -410,7 +410,7 @@ def expand(space, concepts, operators, m, bound, least, most, most_beside, insid
                 continue
             if m > 2:
                 if n_children == children.shape[0]:
-                    children = _grown(children)
+                    children = doubled(children)
                 children[n_children, 0] = c
                 children[n_children, 1] = operator
                 children[n_children, 2] = limit
@@ -441,7 +441,7 @@ def expand(space, concepts, operators, m, bound, least, most, most_beside, insid
                         reached = total - both
                     if reached >= least and _in_order(second, d, operator, c, n + 1):
                         if n_found == found.shape[0]:
-                            found = _grown(found)
+                            found = doubled(found)
                         found[n_found, 0] = c
                         found[n_found, 1] = operator
                         found[n_found, 2] = d

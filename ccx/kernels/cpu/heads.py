@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ccx.kernels.cpu._jit import inline, jit
+from ccx.kernels.cpu.completions import doubled
 from ccx.operators import AND, AND_NOT, OR
 
 # Rows of a table, each a number per concept: nothing, the value inside the head, the same negated, the value outside,
@@ -38,16 +39,6 @@ _ROOM = 256
 
 
 @jit
-def _grown(rows):
-    """Return a copy of an array [n, k] with room for twice as many rows."""
-    more = np.empty((2 * rows.shape[0], rows.shape[1]), rows.dtype)
-    for i in range(rows.shape[0]):
-        for j in range(rows.shape[1]):
-            more[i, j] = rows[i, j]
-    return more
-
-
-@jit
 def good_pairs(head, singles, shared, usable, later, q, p, least):
     """List (head op c) of value >= least: int64[m, 5] of head, c, op, |F and B|, |F|; OR and AND take `later` c."""
     out = np.empty((_ROOM, 5), np.int64)
@@ -67,7 +58,7 @@ def good_pairs(head, singles, shared, usable, later, q, p, least):
                 hits = singles[1, head] - shared[1, c]
             if (operator == AND_NOT or later[c]) and q * hits - p * (size - hits) >= least:
                 if n_found == out.shape[0]:
-                    out = _grown(out)
+                    out = doubled(out)
                 out[n_found, 0] = head
                 out[n_found, 1] = c
                 out[n_found, 2] = operator
@@ -133,7 +124,7 @@ def open_formulas(table, own, free, later, least):
             for j in range(start, n_seconds):
                 if addends[j] + min(limit, limits[j]) >= rest and seconds[j] != a:
                     if n_found == out.shape[0]:
-                        out = _grown(out)
+                        out = doubled(out)
                     out[n_found, 0] = form
                     out[n_found, 1] = a
                     out[n_found, 2] = seconds[j]
@@ -212,7 +203,7 @@ def counted(formulas, head, wanted, triples, rows, tables, own, q, p, least):
         if q * hits - p * (size - hits) < least:
             continue
         if n_found == out.shape[0]:
-            out = _grown(out)
+            out = doubled(out)
         last = FORMS[form, 9] == 1
         out[n_found, 0] = a if last else head
         out[n_found, 1] = FORMS[form, 7]
